@@ -1,0 +1,56 @@
+//! Settings of an engine. Checked once, in `EngineConfig::validate`.
+use std::path::PathBuf;
+
+/// How to load and run one model. Field names are those of Python's `EngineConfig`.
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    /// A local folder or a `.gguf` file (ids and aliases are resolved in Python).
+    pub model_path: PathBuf,
+    /// `auto`, `cpu`, `cuda:N`, `metal`.
+    pub device: String,
+    /// `auto`, `f32`, `bf16`, `f16` (and `float32`, `bfloat16`, `float16`).
+    pub dtype: String,
+    /// Sequences that run at once. Default 16.
+    pub max_batch_size: usize,
+    /// Longest sequence (prompt and answer); `None` = the model's own limit.
+    pub max_sequence_length: Option<usize>,
+    /// Bytes for keys and values; `None` = sized from the model, the batch and free memory.
+    pub kv_cache_memory: Option<u64>,
+    /// `auto`, `f32`, `bf16`.
+    pub kv_cache_dtype: String,
+    /// Whether a prompt may be computed in pieces beside running decodes. Default true.
+    pub enable_chunked_prefill: bool,
+    /// Tokens of one step at most (prefill pieces and decodes together). Default 512.
+    pub prefill_chunk_size: usize,
+    /// Whether computed blocks are kept and reused by later prompts. Default true.
+    pub enable_prefix_cache: bool,
+    /// Compute threads; `None` = the cores this process may use.
+    pub threads: Option<usize>,
+    /// Requests that may wait; one more is refused with `QueueFull`. `None` = no limit.
+    pub max_queue: Option<usize>,
+    /// Whether the engine steps by itself (default) or only when `step` is called.
+    pub background: bool,
+    /// CUDA graphs; refused when true on a device that has none. `None` = as the device likes.
+    pub enable_cuda_graph: Option<bool>,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self {
+            model_path: PathBuf::new(),
+            device: "auto".into(),
+            dtype: "auto".into(),
+            max_batch_size: 16,
+            max_sequence_length: None,
+            kv_cache_memory: None,
+            kv_cache_dtype: "auto".into(),
+            enable_chunked_prefill: true,
+            prefill_chunk_size: 512,
+            enable_prefix_cache: true,
+            threads: None,
+            max_queue: None,
+            background: true,
+            enable_cuda_graph: None,
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! Errors of the engine; the Python door translates each variant to one exception class.
+
+/// What can go wrong. Messages name the value that was wrong and what to do.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The model could not be loaded.
+    #[error("{0}")]
+    ModelLoad(String),
+    /// Text could not be turned into tokens or back.
+    #[error("{0}")]
+    Tokenization(String),
+    /// A request failed while it ran, or was refused for its content.
+    #[error("{0}")]
+    Generation(String),
+    /// The device is not there or cannot do this.
+    #[error("{0}")]
+    Device(String),
+    /// A setting or parameter is out of range; names the field and the range.
+    #[error("{0}")]
+    Config(String),
+    /// The request was cancelled.
+    #[error("{0}")]
+    RequestCancelled(String),
+    /// The waiting queue is full.
+    #[error("{0}")]
+    QueueFull(String),
+    /// Waiting took too long.
+    #[error("{0}")]
+    Timeout(String),
+}
+
+/// Result with [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;
