@@ -11,7 +11,7 @@ pub struct Stored<'a> {
     pub dtype: GgmlType,
     /// Row-major shape, outermost first: `[n, k]` for a linear weight, `[n]` for a vector.
     pub shape: Vec<usize>,
-    /// Exactly `product(shape)` elements.
+    /// Exactly `product(shape)` elements, little endian; not necessarily aligned to the element.
     pub data: Cow<'a, [u8]>,
 }
 
@@ -47,4 +47,8 @@ pub struct Checkpoint {
     pub file_bytes: u64,
 }
 
+pub(crate) mod file;
 pub mod gguf;
+mod mapped;
+mod open;
+mod safetensors;

@@ -1,5 +1,13 @@
 //! A model's configuration in one normal form, whichever file it came from.
+//! Knows what the numbers have to satisfy; which of them an architecture uses is that architecture's business.
 use serde::Deserialize;
+
+use crate::{Error, Result};
+
+mod fields;
+pub(crate) mod gguf;
+pub(crate) mod hf;
+mod rope;
 
 /// How rotary frequencies are stretched for long contexts. Formulas: transformers `modeling_rope_utils.py`.
 #[derive(Debug, Clone, PartialEq)]
@@ -11,7 +19,7 @@ pub enum RopeScaling {
         /// Stretch.
         factor: f64,
     },
-    /// Base grows with the sequence beyond `original` positions.
+    /// Base grows with the sequence beyond `original` positions (the `max_position_embeddings` of the checkpoint).
     Dynamic {
         /// Stretch.
         factor: f64,
@@ -67,7 +75,8 @@ pub struct Config {
     pub head_dim: usize,
     /// Rows of the embedding.
     pub vocab_size: usize,
-    /// Longest sequence, in tokens.
+    /// Longest sequence, in tokens; where the rotary scaling (yarn, dynamic) reaches further than the checkpoint's own
+    /// `max_position_embeddings` says, as far as the scaling reaches.
     pub max_position: usize,
     /// Epsilon of RMSNorm.
     pub norm_eps: f64,
@@ -77,7 +86,7 @@ pub struct Config {
     pub rope_scaling: RopeScaling,
     /// Dimensions of a head that rotate (`head_dim` unless partial).
     pub rotary_dim: usize,
-    /// Keys further back than this many tokens are not seen; one entry a layer, `None` = full attention.
+    /// A query at position i sees keys at j with `i - window < j <= i`; one entry a layer, `None` = full attention.
     pub windows: Vec<Option<usize>>,
     /// Whether the output matrix is the embedding.
     pub tie_word_embeddings: bool,
@@ -91,6 +100,70 @@ pub struct Config {
     pub bos_token_id: Option<u32>,
     /// The whole configuration (config.json, or GGUF metadata scalars) for what only one architecture reads.
     pub raw: serde_json::Value,
+}
+
+/// Largest values that are taken for real: far above any model, far below what would exhaust memory or overflow.
+pub(crate) mod bounds {
+    /// Decoder layers.
+    pub const LAYERS: usize = 4096;
+    /// Width of the residual stream.
+    pub const HIDDEN: usize = 1 << 20;
+    /// Width of an MLP.
+    pub const INTERMEDIATE: usize = 1 << 24;
+    /// Attention heads.
+    pub const HEADS: usize = 1 << 14;
+    /// Width of a head.
+    pub const HEAD_DIM: usize = 1 << 13;
+    /// Rows of the embedding.
+    pub const VOCAB: usize = 1 << 26;
+    /// Positions.
+    pub const POSITIONS: usize = 1 << 28;
+}
+
+impl Config {
+    /// Checks what has to hold between fields, whichever file they came from.
+    pub(crate) fn check(self, place: &str) -> Result<Self> {
+        let bad = |what: String| Err(Error::Load(format!("{place}: {what}")));
+        if !self.heads.is_multiple_of(self.kv_heads) {
+            return bad(format!(
+                "{} query heads cannot share {} key/value heads",
+                self.heads, self.kv_heads
+            ));
+        }
+        if self.rotary_dim > self.head_dim || !self.rotary_dim.is_multiple_of(2) {
+            return bad(format!(
+                "{} rotary dimensions do not fit a head of {}",
+                self.rotary_dim, self.head_dim
+            ));
+        }
+        if let RopeScaling::Factors(factors) = &self.rope_scaling {
+            if factors.len() != self.rotary_dim / 2 {
+                let (n, half) = (factors.len(), self.rotary_dim / 2);
+                return bad(format!(
+                    "{n} rotary frequency factors for {half} frequencies"
+                ));
+            }
+            if let Some(factor) = factors.iter().find(|f| !f.is_finite() || **f <= 0.0) {
+                return bad(format!(
+                    "the rotary frequency factor {factor} is not positive"
+                ));
+            }
+        }
+        if matches!(self.rope_scaling, RopeScaling::Dynamic { .. }) && self.rotary_dim <= 2 {
+            return bad(format!(
+                "dynamic rotary scaling needs more than {} dimensions",
+                self.rotary_dim
+            ));
+        }
+        if self.windows.len() != self.layers {
+            return bad(format!(
+                "{} layers, but attention kinds for {}",
+                self.layers,
+                self.windows.len()
+            ));
+        }
+        Ok(self)
+    }
 }
 
 /// One id or several, as `eos_token_id` is written.

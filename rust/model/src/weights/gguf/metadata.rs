@@ -1,4 +1,4 @@
-//! GGUF v2 and v3. Format: ggml `docs/gguf.md`.
+//! The metadata of a GGUF file and typed access to it.
 use std::collections::BTreeMap;
 
 /// A metadata value.

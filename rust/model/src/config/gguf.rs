@@ -1,0 +1,289 @@
+//! The configuration in GGUF metadata. Keys: ggml `docs/gguf.md` and llama.cpp `llama-arch.cpp`.
+//! Knows keys of configurations; the tensors' share comes as `Facts`.
+use serde_json::{Map, Number, Value as Json};
+
+use super::{Config, bounds, fields::Fields, rope};
+use crate::{
+    Error, Result,
+    weights::gguf::{Metadata, Value},
+};
+
+/// Longest array that is kept in [`Config::raw`]: per-layer settings, not vocabularies.
+const MAX_RAW_ARRAY: usize = bounds::LAYERS;
+
+/// What GGUF says through its tensors.
+pub(crate) struct Facts {
+    /// Rows of `token_embd.weight`.
+    pub embedding_rows: Option<usize>,
+    /// Whether there is an output matrix of its own.
+    pub has_output: bool,
+    /// Values of `rope_freqs.weight`.
+    pub rope_factors: Option<Vec<f32>>,
+}
+
+/// `general.architecture` and the Hugging Face name of it (llama.cpp `convert_hf_to_gguf.py`, where it is one to one).
+const ARCHITECTURES: &[(&str, &str)] = &[
+    ("llama", "LlamaForCausalLM"),
+    ("qwen2", "Qwen2ForCausalLM"),
+    ("qwen3", "Qwen3ForCausalLM"),
+    ("qwen2moe", "Qwen2MoeForCausalLM"),
+    ("qwen3moe", "Qwen3MoeForCausalLM"),
+    ("gemma", "GemmaForCausalLM"),
+    ("gemma2", "Gemma2ForCausalLM"),
+    ("gemma3", "Gemma3ForCausalLM"),
+    ("phi2", "PhiForCausalLM"),
+    ("phi3", "Phi3ForCausalLM"),
+    ("starcoder2", "Starcoder2ForCausalLM"),
+    ("stablelm", "StableLmForCausalLM"),
+    ("granite", "GraniteForCausalLM"),
+    ("granitemoe", "GraniteMoeForCausalLM"),
+    ("olmo2", "Olmo2ForCausalLM"),
+    ("smollm3", "SmolLM3ForCausalLM"),
+    ("command-r", "CohereForCausalLM"),
+    ("cohere2", "Cohere2ForCausalLM"),
+    ("glm4", "Glm4ForCausalLM"),
+    ("glm4moe", "Glm4MoeForCausalLM"),
+    ("gpt-oss", "GptOssForCausalLM"),
+];
+
+/// The normal form of `metadata`; `place` names the file in messages.
+pub(crate) fn read(place: &str, metadata: &Metadata, facts: &Facts) -> Result<Config> {
+    let raw = raw(metadata);
+    let plain = Fields::new(place, &raw);
+    let name = plain.need("general.architecture", plain.text("general.architecture")?)?;
+    let key = |k: &str| format!("{name}.{k}");
+    let architecture = architecture(&plain, name, &key("expert_count"))?;
+    let place = format!("{place} ({architecture})");
+    let fields = Fields::new(&place, &raw);
+
+    let count = |k: &str, max| fields.need(&key(k), uniform(&fields, &key(k), max)?);
+    let layers = count("block_count", bounds::LAYERS)?;
+    let heads = count("attention.head_count", bounds::HEADS)?;
+    let hidden_size = count("embedding_length", bounds::HIDDEN)?;
+    let context = count("context_length", bounds::POSITIONS)?;
+    let head_dim = head_dim(&fields, &key, hidden_size, heads)?;
+    let vocab_size = vocab(&fields, &key, metadata, facts)?;
+    let window = fields.count(&key("attention.sliding_window"), usize::MAX)?;
+    let (rope_theta, rope_scaling) =
+        rope::from_gguf(&fields, name, context, facts.rope_factors.clone())?;
+
+    let read = Config {
+        hidden_size,
+        layers,
+        heads,
+        head_dim,
+        vocab_size,
+        intermediate_size: count("feed_forward_length", bounds::INTERMEDIATE)?,
+        kv_heads: uniform(&fields, &key("attention.head_count_kv"), bounds::HEADS)?
+            .unwrap_or(heads),
+        max_position: rope::reach(&rope_scaling, context),
+        norm_eps: norm_eps(&fields, &key)?,
+        rotary_dim: fields
+            .count(&key("rope.dimension_count"), bounds::HEAD_DIM)?
+            .unwrap_or(head_dim),
+        rope_theta,
+        rope_scaling,
+        windows: vec![window; layers],
+        tie_word_embeddings: !facts.has_output,
+        activation: activation(name).to_string(),
+        dtype: dtype(metadata),
+        eos_token_ids: special(&fields, metadata, &["eos", "eot", "eom"], vocab_size)?,
+        bos_token_id: special(&fields, metadata, &["bos"], vocab_size)?
+            .first()
+            .copied(),
+        architecture,
+        raw: Json::Null,
+    };
+    let read = read.check(&place)?;
+    Ok(Config {
+        raw: Json::Object(raw),
+        ..read
+    })
+}
+
+fn architecture(fields: &Fields<'_>, name: &str, expert_key: &str) -> Result<String> {
+    // llama.cpp files Mixtral under llama.
+    let experts = fields.number(expert_key)?.unwrap_or(0.0);
+    if name == "llama" && experts > 0.0 {
+        return Ok("MixtralForCausalLM".to_string());
+    }
+    let known = ARCHITECTURES.iter().find(|(gguf, _)| *gguf == name);
+    Ok(known.map_or_else(|| format!("gguf:{name}"), |(_, hf)| hf.to_string()))
+}
+
+/// A count that may be given for each layer, and then has to be the same for all.
+fn uniform(fields: &Fields<'_>, key: &str, max: usize) -> Result<Option<usize>> {
+    let Some(Json::Array(each)) = fields.get(key) else {
+        return fields.count(key, max);
+    };
+    let first = fields.need(key, each.first())?;
+    if each.iter().any(|v| v != first) {
+        return Err(fields.bad(
+            key,
+            "different values for different layers are not supported",
+        ));
+    }
+    fields.as_count(key, first, max).map(Some)
+}
+
+fn head_dim(
+    fields: &Fields<'_>,
+    key: &impl Fn(&str) -> String,
+    hidden: usize,
+    heads: usize,
+) -> Result<usize> {
+    let (k, v) = (key("attention.key_length"), key("attention.value_length"));
+    let dim = match fields.count(&k, bounds::HEAD_DIM)? {
+        Some(dim) => dim,
+        None if hidden.is_multiple_of(heads) && hidden / heads <= bounds::HEAD_DIM => {
+            hidden / heads
+        }
+        None => {
+            let what = format_args!(
+                "expected a multiple of the {heads} heads, in heads of at most {}",
+                bounds::HEAD_DIM
+            );
+            return Err(fields.bad(&key("embedding_length"), what));
+        }
+    };
+    match fields.count(&v, bounds::HEAD_DIM)? {
+        Some(value) if value != dim => Err(fields.bad(
+            &v,
+            format_args!("values unlike keys ({dim}) are not supported"),
+        )),
+        _ => Ok(dim),
+    }
+}
+
+/// Rows of the embedding: as the tensor has them, or as the metadata says.
+fn vocab(
+    fields: &Fields<'_>,
+    key: &impl Fn(&str) -> String,
+    metadata: &Metadata,
+    facts: &Facts,
+) -> Result<usize> {
+    let tokens = metadata
+        .texts("tokenizer.ggml.tokens")
+        .map(<[String]>::len)
+        .filter(|n| *n > 0);
+    let size_key = key("vocab_size");
+    let rows = match facts.embedding_rows {
+        Some(rows) => Some(rows),
+        None => fields.count(&size_key, bounds::VOCAB)?.or(tokens),
+    };
+    let rows = fields.need(&size_key, rows)?;
+    if rows > bounds::VOCAB {
+        return Err(Error::Load(format!(
+            "{}: {rows} rows of token_embd.weight are too many",
+            fields.place()
+        )));
+    }
+    match tokens {
+        Some(n) if n > rows => Err(Error::Load(format!(
+            "{}: {n} tokens, but only {rows} rows of token_embd.weight",
+            fields.place()
+        ))),
+        _ => Ok(rows),
+    }
+}
+
+fn norm_eps(fields: &Fields<'_>, key: &impl Fn(&str) -> String) -> Result<f64> {
+    let rms = key("attention.layer_norm_rms_epsilon");
+    for key in [&rms, &key("attention.layer_norm_epsilon")] {
+        if let Some(eps) = fields.number(key)? {
+            return if (0.0..1.0).contains(&eps) {
+                Ok(eps)
+            } else {
+                Err(fields.bad(key, "expected 0 to 1"))
+            };
+        }
+    }
+    fields.need(&rms, None)
+}
+
+/// GGUF does not say; llama.cpp has it in each architecture's graph.
+fn activation(name: &str) -> &'static str {
+    match name {
+        "gemma" | "gemma2" | "gemma3" | "phi2" | "starcoder2" => "gelu_pytorch_tanh",
+        _ => "silu",
+    }
+}
+
+/// `general.file_type` where it names a plain dtype (llama.h, `enum llama_ftype`).
+fn dtype(metadata: &Metadata) -> Option<String> {
+    let name = match metadata.uint("general.file_type")? {
+        0 => "float32",
+        1 => "float16",
+        32 => "bfloat16",
+        _ => return None,
+    };
+    Some(name.to_string())
+}
+
+/// The special tokens `tokenizer.ggml.{name}_token_id`. Ids beyond the vocabulary can never occur and are left out.
+fn special(
+    fields: &Fields<'_>,
+    metadata: &Metadata,
+    names: &[&str],
+    vocab: usize,
+) -> Result<Vec<u32>> {
+    let mut ids = Vec::new();
+    for name in names {
+        let key = format!("tokenizer.ggml.{name}_token_id");
+        let Some(value) = metadata.get(&key) else {
+            continue;
+        };
+        let id = metadata.uint(&key).and_then(|id| u32::try_from(id).ok());
+        let Some(id) = id else {
+            return Err(Error::Load(format!(
+                "{}: {key} is {value:?}, not a token id",
+                fields.place()
+            )));
+        };
+        if id as usize >= vocab {
+            tracing::warn!(key, id, vocab, "a special token lies beyond the vocabulary");
+        } else if !ids.contains(&id) {
+            ids.push(id);
+        }
+    }
+    Ok(ids)
+}
+
+/// Metadata as JSON, without the tokenizer and without long arrays.
+fn raw(metadata: &Metadata) -> Map<String, Json> {
+    let keep = metadata
+        .0
+        .iter()
+        .filter(|(key, _)| !key.starts_with("tokenizer."));
+    keep.filter_map(|(key, value)| Some((key.clone(), json(value)?)))
+        .collect()
+}
+
+fn json(value: &Value) -> Option<Json> {
+    let list = |n: usize, items: &mut dyn Iterator<Item = Json>| {
+        (n <= MAX_RAW_ARRAY).then(|| items.collect())
+    };
+    match value {
+        Value::Uint(v) => Some((*v).into()),
+        Value::Int(v) => Some((*v).into()),
+        Value::Float(v) => Some(decimal(*v)),
+        Value::Bool(v) => Some((*v).into()),
+        Value::Text(v) => Some(v.as_str().into()),
+        Value::Ints(v) => list(v.len(), &mut v.iter().map(|v| (*v).into())),
+        Value::Floats(v) => list(v.len(), &mut v.iter().map(|v| decimal((*v).into()))),
+        Value::Bools(v) => list(v.len(), &mut v.iter().map(|v| (*v).into())),
+        Value::Texts(v) => list(v.len(), &mut v.iter().map(|v| v.as_str().into())),
+    }
+}
+
+/// A float32 as the shortest decimal that it stands for: 9.99999997e-07 was written as 1e-06, and is 1e-06 in the
+/// configuration that it was converted from. Not-numbers become text, which no reader of numbers takes.
+fn decimal(value: f64) -> Json {
+    let short = value as f32;
+    let value = if f64::from(short) == value {
+        short.to_string().parse().unwrap_or(value)
+    } else {
+        value
+    };
+    Number::from_f64(value).map_or_else(|| Json::String(value.to_string()), Json::Number)
+}

@@ -1,0 +1,274 @@
+//! Rotary embedding settings as transformers 4 and 5 and GGUF write them. Semantics: `modeling_rope_utils.py` of
+//! transformers 5 and `llama_hparams`/`llama-context.cpp` of llama.cpp. Computes no frequencies.
+use serde_json::Map;
+
+use super::{RopeScaling, bounds, fields::Fields};
+use crate::{Error, Result};
+
+/// Base of the frequencies where a checkpoint names none.
+const DEFAULT_THETA: f64 = 10_000.0;
+
+/// What a configuration says of rotary embedding.
+pub(super) struct Rope {
+    pub theta: f64,
+    pub scaling: RopeScaling,
+    /// Share of a head that rotates, 1 unless the checkpoint says otherwise.
+    pub partial: f64,
+}
+
+/// Reads `rope_scaling` (version 4), `rope_parameters` (version 5) and the keys beside them.
+pub(super) fn from_hf(place: &str, top: &Fields<'_>, max_position: usize) -> Result<Rope> {
+    let empty = Map::new();
+    let filled = |key: &'static str| {
+        Ok::<_, Error>(top.object(key)?.filter(|m| !m.is_empty()).map(|m| (key, m)))
+    };
+    // transformers prefers the older name where both stand.
+    let found = match filled("rope_scaling")? {
+        Some(found) => Some(found),
+        None => filled("rope_parameters")?,
+    };
+    let (key, map) = found.unwrap_or(("rope_parameters", &empty));
+    let place = format!("{place}: {key}");
+    let inner = Fields::new(&place, map);
+    if let Some((name, _)) = map.iter().find(|(_, v)| v.is_object()) {
+        return Err(inner.bad(name, "settings for each kind of layer are not supported"));
+    }
+    let theta = match inner.number("rope_theta")? {
+        Some(theta) => checked_theta(&inner, theta)?,
+        None => top
+            .number("rope_theta")?
+            .map(|t| checked_theta(top, t))
+            .transpose()?
+            .unwrap_or(DEFAULT_THETA),
+    };
+    let partial = match inner.number("partial_rotary_factor")? {
+        Some(p) => checked_partial(&inner, p)?,
+        None => top
+            .number("partial_rotary_factor")?
+            .map(|p| checked_partial(top, p))
+            .transpose()?
+            .unwrap_or(1.0),
+    };
+    let kind_key = if inner.get("rope_type").is_some() {
+        "rope_type"
+    } else {
+        "type"
+    };
+    let scaling = match inner.text(kind_key)?.unwrap_or("default") {
+        "default" => RopeScaling::None,
+        "linear" => RopeScaling::Linear {
+            factor: inner.need("factor", inner.positive("factor")?)?,
+        },
+        "dynamic" => RopeScaling::Dynamic {
+            factor: inner.need("factor", inner.positive("factor")?)?,
+            original: max_position,
+        },
+        "llama3" => llama3(&inner, original(top, &inner, max_position)?)?,
+        "yarn" => yarn(&inner, original(top, &inner, max_position)?, max_position)?,
+        _ => {
+            return Err(inner.bad(
+                kind_key,
+                "this rotary scaling is not supported (linear, dynamic, llama3 and yarn are)",
+            ));
+        }
+    };
+    Ok(Rope {
+        theta,
+        scaling,
+        partial,
+    })
+}
+
+fn checked_theta(fields: &Fields<'_>, theta: f64) -> Result<f64> {
+    if theta > 1.0 {
+        Ok(theta)
+    } else {
+        Err(fields.bad("rope_theta", "expected a number above 1"))
+    }
+}
+
+fn checked_partial(fields: &Fields<'_>, partial: f64) -> Result<f64> {
+    if partial > 0.0 && partial <= 1.0 {
+        return Ok(partial);
+    }
+    Err(fields.bad(
+        "partial_rotary_factor",
+        "expected a number above 0, at most 1",
+    ))
+}
+
+/// Positions of the original training: beside the dictionary (which wins), in it, or all of them.
+fn original(top: &Fields<'_>, inner: &Fields<'_>, max_position: usize) -> Result<usize> {
+    const KEY: &str = "original_max_position_embeddings";
+    match top.count(KEY, bounds::POSITIONS)? {
+        Some(n) => Ok(n),
+        None => Ok(inner.count(KEY, bounds::POSITIONS)?.unwrap_or(max_position)),
+    }
+}
+
+fn llama3(fields: &Fields<'_>, original: usize) -> Result<RopeScaling> {
+    let need = |key: &str| fields.need(key, fields.positive(key)?);
+    let (low, high) = (need("low_freq_factor")?, need("high_freq_factor")?);
+    if high <= low {
+        return Err(fields.bad(
+            "high_freq_factor",
+            format_args!("expected more than low_freq_factor, {low}"),
+        ));
+    }
+    Ok(RopeScaling::Llama3 {
+        factor: need("factor")?,
+        low_freq_factor: low,
+        high_freq_factor: high,
+        original,
+    })
+}
+
+fn yarn(fields: &Fields<'_>, original: usize, max_position: usize) -> Result<RopeScaling> {
+    let factor = fields
+        .positive("factor")?
+        .unwrap_or(max_position as f64 / original as f64);
+    // As transformers has it, 0 means the default.
+    let or = |key: &str, default: f64| {
+        Ok::<_, Error>(fields.number(key)?.filter(|n| *n != 0.0).unwrap_or(default))
+    };
+    let (beta_fast, beta_slow) = (or("beta_fast", 32.0)?, or("beta_slow", 1.0)?);
+    if beta_slow <= 0.0 || beta_fast < beta_slow {
+        return Err(fields.bad(
+            "beta_fast",
+            format_args!("expected at least beta_slow, {beta_slow}, and both above 0"),
+        ));
+    }
+    let attention_factor = match fields.positive("attention_factor")? {
+        Some(given) => Some(given),
+        None => match (or("mscale", 0.0)?, or("mscale_all_dim", 0.0)?) {
+            (m, all) if m != 0.0 && all != 0.0 => Some(mscale(factor, m) / mscale(factor, all)),
+            _ => None,
+        },
+    };
+    if attention_factor.is_some_and(|a| !a.is_finite() || a <= 0.0) {
+        return Err(fields.bad("mscale", "gives no usable attention factor"));
+    }
+    let truncate = fields.flag("truncate")?.unwrap_or(true);
+    Ok(RopeScaling::Yarn {
+        factor,
+        original,
+        beta_fast,
+        beta_slow,
+        attention_factor,
+        truncate,
+    })
+}
+
+fn mscale(factor: f64, mscale: f64) -> f64 {
+    if factor <= 1.0 {
+        1.0
+    } else {
+        0.1 * mscale * factor.ln() + 1.0
+    }
+}
+
+/// Reads `{prefix}.rope.*` of GGUF metadata; `factors` are those of `rope_freqs.weight`.
+pub(super) fn from_gguf(
+    fields: &Fields<'_>,
+    prefix: &str,
+    context: usize,
+    factors: Option<Vec<f32>>,
+) -> Result<(f64, RopeScaling)> {
+    let key = |name: &str| format!("{prefix}.rope.{name}");
+    let base = key("freq_base");
+    let theta = fields.number(&base)?.unwrap_or(DEFAULT_THETA);
+    if theta <= 1.0 {
+        return Err(fields.bad(&base, "expected a number above 1"));
+    }
+    let kind_key = key("scaling.type");
+    let factor = match fields.positive(&key("scaling.factor"))? {
+        Some(factor) => factor,
+        None => fields.positive(&key("scale_linear"))?.unwrap_or(1.0),
+    };
+    // Without a type llama.cpp scales linearly.
+    let scaling = match fields.text(&kind_key)?.unwrap_or("linear") {
+        "none" => RopeScaling::None,
+        "linear" if factor == 1.0 => RopeScaling::None,
+        "linear" => RopeScaling::Linear { factor },
+        "yarn" => gguf_yarn(fields, &key, factor, context)?,
+        _ => {
+            return Err(fields.bad(
+                &kind_key,
+                "this rotary scaling is not supported (none, linear and yarn are)",
+            ));
+        }
+    };
+    match (factors, scaling) {
+        (None, scaling) => Ok((theta, scaling)),
+        (Some(factors), RopeScaling::None) => Ok((theta, RopeScaling::Factors(factors))),
+        (Some(_), _) => Err(fields.bad(
+            &kind_key,
+            "not supported together with the tensor rope_freqs.weight",
+        )),
+    }
+}
+
+fn gguf_yarn(
+    fields: &Fields<'_>,
+    key: &impl Fn(&str) -> String,
+    factor: f64,
+    context: usize,
+) -> Result<RopeScaling> {
+    let original = fields
+        .count(&key("scaling.original_context_length"), bounds::POSITIONS)?
+        .unwrap_or(context);
+    let ext = key("scaling.yarn_ext_factor");
+    // Negative is llama.cpp's "as the type says", which is 1 for yarn.
+    if fields.number(&ext)?.is_some_and(|e| e >= 0.0 && e != 1.0) {
+        return Err(fields.bad(&ext, "only 1 is supported"));
+    }
+    let log_mul = key("scaling.yarn_log_multiplier");
+    if fields.number(&log_mul)?.is_some_and(|m| m != 0.0) {
+        return Err(fields.bad(&log_mul, "is not supported"));
+    }
+    let beta =
+        |name: &str, default: f64| Ok::<_, Error>(fields.positive(&key(name))?.unwrap_or(default));
+    let (beta_fast, beta_slow) = (
+        beta("scaling.yarn_beta_fast", 32.0)?,
+        beta("scaling.yarn_beta_slow", 1.0)?,
+    );
+    if beta_fast < beta_slow {
+        return Err(fields.bad(
+            &key("scaling.yarn_beta_fast"),
+            format_args!("expected at least {beta_slow}"),
+        ));
+    }
+    let attn = match fields.positive(&key("scaling.yarn_attn_factor"))? {
+        Some(attn) => Some(attn),
+        None => fields.positive(&key("scaling.attn_factor"))?,
+    };
+    // llama.cpp multiplies what the factor gives; transformers' attention_factor is the product.
+    let attention_factor = attn.filter(|a| *a != 1.0).map(|a| a * mscale(factor, 1.0));
+    Ok(RopeScaling::Yarn {
+        factor,
+        original,
+        beta_fast,
+        beta_slow,
+        attention_factor,
+        truncate: true,
+    })
+}
+
+/// The longest sequence: as far as a scaling reaches that was made to go beyond the checkpoint's own length.
+pub(super) fn reach(scaling: &RopeScaling, max_position: usize) -> usize {
+    let (base, factor) = match scaling {
+        RopeScaling::Yarn {
+            factor, original, ..
+        }
+        | RopeScaling::Dynamic { factor, original } => (*original, *factor),
+        _ => return max_position,
+    };
+    // The cast saturates; the bound keeps later arithmetic on positions far from overflow.
+    let reached = (base as f64 * factor) as usize;
+    reached.clamp(max_position, bounds::POSITIONS.max(max_position))
+}
+
+/// Rotating dimensions of a head of `head_dim` (transformers truncates).
+pub(super) fn rotary_dim(head_dim: usize, partial: f64) -> usize {
+    (head_dim as f64 * partial) as usize
+}

@@ -1,0 +1,139 @@
+//! GGUF v2 and v3, single files and split sets. Format: ggml `docs/gguf.md`.
+//! The door: tensors get their Hugging Face names and row order here, and nothing behind it knows the format.
+use std::{collections::BTreeMap, path::Path, sync::Arc};
+
+use candle_vllm_kernels::cpu::ggml::GgmlType;
+
+use super::{
+    Checkpoint, TokenizerSource,
+    mapped::{Element, Entry, MappedFile, MappedWeights},
+};
+use crate::{
+    Error, Result,
+    config::{self, gguf::Facts},
+};
+
+mod header;
+mod metadata;
+mod names;
+mod read;
+mod split;
+
+pub(super) use header::MAGIC;
+pub use metadata::{Metadata, Value};
+pub(super) use split::only_model;
+
+use header::{Header, TensorInfo};
+
+/// Opens the model that `path` is, or is a part of.
+pub(super) fn open(path: &Path) -> Result<Checkpoint> {
+    let (files, headers) = split::open_parts(path)?;
+    let place = path.display().to_string();
+    let mut metadata = Metadata::default();
+    let mut tensors: BTreeMap<String, (usize, TensorInfo)> = BTreeMap::new();
+    for (index, header) in headers.into_iter().enumerate() {
+        if index == 0 {
+            metadata = header.metadata;
+        }
+        for tensor in header.tensors {
+            let name = tensor.name.clone();
+            if tensors.insert(name.clone(), (index, tensor)).is_some() {
+                return Err(Error::Load(format!(
+                    "{place}: tensor {name} stands in two of the files"
+                )));
+            }
+        }
+    }
+    let config = config::gguf::read(&place, &metadata, &facts(&place, &tensors, &files)?)?;
+    let entries = rename(&place, tensors, &metadata, &config)?;
+    let weights = MappedWeights { files, entries };
+    Ok(Checkpoint {
+        config,
+        file_bytes: weights.file_bytes(),
+        weights: Box::new(weights),
+        tokenizer: TokenizerSource::Gguf(Arc::new(metadata)),
+    })
+}
+
+/// What the configuration takes from the tensors, because GGUF keeps it there.
+fn facts(
+    place: &str,
+    tensors: &BTreeMap<String, (usize, TensorInfo)>,
+    files: &[MappedFile],
+) -> Result<Facts> {
+    let rows = tensors
+        .get("token_embd.weight")
+        .and_then(|(_, t)| t.shape.first().copied());
+    let rope_factors = match tensors.get(names::ROPE_FACTORS) {
+        None => None,
+        Some((file, tensor)) => {
+            let bytes = files
+                .get(*file)
+                .and_then(|f| f.bytes().get(tensor.start..tensor.start + tensor.len));
+            match (tensor.dtype, bytes) {
+                (GgmlType::F32, Some(bytes)) => Some(floats(bytes)),
+                (other, _) => {
+                    let what = format!(
+                        "{place}: tensor {} has type {}, not F32",
+                        names::ROPE_FACTORS,
+                        other.name()
+                    );
+                    return Err(Error::Load(what));
+                }
+            }
+        }
+    };
+    Ok(Facts {
+        embedding_rows: rows,
+        has_output: tensors.contains_key("output.weight"),
+        rope_factors,
+    })
+}
+
+fn floats(bytes: &[u8]) -> Vec<f32> {
+    bytes
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .map(|b| f32::from_le_bytes(*b))
+        .collect()
+}
+
+/// Entries under Hugging Face names, with the converter's row order noted where it has to be undone.
+fn rename(
+    place: &str,
+    tensors: BTreeMap<String, (usize, TensorInfo)>,
+    metadata: &Metadata,
+    config: &config::Config,
+) -> Result<BTreeMap<String, Entry>> {
+    let family = names::family(metadata);
+    let mut entries = BTreeMap::new();
+    for (name, (file, tensor)) in tensors {
+        let bad = |what: String| Error::Load(format!("{place}: tensor {name} {what}"));
+        let Some(target) = names::hugging_face(family, &name, config).map_err(bad)? else {
+            continue;
+        };
+        if let Some(heads) = target.interleaved {
+            let rows = tensor.shape.first().copied().unwrap_or(0);
+            if rows % (2 * heads) != 0 {
+                return Err(bad(format!(
+                    "has {rows} rows, which are not {heads} heads of an even size"
+                )));
+            }
+        }
+        let element = Element::Known(tensor.dtype);
+        let (start, len, shape) = (tensor.start, tensor.len, tensor.shape);
+        entries.insert(
+            target.name,
+            Entry {
+                file,
+                start,
+                len,
+                element,
+                shape,
+                interleaved: target.interleaved,
+            },
+        );
+    }
+    Ok(entries)
+}
