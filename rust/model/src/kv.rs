@@ -11,7 +11,11 @@ pub struct Kv {
 impl Kv {
     /// A cache over a backend's own storage.
     pub fn new(blocks: usize, block_size: usize, storage: Box<dyn Any + Send>) -> Self {
-        Self { blocks, block_size, storage }
+        Self {
+            blocks,
+            block_size,
+            storage,
+        }
     }
 
     /// Number of blocks.

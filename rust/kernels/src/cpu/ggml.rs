@@ -39,7 +39,10 @@ impl GgmlType {
 
     fn entry(self) -> &'static (GgmlType, u32, &'static str, usize, usize) {
         // Every variant stands in the table; the first entry is never reached for another type.
-        Self::TABLE.iter().find(|e| e.0 == self).unwrap_or(&Self::TABLE[0])
+        Self::TABLE
+            .iter()
+            .find(|e| e.0 == self)
+            .unwrap_or(&Self::TABLE[0])
     }
     /// The type of a GGUF tensor-info code, if it can be read.
     pub fn from_code(code: u32) -> Option<Self> {

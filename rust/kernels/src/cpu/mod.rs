@@ -1,2 +1,49 @@
 //! CPU kernels: one file per operation, a scalar reference beside the vector variants.
+//! Every kernel takes a [`Compute`]: there is no global state, so two engines live in one process.
 pub mod ggml;
+mod isa;
+pub mod threads;
+
+pub use isa::{Cpu, Isa, IsaError};
+pub use threads::{Pool, available_threads};
+
+/// What a kernel needs to know about the machine it runs on: the instruction set and the threads.
+#[derive(Debug)]
+pub struct Compute {
+    /// The instruction set that every kernel uses.
+    pub cpu: Cpu,
+    /// The compute threads; the caller of a kernel is one of them.
+    pub pool: Pool,
+}
+
+/// Why no compute context could be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ComputeError {
+    /// `CANDLE_VLLM_ISA` names something this machine cannot run.
+    #[error(transparent)]
+    Isa(#[from] IsaError),
+    /// The operating system refused a thread.
+    #[error("cannot start {threads} compute threads: {source}")]
+    Threads {
+        /// Threads asked for.
+        threads: usize,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+impl Compute {
+    /// The widest instruction set of this machine (or `CANDLE_VLLM_ISA`'s) and `threads` compute threads,
+    /// the caller among them. Settles the instruction set before the workers start, as AMX asks.
+    pub fn new(threads: usize) -> Result<Self, ComputeError> {
+        let cpu = Cpu::detect()?;
+        Self::with_cpu(cpu, threads)
+    }
+
+    /// As [`Compute::new`] with an instruction set from [`Cpu::available`].
+    pub fn with_cpu(cpu: Cpu, threads: usize) -> Result<Self, ComputeError> {
+        let pool =
+            Pool::new(threads).map_err(|source| ComputeError::Threads { threads, source })?;
+        Ok(Self { cpu, pool })
+    }
+}

@@ -11,7 +11,10 @@ impl Tensor {
     /// `data` in row-major order as `[rows, columns]`.
     pub fn new(rows: usize, columns: usize, data: Vec<f32>) -> Self {
         debug_assert_eq!(rows * columns, data.len());
-        Self { shape: [rows, columns], data }
+        Self {
+            shape: [rows, columns],
+            data,
+        }
     }
     /// `[rows, columns]`.
     pub fn shape(&self) -> [usize; 2] {

@@ -1,0 +1,105 @@
+#![allow(clippy::unwrap_used, clippy::panic)]
+use super::*;
+use std::sync::atomic::AtomicU64;
+
+#[test]
+fn every_worker_runs_once_in_every_region() {
+    for threads in [1, 2, 3, 8] {
+        let pool = Pool::new(threads).unwrap();
+        assert_eq!(pool.threads(), threads);
+        for _ in 0..500 {
+            let hits: Vec<AtomicU32> = (0..threads).map(|_| AtomicU32::new(0)).collect();
+            pool.run(&|w| {
+                hits[w].fetch_add(1, Ordering::Relaxed);
+            });
+            assert!(hits.iter().all(|h| h.load(Ordering::Relaxed) == 1));
+        }
+    }
+}
+
+#[test]
+fn every_task_runs_once() {
+    let pool = Pool::new(3).unwrap();
+    for tasks in [0, 1, 2, 3, 100] {
+        let hits: Vec<AtomicU32> = (0..tasks).map(|_| AtomicU32::new(0)).collect();
+        pool.for_each(tasks, &|t| {
+            hits[t].fetch_add(1, Ordering::Relaxed);
+        });
+        assert!(hits.iter().all(|h| h.load(Ordering::Relaxed) == 1));
+    }
+}
+
+#[test]
+fn regions_after_sleep_see_the_callers_writes() {
+    let pool = Pool::new(2).unwrap();
+    let mut expected = 0;
+    for round in 0..20u64 {
+        // Longer than the spin, so that both park.
+        std::thread::sleep(Duration::from_millis(2));
+        let value = round * 7;
+        let sum = AtomicU64::new(0);
+        pool.run(&|w| {
+            if w == 1 {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            sum.fetch_add(value, Ordering::Relaxed);
+        });
+        expected += sum.load(Ordering::Relaxed);
+    }
+    assert_eq!(expected, 2 * 7 * 190);
+}
+
+#[test]
+fn a_panic_reaches_the_caller_and_the_pool_lives_on() {
+    let pool = Pool::new(3).unwrap();
+    for bad in 0..3 {
+        let caught = catch_unwind(AssertUnwindSafe(|| {
+            pool.run(&|w| {
+                if w == bad {
+                    panic!("worker {w}");
+                }
+            });
+        }));
+        assert_eq!(
+            caught.unwrap_err().downcast_ref::<String>(),
+            Some(&format!("worker {bad}"))
+        );
+        let count = AtomicU32::new(0);
+        pool.run(&|_| {
+            count.fetch_add(1, Ordering::Relaxed);
+        });
+        assert_eq!(count.load(Ordering::Relaxed), 3);
+    }
+}
+
+#[test]
+fn nested_regions_run_on_the_thread_that_asks() {
+    let pool = Pool::new(2).unwrap();
+    let count = AtomicU32::new(0);
+    pool.run(&|_| {
+        pool.run(&|_| {
+            pool.for_each(5, &|_| {
+                count.fetch_add(1, Ordering::Relaxed);
+            });
+        });
+    });
+    assert_eq!(count.load(Ordering::Relaxed), 2 * 2 * 5);
+}
+
+#[test]
+fn two_callers_take_turns() {
+    let pool = Pool::new(2).unwrap();
+    let count = AtomicU32::new(0);
+    std::thread::scope(|s| {
+        for _ in 0..3 {
+            s.spawn(|| {
+                for _ in 0..200 {
+                    pool.run(&|_| {
+                        count.fetch_add(1, Ordering::Relaxed);
+                    });
+                }
+            });
+        }
+    });
+    assert_eq!(count.load(Ordering::Relaxed), 3 * 200 * 2);
+}
