@@ -63,7 +63,7 @@ pub(crate) fn read(place: &str, metadata: &Metadata, facts: &Facts) -> Result<Co
     let context = count("context_length", bounds::POSITIONS)?;
     let head_dim = head_dim(&fields, &key, hidden_size, heads)?;
     let vocab_size = vocab(&fields, &key, metadata, facts)?;
-    let window = fields.count(&key("attention.sliding_window"), usize::MAX)?;
+    let window = fields.count(&key("attention.sliding_window"), bounds::WINDOW)?;
     let (rope_theta, rope_scaling) =
         rope::from_gguf(&fields, name, context, facts.rope_factors.clone())?;
 

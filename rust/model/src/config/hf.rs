@@ -106,18 +106,6 @@ pub(crate) fn parse(place: &str, config: Value, generation: Option<&Value>) -> R
     let place = format!("{place} ({architecture})");
     let fields = Fields::new(&place, map);
     refuse_quantised(&fields)?;
-
-    let count = |key: &str, max| fields.need(key, fields.count(key, max)?);
-    let layers = count("num_hidden_layers", bounds::LAYERS)?;
-    let heads = count("num_attention_heads", bounds::HEADS)?;
-    let hidden_size = count("hidden_size", bounds::HIDDEN)?;
-    let vocab_size = count("vocab_size", bounds::VOCAB)?;
-    let head_dim = head_dim(&fields, defaults, hidden_size, heads)?;
-    let max_position = fields
-        .count("max_position_embeddings", bounds::POSITIONS)?
-        .or(defaults.max_position);
-    let max_position = fields.need("max_position_embeddings", max_position)?;
-    let rope = rope::from_hf(&place, &fields, max_position)?;
     let generation_place = format!("{place}: generation_config.json");
     let generation = match generation {
         Some(value) => Some(
@@ -128,36 +116,57 @@ pub(crate) fn parse(place: &str, config: Value, generation: Option<&Value>) -> R
         None => None,
     };
     let generation = generation.map(|map| Fields::new(&generation_place, map));
-    let sources: Vec<&Fields<'_>> = generation.iter().chain([&fields]).collect();
+    let read = normal_form(&place, &fields, generation.as_ref(), defaults)?.check(&place)?;
+    Ok(Config {
+        architecture,
+        raw: config,
+        ..read
+    })
+}
 
-    let read = Config {
+/// Everything but `architecture` and `raw`.
+fn normal_form(
+    place: &str,
+    fields: &Fields<'_>,
+    generation: Option<&Fields<'_>>,
+    defaults: &Defaults,
+) -> Result<Config> {
+    let count = |key: &str, max| fields.need(key, fields.count(key, max)?);
+    let layers = count("num_hidden_layers", bounds::LAYERS)?;
+    let heads = count("num_attention_heads", bounds::HEADS)?;
+    let hidden_size = count("hidden_size", bounds::HIDDEN)?;
+    let vocab_size = count("vocab_size", bounds::VOCAB)?;
+    let head_dim = head_dim(fields, defaults, hidden_size, heads)?;
+    let max_position = fields
+        .count("max_position_embeddings", bounds::POSITIONS)?
+        .or(defaults.max_position);
+    let max_position = fields.need("max_position_embeddings", max_position)?;
+    let rope = rope::from_hf(place, fields, max_position)?;
+    let sources: Vec<&Fields<'_>> = generation.into_iter().chain([fields]).collect();
+    Ok(Config {
+        architecture: String::new(),
         hidden_size,
+        intermediate_size: count("intermediate_size", bounds::INTERMEDIATE)?,
         layers,
         heads,
+        kv_heads: kv_heads(fields, defaults, heads)?,
         head_dim,
         vocab_size,
-        intermediate_size: count("intermediate_size", bounds::INTERMEDIATE)?,
-        kv_heads: kv_heads(&fields, defaults, heads)?,
         max_position: rope::reach(&rope.scaling, max_position),
-        norm_eps: norm_eps(&fields)?,
-        rotary_dim: rope::rotary_dim(head_dim, rope.partial),
+        norm_eps: norm_eps(fields)?,
         rope_theta: rope.theta,
         rope_scaling: rope.scaling,
-        windows: windows(&fields, &defaults.windows, layers)?,
+        rotary_dim: rope::rotary_dim(head_dim, rope.partial),
+        windows: windows(fields, &defaults.windows, layers)?,
         tie_word_embeddings: fields.flag("tie_word_embeddings")?.unwrap_or(false),
-        activation: first_text(&fields, &["hidden_act", "hidden_activation"])?
+        activation: first_text(fields, &["hidden_act", "hidden_activation"])?
             .unwrap_or("silu")
             .to_string(),
-        dtype: first_text(&fields, &["dtype", "torch_dtype"])?
+        dtype: first_text(fields, &["dtype", "torch_dtype"])?
             .map(|d| d.trim_start_matches("torch.").to_string()),
         eos_token_ids: ids(&sources, "eos_token_id", vocab_size)?,
         bos_token_id: ids(&sources, "bos_token_id", vocab_size)?.first().copied(),
-        architecture,
         raw: Value::Null,
-    };
-    Ok(Config {
-        raw: config,
-        ..read.check(&place)?
     })
 }
 
@@ -279,7 +288,7 @@ fn windows(fields: &Fields<'_>, rule: &Windows, layers: usize) -> Result<Vec<Opt
                 // 0 is a real value here: a window on every layer.
                 Some(v) if v.as_u64() == Some(0) => 0,
                 _ => fields
-                    .count("max_window_layers", usize::MAX)?
+                    .count("max_window_layers", bounds::WINDOW)?
                     .unwrap_or(*first),
             };
             (
@@ -291,7 +300,7 @@ fn windows(fields: &Fields<'_>, rule: &Windows, layers: usize) -> Result<Vec<Opt
     };
     let default = if fields.mentions(KEY) { None } else { default };
     let window = if on {
-        fields.count(KEY, usize::MAX)?.or(default)
+        fields.count(KEY, bounds::WINDOW)?.or(default)
     } else {
         None
     };

@@ -118,6 +118,8 @@ pub(crate) mod bounds {
     pub const VOCAB: usize = 1 << 26;
     /// Positions.
     pub const POSITIONS: usize = 1 << 28;
+    /// Sliding windows: some files write the largest 32-bit number for "no window".
+    pub const WINDOW: usize = u32::MAX as usize;
 }
 
 impl Config {

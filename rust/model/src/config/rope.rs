@@ -33,68 +33,64 @@ pub(super) fn from_hf(place: &str, top: &Fields<'_>, max_position: usize) -> Res
     if let Some((name, _)) = map.iter().find(|(_, v)| v.is_object()) {
         return Err(inner.bad(name, "settings for each kind of layer are not supported"));
     }
-    let theta = match inner.number("rope_theta")? {
-        Some(theta) => checked_theta(&inner, theta)?,
-        None => top
-            .number("rope_theta")?
-            .map(|t| checked_theta(top, t))
-            .transpose()?
-            .unwrap_or(DEFAULT_THETA),
-    };
-    let partial = match inner.number("partial_rotary_factor")? {
-        Some(p) => checked_partial(&inner, p)?,
-        None => top
-            .number("partial_rotary_factor")?
-            .map(|p| checked_partial(top, p))
-            .transpose()?
-            .unwrap_or(1.0),
-    };
-    let kind_key = if inner.get("rope_type").is_some() {
+    Ok(Rope {
+        theta: either(&inner, top, "rope_theta", checked_theta)?.unwrap_or(DEFAULT_THETA),
+        partial: either(&inner, top, "partial_rotary_factor", checked_partial)?.unwrap_or(1.0),
+        scaling: scaling(top, &inner, max_position)?,
+    })
+}
+
+/// The number `key` of the inner object, or else of the outer one.
+fn either(
+    inner: &Fields<'_>,
+    top: &Fields<'_>,
+    key: &str,
+    check: fn(&Fields<'_>, &str, f64) -> Result<f64>,
+) -> Result<Option<f64>> {
+    let fields = if inner.get(key).is_some() { inner } else { top };
+    fields
+        .number(key)?
+        .map(|n| check(fields, key, n))
+        .transpose()
+}
+
+fn scaling(top: &Fields<'_>, inner: &Fields<'_>, max_position: usize) -> Result<RopeScaling> {
+    let key = if inner.get("rope_type").is_some() {
         "rope_type"
     } else {
         "type"
     };
-    let scaling = match inner.text(kind_key)?.unwrap_or("default") {
-        "default" => RopeScaling::None,
-        "linear" => RopeScaling::Linear {
-            factor: inner.need("factor", inner.positive("factor")?)?,
-        },
-        "dynamic" => RopeScaling::Dynamic {
-            factor: inner.need("factor", inner.positive("factor")?)?,
+    let factor = || inner.need("factor", inner.positive("factor")?);
+    match inner.text(key)?.unwrap_or("default") {
+        "default" => Ok(RopeScaling::None),
+        "linear" => Ok(RopeScaling::Linear { factor: factor()? }),
+        "dynamic" => Ok(RopeScaling::Dynamic {
+            factor: factor()?,
             original: max_position,
-        },
-        "llama3" => llama3(&inner, original(top, &inner, max_position)?)?,
-        "yarn" => yarn(&inner, original(top, &inner, max_position)?, max_position)?,
-        _ => {
-            return Err(inner.bad(
-                kind_key,
-                "this rotary scaling is not supported (linear, dynamic, llama3 and yarn are)",
-            ));
-        }
-    };
-    Ok(Rope {
-        theta,
-        scaling,
-        partial,
-    })
+        }),
+        "llama3" => llama3(inner, original(top, inner, max_position)?),
+        "yarn" => yarn(inner, original(top, inner, max_position)?, max_position),
+        _ => Err(inner.bad(
+            key,
+            "this rotary scaling is not supported (linear, dynamic, llama3 and yarn are)",
+        )),
+    }
 }
 
-fn checked_theta(fields: &Fields<'_>, theta: f64) -> Result<f64> {
+fn checked_theta(fields: &Fields<'_>, key: &str, theta: f64) -> Result<f64> {
     if theta > 1.0 {
         Ok(theta)
     } else {
-        Err(fields.bad("rope_theta", "expected a number above 1"))
+        Err(fields.bad(key, "expected a number above 1"))
     }
 }
 
-fn checked_partial(fields: &Fields<'_>, partial: f64) -> Result<f64> {
+fn checked_partial(fields: &Fields<'_>, key: &str, partial: f64) -> Result<f64> {
     if partial > 0.0 && partial <= 1.0 {
-        return Ok(partial);
+        Ok(partial)
+    } else {
+        Err(fields.bad(key, "expected a number above 0, at most 1"))
     }
-    Err(fields.bad(
-        "partial_rotary_factor",
-        "expected a number above 0, at most 1",
-    ))
 }
 
 /// Positions of the original training: beside the dictionary (which wins), in it, or all of them.

@@ -45,7 +45,7 @@ pub(super) fn open(path: &Path) -> Result<Checkpoint> {
         }
     }
     let config = config::gguf::read(&place, &metadata, &facts(&place, &tensors, &files)?)?;
-    let entries = rename(&place, tensors, &metadata, &config)?;
+    let entries = rename(&place, tensors, &config)?;
     let weights = MappedWeights { files, entries };
     Ok(Checkpoint {
         config,
@@ -103,10 +103,9 @@ fn floats(bytes: &[u8]) -> Vec<f32> {
 fn rename(
     place: &str,
     tensors: BTreeMap<String, (usize, TensorInfo)>,
-    metadata: &Metadata,
     config: &config::Config,
 ) -> Result<BTreeMap<String, Entry>> {
-    let family = names::family(metadata);
+    let family = names::family(&config.architecture);
     let mut entries = BTreeMap::new();
     for (name, (file, tensor)) in tensors {
         let bad = |what: String| Error::Load(format!("{place}: tensor {name} {what}"));

@@ -1,14 +1,23 @@
 //! Which Hugging Face name a GGUF tensor has, and which rows the converter moved. Source: llama.cpp
 //! `gguf-py/gguf/tensor_mapping.py`, `convert_hf_to_gguf.py`. A new architecture is a row of `FAMILIES`.
-use super::Metadata;
 use crate::config::Config;
 
 /// llama.cpp's tensor of rotary frequency factors; it becomes part of the configuration.
 pub(super) const ROPE_FACTORS: &str = "rope_freqs.weight";
 
+/// Early converters stored the inverse frequencies, which follow from the configuration.
+const ROTARY: &str = "attn_rot_embd";
+
+/// Tensors outside the blocks.
+const TOP: &[(&str, &str)] = &[
+    ("token_embd", "model.embed_tokens"),
+    ("output_norm", "model.norm"),
+    ("output", "lm_head"),
+];
+
 /// Architectures whose tensors stand under the same names.
 pub(super) struct Family {
-    /// `general.architecture`.
+    /// Hugging Face name of the architecture.
     architecture: &'static str,
     /// Parts of a block: GGUF's name after `blk.N.`, Hugging Face's after `model.layers.N.`.
     block: &'static [(&'static str, &'static str)],
@@ -36,25 +45,24 @@ const K: &str = "self_attn.k_proj";
 
 const FAMILIES: &[Family] = &[
     Family {
-        architecture: "llama",
+        architecture: "LlamaForCausalLM",
         block: DENSE,
         interleaved: true,
     },
     Family {
-        architecture: "qwen2",
+        architecture: "Qwen2ForCausalLM",
         block: DENSE,
         interleaved: false,
     },
     Family {
-        architecture: "qwen3",
+        architecture: "Qwen3ForCausalLM",
         block: DENSE,
         interleaved: false,
     },
 ];
 
-/// The family of a file, if its tensor names are known.
-pub(super) fn family(metadata: &Metadata) -> Option<&'static Family> {
-    let architecture = metadata.text("general.architecture")?;
+/// The family of an architecture, if its tensor names are known.
+pub(super) fn family(architecture: &str) -> Option<&'static Family> {
     FAMILIES.iter().find(|f| f.architecture == architecture)
 }
 
@@ -73,58 +81,36 @@ pub(super) fn hugging_face(
     name: &str,
     config: &Config,
 ) -> std::result::Result<Option<Target>, String> {
-    let plain = |name: String| {
-        Ok(Some(Target {
-            name,
-            interleaved: None,
-        }))
+    let plain = |name: String| Target {
+        name,
+        interleaved: None,
     };
     let Some(family) = family else {
-        return plain(name.to_string());
+        return Ok(Some(plain(name.to_string())));
     };
     if name == ROPE_FACTORS {
         return Ok(None);
     }
-    let unknown = || {
-        format!(
-            "is not one that a model of architecture {} has",
-            family.architecture
-        )
-    };
-    let (stem, kind) = name
-        .rsplit_once('.')
-        .filter(|(_, k)| matches!(*k, "weight" | "bias"))
-        .ok_or_else(unknown)?;
-    match stem {
-        "token_embd" => return plain(format!("model.embed_tokens.{kind}")),
-        "output_norm" => return plain(format!("model.norm.{kind}")),
-        "output" => return plain(format!("lm_head.{kind}")),
-        _ => {}
+    let unknown = || format!("is not one that a {} has", family.architecture);
+    let (stem, kind) = name.rsplit_once('.').ok_or_else(unknown)?;
+    if !matches!(kind, "weight" | "bias") {
+        return Err(unknown());
     }
-    let (layer, part) = stem
-        .strip_prefix("blk.")
-        .and_then(|s| s.split_once('.'))
-        .ok_or_else(unknown)?;
-    let n = layer
-        .parse::<usize>()
-        .ok()
-        .filter(|n| n.to_string() == layer)
-        .ok_or_else(unknown)?;
+    if let Some((_, top)) = TOP.iter().find(|(gguf, _)| *gguf == stem) {
+        return Ok(Some(plain(format!("{top}.{kind}"))));
+    }
+    let (n, part) = block_part(stem).ok_or_else(unknown)?;
     if n >= config.layers {
         return Err(format!(
             "belongs to block {n}, but block_count is {}",
             config.layers
         ));
     }
-    if part == "attn_rot_embd" {
-        // Early converters stored the inverse frequencies, which follow from the configuration.
+    if part == ROTARY {
         return Ok(None);
     }
-    let (_, part) = family
-        .block
-        .iter()
-        .find(|(gguf, _)| *gguf == part)
-        .ok_or_else(unknown)?;
+    let known = family.block.iter().find(|(gguf, _)| *gguf == part);
+    let (_, part) = known.ok_or_else(unknown)?;
     let interleaved = match *part {
         Q if family.interleaved => Some(config.heads),
         K if family.interleaved => Some(config.kv_heads),
@@ -134,4 +120,15 @@ pub(super) fn hugging_face(
         name: format!("model.layers.{n}.{part}.{kind}"),
         interleaved,
     }))
+}
+
+/// The block number and part of `blk.N.PART`.
+fn block_part(stem: &str) -> Option<(usize, &str)> {
+    let (n, part) = stem.strip_prefix("blk.")?.split_once('.')?;
+    // `01` or `+1` would name a block twice.
+    let number = n
+        .parse::<usize>()
+        .ok()
+        .filter(|parsed| parsed.to_string() == n)?;
+    Some((number, part))
 }
