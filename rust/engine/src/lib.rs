@@ -4,6 +4,7 @@ pub mod config;
 pub mod error;
 pub mod event;
 pub mod params;
+pub mod text;
 
 pub use config::EngineConfig;
 pub use error::{Error, Result};

@@ -1,0 +1,179 @@
+//! How byte-level vocabularies cut a text into words before they merge, by GGUF's `tokenizer.ggml.pre`.
+//! Each row is the pre-tokenizer of the model family's own tokenizer.json; names are llama.cpp's.
+use tokenizers::{
+    PreTokenizerWrapper, SplitDelimiterBehavior,
+    pre_tokenizers::{
+        byte_level::ByteLevel,
+        digits,
+        punctuation::Punctuation,
+        sequence::Sequence,
+        split::{Split, SplitPattern},
+    },
+};
+
+use crate::{Error, Result};
+
+/// One cut.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    /// Each match of the expression is a word.
+    Cut(&'static str),
+    /// Each digit is a word.
+    Digit,
+    /// A run of digits is a word.
+    Digits,
+    /// A run of punctuation is a word.
+    Punctuation,
+    /// GPT-2's own cut.
+    Gpt2,
+}
+
+/// What `tokenizer.ggml.pre` stands for.
+#[derive(Debug)]
+pub(super) struct Pre {
+    steps: &'static [Step],
+    /// Whether a word that is a token is taken whole, whatever the merges would make of it.
+    pub(super) ignore_merges: bool,
+    /// Whether a text begins with `bos` unless the metadata says otherwise.
+    pub(super) add_bos: bool,
+}
+
+use Step::{Cut, Digit, Digits, Gpt2};
+
+const GPT2: &[Step] = &[Gpt2];
+const SMOLLM: &[Step] = &[Digit, Gpt2];
+const FALCON: &[Step] = &[Step::Punctuation, Gpt2, Digits, Cut("[0-9][0-9][0-9]")];
+const LLAMA3: &[Step] = &[Cut(concat!(
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*",
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+))];
+const QWEN2: &[Step] = &[Cut(concat!(
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*",
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+))];
+const QWEN35: &[Step] = &[Cut(concat!(
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*",
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+))];
+const TEKKEN: &[Step] = &[Cut(concat!(
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+",
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*",
+    r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+))];
+const GPT4O: &[Step] = &[Cut(concat!(
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+))];
+const SEED_CODER: &[Step] = &[Cut(concat!(
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1}| ?[^\s\p{L}\p{N}\r\n]+",
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+))];
+const BAILING: &[Step] = &[Cut(concat!(
+    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]++[\r\n]*",
+    r"|\s*[\r\n]|\s+(?!\S)|\s+"
+))];
+/// Letters of DeepSeek's cut: all cased scripts.
+const DEEPSEEK_LLM: &[Step] = &[
+    Cut(r"[\r\n]"),
+    Cut(concat!(
+        r"\s?[",
+        r"A-Za-z\x{B5}\x{C0}-\x{D6}\x{D8}-\x{F6}\x{F8}-\x{1BA}\x{1BC}-\x{1BF}\x{1C4}-\x{293}\x{295}-\x{2AF}",
+        r"\x{370}-\x{373}\x{376}\x{377}\x{37B}-\x{37D}\x{37F}\x{386}\x{388}-\x{38A}\x{38C}\x{38E}-\x{3A1}",
+        r"\x{3A3}-\x{3F5}\x{3F7}-\x{481}\x{48A}-\x{52F}\x{531}-\x{556}\x{10A0}-\x{10C5}\x{13A0}-\x{13F5}",
+        r"\x{13F8}-\x{13FD}\x{1C90}-\x{1CBA}\x{1CBD}-\x{1CBF}\x{1D00}-\x{1D2B}\x{1D6B}-\x{1D77}",
+        r"\x{1D79}-\x{1D9A}\x{1E00}-\x{1F15}\x{1F18}-\x{1F1D}\x{1F20}-\x{1F45}\x{1F48}-\x{1F4D}",
+        r"\x{1F50}-\x{1F57}\x{1F59}\x{1F5B}\x{1F5D}\x{1F5F}-\x{1F7D}\x{1F80}-\x{1FB4}\x{1FB6}-\x{1FBC}\x{1FBE}",
+        r"\x{1FC2}-\x{1FC4}\x{1FC6}-\x{1FCC}\x{1FD0}-\x{1FD3}\x{1FD6}-\x{1FDB}\x{1FE0}-\x{1FEC}",
+        r"\x{1FF2}-\x{1FF4}\x{1FF6}-\x{1FFC}\x{2102}\x{2107}\x{210A}-\x{2113}\x{2115}\x{2119}-\x{211D}\x{2124}",
+        r"\x{2126}\x{2128}\x{212A}-\x{212D}\x{212F}-\x{2134}\x{2139}\x{213C}-\x{213F}\x{2145}-\x{2149}\x{214E}",
+        r"\x{2183}\x{2184}\x{2C00}-\x{2C7B}\x{2C7E}-\x{2CE4}\x{2CEB}-\x{2CEE}\x{2CF2}\x{2CF3}\x{A640}-\x{A66D}",
+        r"\x{A680}-\x{A69B}\x{A722}-\x{A76F}\x{A771}-\x{A787}\x{A78B}-\x{A78E}\x{AB70}-\x{ABBF}",
+        r"\x{FB00}-\x{FB06}\x{FB13}-\x{FB17}\x{FF21}-\x{FF3A}\x{FF41}-\x{FF5A}\x{10400}-\x{1044F}",
+        r"\x{104B0}-\x{104D3}\x{104D8}-\x{104FB}\x{10C80}-\x{10CB2}\x{10CC0}-\x{10CF2}\x{118A0}-\x{118DF}",
+        r"\x{1E900}-\x{1E943}",
+        r"]+"
+    )),
+    Cut(r"\s?[!-/:-~！-／：-～‘-‟　-。]+"),
+    Cut(r"\s+$"),
+    Cut(r"[一-龥ࠀ-一가-퟿]+"),
+    Digit,
+];
+const DEEPSEEK_CODER: &[Step] = &[
+    Cut(r"[\r\n]"),
+    Cut(r"\s?\p{L}+"),
+    Cut(r"\s?\p{P}+"),
+    Cut(r"[一-龥ࠀ-一가-퟿]+"),
+    Digit,
+];
+const DEEPSEEK_V3: &[Step] = &[
+    Cut(r"\p{N}{1,3}"),
+    Cut(r"[一-龥぀-ゟ゠-ヿ]+"),
+    Cut(concat!(
+        r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"##,
+        r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    )),
+];
+/// Files of before the key existed; llama.cpp's cut for them.
+const DEFAULT: &[Step] = &[
+    Cut(r"[\p{P}\$\+<=>\^~\|]+"),
+    Gpt2,
+    Cut(r"\p{N}+"),
+    Cut("[0-9][0-9][0-9]"),
+];
+
+/// The row of a name; `None` when the name is unknown. Rows whose cut is not known for certain are not listed.
+#[rustfmt::skip]
+pub(super) fn find(name: &str) -> Option<Pre> {
+    let (steps, ignore_merges, add_bos) = match name {
+        "llama3" | "llama-v3" | "llama-bpe" | "falcon3" | "falcon-h1" | "pixtral" | "midm-2.0" | "lfm2" => (LLAMA3, true, true),
+        "dbrx" | "smaug-bpe" | "chatglm-bpe" => (LLAMA3, false, false),
+        "glm4" | "glm5" => (LLAMA3, true, false),
+        "qwen2" | "deepseek-r1-qwen" | "stablelm2" | "megrez" | "hunyuan" | "grok-2" | "solar-open" | "kormo" => (QWEN2, false, false),
+        "qwen35" => (QWEN35, false, false),
+        "gpt-2" | "phi-2" | "mpt" | "olmo" | "jais" | "trillion" | "granite-docling" | "gigachat" | "exaone4"
+        | "a.x-4.0" | "mellum" => (GPT2, false, false),
+        "smollm" | "starcoder" | "refact" | "command-r" | "codeshell" | "exaone" | "minerva-7b" | "mellum2" => (SMOLLM, false, false),
+        "falcon" => (FALCON, false, false),
+        "tekken" => (TEKKEN, true, true),
+        "gpt-4o" | "llama4" | "kanana2" | "minimax-m2" => (GPT4O, false, false),
+        "deepseek-llm" => (DEEPSEEK_LLM, false, false),
+        "deepseek-coder" => (DEEPSEEK_CODER, false, false),
+        "deepseek-v3" | "hunyuan-dense" => (DEEPSEEK_V3, false, false),
+        "seed-coder" => (SEED_CODER, false, false),
+        "bailingmoe" | "bailingmoe2" | "llada-moe" => (BAILING, false, false),
+        "default" => (DEFAULT, false, false),
+        _ => return None,
+    };
+    Some(Pre { steps, ignore_merges, add_bos })
+}
+
+impl Pre {
+    /// The pre-tokenizer: the cuts, then bytes to letters.
+    pub(super) fn build(&self) -> Result<PreTokenizerWrapper> {
+        let mut steps: Vec<PreTokenizerWrapper> = Vec::new();
+        let mut encoded = false;
+        for step in self.steps {
+            steps.push(match step {
+                Cut(expression) => {
+                    let pattern = SplitPattern::Regex((*expression).to_owned());
+                    let split = Split::new(pattern, SplitDelimiterBehavior::Isolated, false);
+                    split
+                        .map_err(|e| Error::ModelLoad(format!("tokenizer.ggml.pre: {e}")))?
+                        .into()
+                }
+                Digit => digits::Digits::new(true).into(),
+                Digits => digits::Digits::new(false).into(),
+                Step::Punctuation => Punctuation::new(SplitDelimiterBehavior::Contiguous).into(),
+                Gpt2 => {
+                    encoded = true;
+                    ByteLevel::new(false, false, true).into()
+                }
+            });
+        }
+        if !encoded {
+            steps.push(ByteLevel::new(false, false, false).into());
+        }
+        Ok(Sequence::new(steps).into())
+    }
+}

@@ -1,0 +1,162 @@
+//! llama.cpp's vocabularies (`models/ggml-vocab-NAME.gguf` of its sources) with the ids that transformers gives for their
+//! texts (`.inp`, `.out`), where `CANDLE_VLLM_VOCABULARIES` names their folder. They are too large to be kept here.
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use candle_vllm_engine::text::Tokenizer;
+use candle_vllm_model::weights::{
+    TokenizerSource,
+    gguf::{Metadata, Value},
+};
+
+/// Reads the metadata of a GGUF file that has no tensors.
+struct Reader<'a>(&'a [u8]);
+
+impl Reader<'_> {
+    fn bytes<const N: usize>(&mut self) -> [u8; N] {
+        let (head, tail) = self.0.split_at(N);
+        self.0 = tail;
+        head.try_into().unwrap()
+    }
+    fn int(&mut self, width: usize) -> i64 {
+        let (head, tail) = self.0.split_at(width);
+        self.0 = tail;
+        head.iter()
+            .rev()
+            .fold(0, |sum, &byte| sum << 8 | i64::from(byte))
+    }
+    fn text(&mut self) -> String {
+        let length = self.int(8) as usize;
+        let (head, tail) = self.0.split_at(length);
+        self.0 = tail;
+        String::from_utf8_lossy(head).into_owned()
+    }
+    fn value(&mut self, kind: i64) -> Value {
+        match kind {
+            0 | 1 => Value::Uint(self.int(1) as u64),
+            2 | 3 => Value::Uint(self.int(2) as u64),
+            4 => Value::Uint(self.int(4) as u64),
+            5 => Value::Int(i64::from(i32::from_le_bytes(self.bytes()))),
+            6 => Value::Float(f64::from(f32::from_le_bytes(self.bytes()))),
+            7 => Value::Bool(self.int(1) != 0),
+            8 => Value::Text(self.text()),
+            9 => {
+                let (kind, count) = (self.int(4), self.int(8));
+                let values: Vec<Value> = (0..count).map(|_| self.value(kind)).collect();
+                match kind {
+                    8 => Value::Texts(
+                        values
+                            .into_iter()
+                            .map(|v| if let Value::Text(t) = v { t } else { panic!() })
+                            .collect(),
+                    ),
+                    6 => Value::Floats(
+                        values
+                            .into_iter()
+                            .map(|v| {
+                                if let Value::Float(f) = v {
+                                    f as f32
+                                } else {
+                                    panic!()
+                                }
+                            })
+                            .collect(),
+                    ),
+                    _ => Value::Ints(
+                        values
+                            .into_iter()
+                            .map(|v| match v {
+                                Value::Uint(i) => i as i64,
+                                Value::Int(i) => i,
+                                _ => panic!(),
+                            })
+                            .collect(),
+                    ),
+                }
+            }
+            10 | 11 => Value::Int(self.int(8)),
+            12 => Value::Float(f64::from_le_bytes(self.bytes())),
+            _ => panic!("type {kind}"),
+        }
+    }
+}
+
+fn metadata(path: &Path) -> Metadata {
+    let data = fs::read(path).unwrap();
+    let mut reader = Reader(&data[16..]);
+    let mut metadata = Metadata::default();
+    for _ in 0..reader.int(8) {
+        let key = reader.text();
+        let kind = reader.int(4);
+        metadata.0.insert(key, reader.value(kind));
+    }
+    metadata
+}
+
+/// Name, tokenizer, and the path of its texts.
+pub fn all() -> Vec<(String, Tokenizer, PathBuf)> {
+    let Some(folder) = std::env::var_os("CANDLE_VLLM_VOCABULARIES") else {
+        return Vec::new();
+    };
+    let names = [
+        "command-r",
+        "deepseek-coder",
+        "deepseek-llm",
+        "falcon",
+        "gpt-2",
+        "llama-bpe",
+        "llama-spm",
+        "mpt",
+        "phi-3",
+        "qwen2",
+        "qwen35",
+        "refact",
+        "starcoder",
+    ];
+    let load = |name: &str| {
+        let path = Path::new(&folder).join(format!("ggml-vocab-{name}.gguf"));
+        let metadata = metadata(&path);
+        let start = std::time::Instant::now();
+        let tokenizer = Tokenizer::load(&TokenizerSource::Gguf(Arc::new(metadata))).unwrap();
+        println!("{name}: loaded in {:?}", start.elapsed());
+        (name.to_owned(), tokenizer, path)
+    };
+    names.into_iter().map(load).collect()
+}
+
+#[test]
+fn every_cut_gives_the_ids_of_transformers() {
+    let mut failed = Vec::new();
+    for (name, tokenizer, path) in all() {
+        let inputs = fs::read_to_string(path.with_extension("gguf.inp")).unwrap();
+        let outputs = fs::read_to_string(path.with_extension("gguf.out")).unwrap();
+        let inputs: Vec<&str> = inputs.split("\n__ggml_vocab_test__\n").collect();
+        let outputs: Vec<&str> = outputs.lines().collect();
+        assert!(
+            inputs.len() >= outputs.len() && outputs.len() > 40,
+            "{} {}",
+            inputs.len(),
+            outputs.len()
+        );
+        for (input, output) in inputs.iter().zip(outputs) {
+            let expected: Vec<u32> = output
+                .split_whitespace()
+                .map(|id| id.parse().unwrap())
+                .collect();
+            let found = tokenizer.encode(input, false).unwrap();
+            if found != expected {
+                failed.push(format!("{name}: {input:?}\n  {expected:?}\n  {found:?}"));
+            }
+        }
+        super::check_streaming(&tokenizer);
+    }
+    assert!(
+        failed.is_empty(),
+        "{} failed\n{}",
+        failed.len(),
+        failed.join("\n")
+    );
+}
