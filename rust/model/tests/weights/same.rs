@@ -1,7 +1,6 @@
 //! Golden checkpoints through the door: safetensors and GGUF give the same tensors and the same configuration.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-mod golden;
 
+use crate::golden;
 use candle_vllm_kernels::cpu::ggml::GgmlType;
 use candle_vllm_model::{
     config::{Config, RopeScaling},

@@ -1,12 +1,10 @@
 //! Checkpoints of several files, and what a folder may and may not hold.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-mod golden;
-mod support;
 
 use std::{fs, path::Path};
 
+use crate::golden;
+use crate::support::{Gguf, llama_config, refusal, safetensors, scratch};
 use candle_vllm_model::weights::{Checkpoint, TokenizerSource};
-use support::{Gguf, llama_config, refusal, safetensors, scratch};
 
 /// The tiny llama in three files as gguf-split makes them: metadata in the first, tensors spread.
 fn split() -> Vec<(String, Gguf)> {

@@ -1,16 +1,20 @@
 //! Checkpoints that tests write themselves: a GGUF writer, a safetensors writer, scratch folders and a seeded generator.
-#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
-use candle_vllm_model::weights::{Checkpoint, Weights};
+use candle_vllm_model::{
+    Result,
+    config::{Config, RopeScaling},
+    weights::{Checkpoint, Weights},
+};
 
-/// An empty folder of this test's own.
+/// An empty folder of this test's own: `name` is used once.
 pub fn scratch(name: &str) -> PathBuf {
-    let folder =
-        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .join("scratch")
+        .join(name);
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder).unwrap();
     folder
@@ -228,4 +232,67 @@ pub fn llama_config() -> serde_json::Value {
         "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 10,
         "max_position_embeddings": 64, "rms_norm_eps": 1e-5, "eos_token_id": 2
     })
+}
+
+/// What every accepted configuration has to satisfy, whatever was in the file.
+pub fn sound(c: &Config) {
+    assert!(c.layers > 0 && c.hidden_size > 0 && c.vocab_size > 0 && c.intermediate_size > 0);
+    assert!(c.heads > 0 && c.kv_heads > 0 && c.heads.is_multiple_of(c.kv_heads));
+    assert!(c.rotary_dim <= c.head_dim && c.rotary_dim.is_multiple_of(2) && c.max_position > 0);
+    assert!(c.rope_theta > 1.0 && c.rope_theta.is_finite() && (0.0..1.0).contains(&c.norm_eps));
+    assert_eq!(c.windows.len(), c.layers);
+    assert!(c.windows.iter().flatten().all(|w| *w > 0));
+    assert!(
+        c.eos_token_ids
+            .iter()
+            .chain(&c.bos_token_id)
+            .all(|id| (*id as usize) < c.vocab_size)
+    );
+    match &c.rope_scaling {
+        RopeScaling::None => {}
+        RopeScaling::Linear { factor } | RopeScaling::Dynamic { factor, .. } => {
+            assert!(*factor > 0.0)
+        }
+        RopeScaling::Llama3 {
+            factor,
+            low_freq_factor: low,
+            high_freq_factor: high,
+            original,
+        } => {
+            assert!(*factor > 0.0 && *low > 0.0 && high > low && *original > 0);
+        }
+        RopeScaling::Yarn {
+            factor,
+            original,
+            beta_fast,
+            beta_slow,
+            attention_factor,
+            ..
+        } => {
+            assert!(*factor > 0.0 && *original > 0 && *beta_slow > 0.0 && beta_fast >= beta_slow);
+            assert!(attention_factor.is_none_or(|a| a > 0.0 && a.is_finite()));
+        }
+        RopeScaling::Factors(factors) => {
+            assert_eq!(factors.len(), c.rotary_dim / 2);
+            assert!(factors.iter().all(|f| *f > 0.0 && f.is_finite()));
+        }
+    }
+}
+
+/// That `result` failed with a message that has `message` in it.
+pub fn refused<T: std::fmt::Debug>(result: Result<T>, message: &str) {
+    let error = result.expect_err(message).to_string();
+    assert!(error.contains(message), "{error:?} lacks {message:?}");
+}
+
+/// Yarn by 4 from 32 positions, with the defaults.
+pub fn yarn(attention_factor: Option<f64>, truncate: bool) -> RopeScaling {
+    RopeScaling::Yarn {
+        factor: 4.0,
+        original: 32,
+        beta_fast: 32.0,
+        beta_slow: 1.0,
+        attention_factor,
+        truncate,
+    }
 }

@@ -1,0 +1,11 @@
+//! Checkpoints through the door: what is read, what is refused, and that both formats say the same.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod broken;
+mod config_gguf;
+mod config_hf;
+#[path = "../golden/mod.rs"]
+mod golden;
+mod roundtrip;
+mod same;
+mod sets;
+mod support;
