@@ -22,7 +22,11 @@ unsafe impl Sync for Buffer {}
 impl Buffer {
     /// `bytes` zeroed bytes.
     pub fn zeroed(bytes: usize) -> Buffer {
-        let align = if bytes >= LARGE_PAGE { LARGE_PAGE } else { LINE };
+        let align = if bytes >= LARGE_PAGE {
+            LARGE_PAGE
+        } else {
+            LINE
+        };
         let layout = match Layout::from_size_align(bytes.max(1), align) {
             Ok(layout) => layout,
             // Only sizes above isize::MAX come here; the allocator's own answer to those is the right one.
@@ -98,7 +102,9 @@ impl Drop for Buffer {
 
 impl std::fmt::Debug for Buffer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Buffer").field("bytes", &self.len()).finish()
+        f.debug_struct("Buffer")
+            .field("bytes", &self.len())
+            .finish()
     }
 }
 

@@ -1,5 +1,6 @@
 //! Block layouts of the ggml types, as files store them, and their scalar dequantisation.
 //! Knows nothing of how the kernels keep weights. Source: ggml-common.h and ggml-quants.c of llama.cpp.
+#![allow(clippy::needless_range_loop)] // several arrays run side by side
 use half::{bf16, f16};
 
 /// Element and block types that can be read. Codes are those of GGUF tensor infos.
@@ -89,7 +90,13 @@ pub(crate) struct Raw {
 impl Raw {
     /// A block of zeros.
     pub fn new() -> Self {
-        Raw { q: [0; 256], d: 0, m: 0, sub: [0; 16], min: [0; 16] }
+        Raw {
+            q: [0; 256],
+            d: 0,
+            m: 0,
+            sub: [0; 16],
+            min: [0; 16],
+        }
     }
 
     /// Reads one block of `ty` (`block.len() == ty.block_bytes()`); dense types leave it as it is.
@@ -186,7 +193,10 @@ impl Raw {
 
     /// Scale, minimum and offset of weight `i`.
     fn affine(&self, ty: GgmlType, i: usize) -> (f32, f32, i32) {
-        let (d, m) = (f16::from_bits(self.d).to_f32(), f16::from_bits(self.m).to_f32());
+        let (d, m) = (
+            f16::from_bits(self.d).to_f32(),
+            f16::from_bits(self.m).to_f32(),
+        );
         let signed = |j: usize| f32::from(self.sub[j] as i8);
         let both = |j: usize| (d * f32::from(self.sub[j]), -(m * f32::from(self.min[j])), 0);
         match ty {
@@ -242,5 +252,4 @@ pub fn dequantize(ty: GgmlType, data: &[u8], out: &mut [f32]) {
 }
 
 #[cfg(test)]
-#[path = "ggml_tests.rs"]
 mod tests;

@@ -96,16 +96,28 @@ impl Matrix {
         if n == 0 || k == 0 {
             return Err(PackError::Empty { n, k });
         }
-        if k % block != 0 {
+        if !k.is_multiple_of(block) {
             return Err(PackError::Columns { name, block, k });
         }
-        let want = (n as u128) * (k / block) as u128 * dtype.block_bytes() as u128;
+        let row = (k / block) as u128 * dtype.block_bytes() as u128;
+        let want = row.saturating_mul(n as u128);
         if want != data.len() as u128 {
-            return Err(PackError::Bytes { name, n, k, want, got: data.len() });
+            return Err(PackError::Bytes {
+                name,
+                n,
+                k,
+                want,
+                got: data.len(),
+            });
         }
         let (storage, label) = match (dtype, mode) {
             (GgmlType::F16, _) => (Storage::F16, "f16"),
-            (GgmlType::BF16, _) => (Storage::Bf16 { dot: mode == Mode::Fast }, "bf16"),
+            (GgmlType::BF16, _) => (
+                Storage::Bf16 {
+                    dot: mode == Mode::Fast,
+                },
+                "bf16",
+            ),
             (GgmlType::F32, _) | (_, Mode::Exact) => (Storage::F32, "f32"),
             (_, Mode::Fast) => (Storage::Blocks(dtype), lower(dtype)),
         };
@@ -116,7 +128,14 @@ impl Matrix {
             Storage::Bf16 { .. } => k.next_multiple_of(BLOCK) * LANES * 2,
         };
         let data_out = Buffer::zeroed(n.div_ceil(LANES) * panel_bytes);
-        let mut matrix = Matrix { storage, n, k, panel_bytes, data: data_out, label };
+        let mut matrix = Matrix {
+            storage,
+            n,
+            k,
+            panel_bytes,
+            data: data_out,
+            label,
+        };
         matrix.fill(dtype, data);
         Ok(matrix)
     }
@@ -282,5 +301,4 @@ fn lower(ty: GgmlType) -> &'static str {
 }
 
 #[cfg(test)]
-#[path = "pack/tests.rs"]
 mod tests;

@@ -60,7 +60,13 @@ impl Layout {
             T::Q6_K => (Pair, 4, 2, 32, 8),
             T::F32 | T::F16 | T::BF16 => return None,
         };
-        Some(Layout { scheme, low, high, offset, blocks })
+        Some(Layout {
+            scheme,
+            low,
+            high,
+            offset,
+            blocks,
+        })
     }
 
     /// Weights of a group along K.
@@ -217,7 +223,12 @@ mod tests {
         for ty in GgmlType::all().filter(|t| t.is_quantised()) {
             let layout = Layout::of(ty).unwrap();
             let file = layout.k() / ty.block_len() * ty.block_bytes() * LANES;
-            assert!(layout.bytes() * 100 <= file * 106, "{}: {} {file}", ty.name(), layout.bytes());
+            assert!(
+                layout.bytes() * 100 <= file * 106,
+                "{}: {} {file}",
+                ty.name(),
+                layout.bytes()
+            );
             assert_eq!(layout.bytes() % 64, 0);
         }
     }
