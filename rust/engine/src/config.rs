@@ -1,5 +1,8 @@
 //! Settings of an engine. Checked once, in `EngineConfig::validate`.
+//! Knows nothing of the model: what depends on it (lengths, memory) is checked when it is loaded.
 use std::path::PathBuf;
+
+use crate::error::{Error, Result};
 
 /// How to load and run one model. Field names are those of Python's `EngineConfig`.
 #[derive(Debug, Clone)]
@@ -51,6 +54,94 @@ impl Default for EngineConfig {
             max_queue: None,
             background: true,
             enable_cuda_graph: None,
+        }
+    }
+}
+
+impl EngineConfig {
+    /// Checks every range that does not depend on the model. Device and dtypes are checked by the model's loader.
+    ///
+    /// # Errors
+    /// `Config`, naming the field, its value and the range.
+    pub fn validate(&self) -> Result<()> {
+        let counts = [
+            ("max_batch_size", Some(self.max_batch_size), 1 << 16),
+            ("prefill_chunk_size", Some(self.prefill_chunk_size), 1 << 20),
+            ("max_sequence_length", self.max_sequence_length, usize::MAX),
+            ("threads", self.threads, 1024),
+        ];
+        for (field, value, most) in counts {
+            let Some(value) = value else { continue };
+            if value == 0 || value > most {
+                let range = if most == usize::MAX {
+                    "at least 1".into()
+                } else {
+                    format!("from 1 to {most}")
+                };
+                return Err(Error::Config(format!(
+                    "{field} is {value}; it must be {range}"
+                )));
+            }
+        }
+        if self.enable_cuda_graph == Some(true) && !self.device.starts_with("cuda") {
+            return Err(Error::Config(format!(
+                "enable_cuda_graph is true; device {} has no CUDA graphs",
+                self.device
+            )));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    #[test]
+    fn every_bad_value_is_refused_by_name() {
+        let some = EngineConfig::default;
+        some().validate().unwrap();
+        let bad = [
+            (
+                "max_batch_size",
+                EngineConfig {
+                    max_batch_size: 0,
+                    ..some()
+                },
+            ),
+            (
+                "prefill_chunk_size",
+                EngineConfig {
+                    prefill_chunk_size: 0,
+                    ..some()
+                },
+            ),
+            (
+                "max_sequence_length",
+                EngineConfig {
+                    max_sequence_length: Some(0),
+                    ..some()
+                },
+            ),
+            (
+                "threads",
+                EngineConfig {
+                    threads: Some(0),
+                    ..some()
+                },
+            ),
+            (
+                "enable_cuda_graph",
+                EngineConfig {
+                    enable_cuda_graph: Some(true),
+                    ..some()
+                },
+            ),
+        ];
+        for (field, config) in bad {
+            let error = config.validate().unwrap_err().to_string();
+            assert!(error.starts_with(field), "{field}: {error}");
         }
     }
 }

@@ -32,3 +32,16 @@ pub enum Error {
 
 /// Result with [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
+
+impl From<candle_vllm_model::Error> for Error {
+    fn from(error: candle_vllm_model::Error) -> Self {
+        use candle_vllm_model::Error as Model;
+        let text = error.to_string();
+        match error {
+            Model::Load(_) | Model::Io { .. } => Self::ModelLoad(text),
+            Model::Device(_) => Self::Device(text),
+            Model::Config(_) => Self::Config(text),
+            _ => Self::Generation(text),
+        }
+    }
+}

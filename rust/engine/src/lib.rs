@@ -1,12 +1,31 @@
 //! Which tokens run now: scheduler, KV blocks, sampling and text around one engine thread.
 //! Knows nothing of Python, HTTP, chat templates or tools.
+mod blocks;
 pub mod config;
+pub mod engine;
 pub mod error;
 pub mod event;
+pub mod mailbox;
+mod memory;
 pub mod params;
+pub mod request;
+mod runner;
+mod sampler;
+mod scheduler;
+mod sequence;
+pub mod stats;
 pub mod text;
+mod worker;
+
+#[cfg(test)]
+mod tests;
 
 pub use config::EngineConfig;
+pub use engine::{Engine, Progress};
 pub use error::{Error, Result};
-pub use event::{Event, Finish, FinishReason, RequestStats, TokenLogprob};
+pub use event::{Event, Finish, FinishReason, RequestStats, StopReason, TokenLogprob};
+pub use mailbox::Mailbox;
 pub use params::GenerationParams;
+pub use request::{Prompt, Request};
+pub use stats::{Counters, ModelInfo, Stats, StepReport};
+pub use text::Tokenizer;

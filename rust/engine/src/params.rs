@@ -1,4 +1,9 @@
 //! How one request is sampled. Every parameter belongs to its own request alone.
+//! Knows nothing of the model: what depends on it (ids, lengths) is checked when the request is submitted.
+use crate::error::{Error, Result};
+
+/// Longest lists that a request may bring.
+const MAX_STOPS: usize = 1024;
 
 /// Sampling and stopping of one request; field names and defaults are those of Python's `GenerationParams`.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,6 +61,240 @@ impl Default for GenerationParams {
             logprobs: None,
             prompt_logprobs: None,
             seed: None,
+        }
+    }
+}
+
+impl GenerationParams {
+    /// Checks every range that does not depend on the model.
+    ///
+    /// # Errors
+    /// `Config`, naming the field, its value and the range.
+    pub fn validate(&self) -> Result<()> {
+        let within = |field: &str, value: f32, ok: bool, range: &str| match ok {
+            true => Ok(()),
+            false => Err(Error::Config(format!(
+                "{field} is {value}; it must be {range}"
+            ))),
+        };
+        let unit = 0.0..=1.0;
+        within(
+            "temperature",
+            self.temperature,
+            (0.0..=100.0).contains(&self.temperature),
+            "from 0 (greedy) to 100",
+        )?;
+        within(
+            "top_p",
+            self.top_p,
+            unit.contains(&self.top_p) && self.top_p > 0.0,
+            "above 0 and at most 1",
+        )?;
+        within(
+            "min_p",
+            self.min_p,
+            unit.contains(&self.min_p),
+            "from 0 to 1",
+        )?;
+        let rp = self.repetition_penalty;
+        within(
+            "repetition_penalty",
+            rp,
+            rp > 0.0 && rp <= 100.0,
+            "above 0 and at most 100 (1 = off)",
+        )?;
+        for (field, p) in [
+            ("frequency_penalty", self.frequency_penalty),
+            ("presence_penalty", self.presence_penalty),
+        ] {
+            within(field, p, (-2.0..=2.0).contains(&p), "from -2 to 2")?;
+        }
+        for &(id, bias) in &self.logit_bias {
+            within(
+                &format!("logit_bias[{id}]"),
+                bias,
+                (-100.0..=100.0).contains(&bias),
+                "from -100 to 100",
+            )?;
+        }
+        self.validate_counts()
+    }
+
+    fn validate_counts(&self) -> Result<()> {
+        let refuse = |text: String| Err(Error::Config(text));
+        if self.top_k == Some(0) {
+            return refuse("top_k is 0; it must be at least 1, or None for all tokens".into());
+        }
+        if self.min_tokens > self.max_tokens {
+            return refuse(format!(
+                "min_tokens is {}; it must be at most max_tokens, which is {}",
+                self.min_tokens, self.max_tokens
+            ));
+        }
+        for (field, value) in [
+            ("logprobs", self.logprobs),
+            ("prompt_logprobs", self.prompt_logprobs),
+        ] {
+            if value.is_some_and(|k| k < -1) {
+                return refuse(format!(
+                    "{field} is {}; it must be -1 (the whole vocabulary), 0 or more, or None",
+                    value.unwrap_or_default()
+                ));
+            }
+        }
+        for (field, count) in [
+            ("stop_sequences", self.stop_sequences.len()),
+            ("stop_token_ids", self.stop_token_ids.len()),
+        ] {
+            if count > MAX_STOPS {
+                return refuse(format!(
+                    "{field} has {count} entries; at most {MAX_STOPS} are taken"
+                ));
+            }
+        }
+        if self.stop_sequences.iter().any(String::is_empty) {
+            return refuse(
+                "stop_sequences has an empty text; each must have at least one character".into(),
+            );
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    #[test]
+    fn defaults_and_edges_are_allowed() {
+        GenerationParams::default().validate().unwrap();
+        let edge = GenerationParams {
+            temperature: 0.0,
+            min_p: 1.0,
+            frequency_penalty: -2.0,
+            presence_penalty: 2.0,
+            logit_bias: vec![(0, -100.0)],
+            logprobs: Some(-1),
+            max_tokens: 0,
+            ..Default::default()
+        };
+        edge.validate().unwrap();
+    }
+
+    #[test]
+    fn every_bad_value_is_refused_by_name() {
+        let some = GenerationParams::default;
+        let bad = [
+            (
+                "temperature",
+                GenerationParams {
+                    temperature: -0.1,
+                    ..some()
+                },
+            ),
+            (
+                "temperature",
+                GenerationParams {
+                    temperature: f32::NAN,
+                    ..some()
+                },
+            ),
+            (
+                "temperature",
+                GenerationParams {
+                    temperature: f32::INFINITY,
+                    ..some()
+                },
+            ),
+            (
+                "top_p",
+                GenerationParams {
+                    top_p: 0.0,
+                    ..some()
+                },
+            ),
+            (
+                "top_p",
+                GenerationParams {
+                    top_p: 1.01,
+                    ..some()
+                },
+            ),
+            (
+                "top_k",
+                GenerationParams {
+                    top_k: Some(0),
+                    ..some()
+                },
+            ),
+            (
+                "min_p",
+                GenerationParams {
+                    min_p: -0.1,
+                    ..some()
+                },
+            ),
+            (
+                "repetition_penalty",
+                GenerationParams {
+                    repetition_penalty: 0.0,
+                    ..some()
+                },
+            ),
+            (
+                "frequency_penalty",
+                GenerationParams {
+                    frequency_penalty: 2.1,
+                    ..some()
+                },
+            ),
+            (
+                "presence_penalty",
+                GenerationParams {
+                    presence_penalty: f32::NAN,
+                    ..some()
+                },
+            ),
+            (
+                "logit_bias[7]",
+                GenerationParams {
+                    logit_bias: vec![(7, 100.5)],
+                    ..some()
+                },
+            ),
+            (
+                "stop_sequences",
+                GenerationParams {
+                    stop_sequences: vec![String::new()],
+                    ..some()
+                },
+            ),
+            (
+                "min_tokens",
+                GenerationParams {
+                    min_tokens: 257,
+                    ..some()
+                },
+            ),
+            (
+                "logprobs",
+                GenerationParams {
+                    logprobs: Some(-2),
+                    ..some()
+                },
+            ),
+            (
+                "prompt_logprobs",
+                GenerationParams {
+                    prompt_logprobs: Some(-2),
+                    ..some()
+                },
+            ),
+        ];
+        for (field, params) in bad {
+            let error = params.validate().unwrap_err().to_string();
+            assert!(error.starts_with(field), "{field}: {error}");
         }
     }
 }

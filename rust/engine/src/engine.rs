@@ -1,0 +1,334 @@
+//! The whole core as its users see it: open, submit, poll a mailbox, abort, stats, close.
+//! Callers never wait for a step: they hand commands to the worker and read what it published.
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use candle_vllm_model::Model;
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use parking_lot::Mutex;
+
+use crate::config::EngineConfig;
+use crate::error::{Error, Result};
+use crate::mailbox::Mailbox;
+use crate::memory;
+use crate::params::GenerationParams;
+use crate::request::{self, Request};
+use crate::sampler::{SamplingState, fresh_seed};
+use crate::scheduler::Limits;
+use crate::sequence::Sequence;
+use crate::stats::{ModelInfo, Stats, StepReport};
+use crate::text::{TextStream, Tokenizer};
+use crate::worker::{Command, Published, Worker};
+
+/// Bytes of logits that prompt log-probabilities may ask for in one step.
+const MAX_LOGITS_BYTES: usize = 64 << 20;
+/// Last tokens of the prompt that decide whether the answer's text continues one.
+const PROMPT_TAIL: usize = 8;
+
+/// Told of loading: phase, units done, units in all.
+pub type Progress = Box<dyn Fn(&str, u64, u64) + Send + Sync>;
+
+/// Where the worker lives.
+enum Home {
+    /// On a thread of its own.
+    Thread(Mutex<Option<JoinHandle<()>>>),
+    /// Here, moved by `step`.
+    Inline(Box<Mutex<Option<Worker>>>),
+}
+
+/// A model that runs, with everything that runs on it. Any thread may call any method.
+pub struct Engine {
+    info: ModelInfo,
+    tokenizer: Option<Tokenizer>,
+    max_queue: Option<usize>,
+    published: Arc<Mutex<Published>>,
+    to_worker: Sender<Command>,
+    inbox: Receiver<Command>,
+    home: Home,
+    next_id: AtomicU64,
+}
+
+impl Engine {
+    /// An engine over a model that was loaded before. `eos` are the ids that end an answer.
+    ///
+    /// # Errors
+    /// `Config` when a setting is out of range or the KV cache does not hold one block; `Generation` when the cache or
+    /// the thread cannot be made.
+    pub fn from_model(
+        config: EngineConfig,
+        model: Box<dyn Model>,
+        tokenizer: Option<Tokenizer>,
+        eos: Vec<u32>,
+    ) -> Result<Self> {
+        config.validate()?;
+        let info = model_info(&config, &*model, tokenizer.as_ref(), eos)?;
+        let kv = model.new_kv(info.kv_blocks)?;
+        let limits = Limits {
+            max_batch_size: info.max_batch_size,
+            step_tokens: info.step_tokens,
+            logits_rows: (MAX_LOGITS_BYTES / (4 * info.spec.vocab_size.max(1))).max(16),
+            chunked_prefill: config.enable_chunked_prefill,
+            prefix_cache: config.enable_prefix_cache,
+        };
+        let published = Arc::new(Mutex::new(Published::default()));
+        let worker = Worker::new(
+            model,
+            kv,
+            limits,
+            info.eos_token_ids.clone().into(),
+            published.clone(),
+        );
+        let (to_worker, inbox) = unbounded();
+        let home = if config.background {
+            let commands = inbox.clone();
+            let thread = std::thread::Builder::new()
+                .name("candle-vllm-engine".into())
+                .spawn(move || worker.run(&commands))
+                .map_err(|e| Error::Generation(format!("cannot start the engine thread: {e}")))?;
+            Home::Thread(Mutex::new(Some(thread)))
+        } else {
+            Home::Inline(Box::new(Mutex::new(Some(worker))))
+        };
+        let max_queue = config.max_queue;
+        Ok(Self {
+            info,
+            tokenizer,
+            max_queue,
+            published,
+            to_worker,
+            inbox,
+            home,
+            next_id: AtomicU64::new(1),
+        })
+    }
+
+    /// The model's tokenizer.
+    ///
+    /// # Errors
+    /// `Tokenization` when the model has none.
+    pub fn tokenizer(&self) -> Result<&Tokenizer> {
+        self.tokenizer
+            .as_ref()
+            .ok_or_else(|| Error::Tokenization("this model has no tokenizer".into()))
+    }
+
+    /// The model and the limits it runs under.
+    pub fn model_info(&self) -> ModelInfo {
+        self.info.clone()
+    }
+
+    /// Hands a request in; its events arrive in `mailbox`. Encodes text on the calling thread. Returns the request's
+    /// id, never used again by this engine.
+    ///
+    /// # Errors
+    /// `Config` for parameters that this model cannot honour, `Tokenization`, `QueueFull`, and `Generation` when the
+    /// engine is closed or has failed.
+    pub fn submit(&self, request: Request, mailbox: &Mailbox) -> Result<u64> {
+        let submitted = Instant::now();
+        self.admissible(&self.published.lock())?;
+        request.params.validate()?;
+        let prompt = request::encode(request.prompt, self.tokenizer.as_ref())?;
+        request::check(&prompt, &request.params, &self.info)?;
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let params = request.params;
+        let stream = self.stream(&prompt, &params, request.skip_special_tokens)?;
+        let sequence = Box::new(Sequence {
+            id,
+            priority: request.priority,
+            prompt_len: prompt.len(),
+            computed: 0,
+            blocks: Vec::new(),
+            registered: 0,
+            chain: None,
+            salt: request.cache_salt.map(Into::into),
+            max_len: self.info.max_sequence_length,
+            sampling: SamplingState::new(
+                &params,
+                &prompt,
+                &self.info.eos_token_ids,
+                fresh_seed(id),
+            ),
+            stream,
+            prompt_logprobs: params.prompt_logprobs.map(|_| vec![None]),
+            mailbox: Arc::downgrade(mailbox.inner()),
+            cached_tokens: 0,
+            submitted,
+            started: None,
+            first_token: None,
+            tokens: prompt,
+            params,
+        });
+        // Under the lock under which `close` closes: whatever is sent is seen.
+        let mut published = self.published.lock();
+        self.admissible(&published)?;
+        self.to_worker
+            .send(Command::Add(sequence))
+            .map_err(|_| closed())?;
+        published.live += 1;
+        Ok(id)
+    }
+
+    fn admissible(&self, published: &Published) -> Result<()> {
+        let stats = &published.stats;
+        if stats.closed {
+            return Err(closed());
+        }
+        if let Some(failure) = &stats.failure {
+            return Err(Error::Generation(failure.clone()));
+        }
+        if let Some(most) = self.max_queue {
+            let waiting = published.live.saturating_sub(stats.running);
+            // Places that the next step will fill do not count as waiting.
+            let places = if published.blocked {
+                0
+            } else {
+                self.info.max_batch_size.saturating_sub(stats.running)
+            };
+            if waiting >= most.saturating_add(places) {
+                return Err(Error::QueueFull(format!(
+                    "{} requests run and {waiting} wait; at most {most} may wait (max_queue): try again later",
+                    stats.running
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn stream(
+        &self,
+        prompt: &[u32],
+        params: &GenerationParams,
+        skip: bool,
+    ) -> Result<Option<TextStream>> {
+        match &self.tokenizer {
+            Some(tokenizer) => {
+                let tail = &prompt[prompt.len().saturating_sub(PROMPT_TAIL)..];
+                Ok(Some(TextStream::new(
+                    tokenizer.clone(),
+                    tail,
+                    params.stop_sequences.clone(),
+                    skip,
+                )))
+            }
+            None if params.stop_sequences.is_empty() => Ok(None),
+            None => Err(Error::Config(
+                "stop_sequences need a tokenizer, and this model has none".into(),
+            )),
+        }
+    }
+
+    /// Cancels a request, queued or running, and frees its KV blocks; its last event says `Cancelled`. Nothing happens
+    /// when it has ended or never was. Returns before it is done when a step is being computed.
+    pub fn abort(&self, id: u64) {
+        if self.to_worker.send(Command::Abort(id)).is_err() {
+            return;
+        }
+        if let Home::Inline(worker) = &self.home
+            && let Some(mut worker) = worker.try_lock()
+            && let Some(worker) = worker.as_mut()
+        {
+            worker.commands(&self.inbox);
+        }
+    }
+
+    /// Computes one step on the calling thread; only for engines with `background` off.
+    ///
+    /// # Errors
+    /// `Config` when the engine steps by itself, `Generation` when it is closed or has failed.
+    pub fn step(&self) -> Result<StepReport> {
+        let Home::Inline(worker) = &self.home else {
+            return Err(Error::Config(
+                "background is true: this engine steps by itself".into(),
+            ));
+        };
+        let mut worker = worker.lock();
+        let worker = worker.as_mut().ok_or_else(closed)?;
+        worker.commands(&self.inbox);
+        let report = worker.step();
+        match &self.published.lock().stats.failure {
+            Some(failure) => Err(Error::Generation(failure.clone())),
+            None => Ok(report),
+        }
+    }
+
+    /// A snapshot after the latest step or command.
+    pub fn stats(&self) -> Stats {
+        let published = self.published.lock();
+        let mut stats = published.stats.clone();
+        stats.waiting = published.live.saturating_sub(stats.running);
+        stats
+    }
+
+    /// Cancels everything, ends the thread and gives the memory of model and cache back before it returns. Waits for
+    /// the step that is being computed. Further calls of `submit` and `step` are errors; further closes do nothing.
+    pub fn close(&self) {
+        self.published.lock().stats.closed = true;
+        match &self.home {
+            Home::Thread(thread) => {
+                // Fails only when the thread has ended.
+                let _ = self.to_worker.send(Command::Close);
+                if let Some(thread) = thread.lock().take() {
+                    // A panic outside of a step has nothing to tell any more.
+                    let _ = thread.join();
+                }
+            }
+            Home::Inline(worker) => {
+                if let Some(mut worker) = worker.lock().take() {
+                    worker.commands(&self.inbox);
+                    worker.close();
+                }
+            }
+        }
+    }
+
+    /// Proves the books of the KV blocks; see `BlockPool::check`.
+    #[cfg(test)]
+    pub(crate) fn check_blocks(&self) -> std::result::Result<(), String> {
+        match &self.home {
+            Home::Inline(worker) => worker.lock().as_ref().map_or(Ok(()), Worker::check_blocks),
+            Home::Thread(_) => Err("only engines with background off can be checked".into()),
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+fn closed() -> Error {
+    Error::Generation("the engine is closed".into())
+}
+
+fn model_info(
+    config: &EngineConfig,
+    model: &dyn Model,
+    tokenizer: Option<&Tokenizer>,
+    mut eos: Vec<u32>,
+) -> Result<ModelInfo> {
+    let spec = model.spec().clone();
+    let (kv_blocks, max_sequence_length) = memory::size(config, &spec)?;
+    if let Some(tokenizer) = tokenizer {
+        eos.extend_from_slice(tokenizer.eos_ids());
+    }
+    eos.retain(|&id| (id as usize) < spec.vocab_size);
+    eos.sort_unstable();
+    eos.dedup();
+    Ok(ModelInfo {
+        max_sequence_length,
+        max_batch_size: config.max_batch_size,
+        // All decodes of a full batch fit into a step, and a prompt beside them moves on.
+        step_tokens: config.prefill_chunk_size.max(config.max_batch_size),
+        kv_blocks,
+        kv_bytes: (kv_blocks as u64).saturating_mul(spec.kv_block_bytes as u64),
+        eos_token_ids: eos,
+        bos_token_id: tokenizer.and_then(Tokenizer::bos_id),
+        chat_template: tokenizer
+            .and_then(Tokenizer::chat_template)
+            .map(str::to_owned),
+        spec,
+    })
+}

@@ -1,0 +1,226 @@
+//! Where events of requests arrive: one batch a step, one wake-up, and only if somebody waits.
+//! Knows nothing of what runs; the engine posts, one reader (a blocking call or an event loop) drains.
+use std::io::{PipeReader, PipeWriter, Read, Write};
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::error::{Error, Result};
+use crate::event::Event;
+
+struct State {
+    events: Vec<Event>,
+    /// Somebody asked for the descriptor and may be watching it.
+    watched: bool,
+    /// Exactly one byte lies in the pipe.
+    signalled: bool,
+    waiting: usize,
+}
+
+pub(crate) struct Inner {
+    state: Mutex<State>,
+    arrived: Condvar,
+    // A pipe of the standard library: an eventfd would need unsafe code and saves a microsecond a wake-up.
+    // It never holds more than one byte, so neither end can block.
+    reader: PipeReader,
+    writer: PipeWriter,
+}
+
+/// A box for events; clones share it. When the last clone is dropped, the requests submitted with it are cancelled.
+#[derive(Clone)]
+pub struct Mailbox {
+    inner: Arc<Inner>,
+}
+
+impl Mailbox {
+    /// An empty mailbox. Fails when the process has no file descriptors left.
+    pub fn new() -> Result<Self> {
+        let (reader, writer) = std::io::pipe()
+            .map_err(|e| Error::Generation(format!("cannot open a pipe for a mailbox: {e}")))?;
+        let state = State {
+            events: Vec::new(),
+            watched: false,
+            signalled: false,
+            waiting: 0,
+        };
+        Ok(Self {
+            inner: Arc::new(Inner {
+                state: Mutex::new(state),
+                arrived: Condvar::new(),
+                reader,
+                writer,
+            }),
+        })
+    }
+
+    /// Blocks until there are events or the time is over (`None` = no limit), and takes all of them.
+    pub fn poll(&self, timeout: Option<Duration>) -> Vec<Event> {
+        // A timeout too far away to be a point in time is none.
+        let until = timeout.and_then(|t| Instant::now().checked_add(t));
+        let mut state = self.inner.state.lock();
+        state.waiting += 1;
+        while state.events.is_empty() {
+            match until {
+                None => self.inner.arrived.wait(&mut state),
+                Some(until) => {
+                    if self.inner.arrived.wait_until(&mut state, until).timed_out() {
+                        break;
+                    }
+                }
+            }
+        }
+        state.waiting -= 1;
+        self.inner.take(&mut state)
+    }
+
+    /// Takes what is there without waiting; afterwards [`Mailbox::fd`] is not readable.
+    pub fn try_poll(&self) -> Vec<Event> {
+        self.inner.take(&mut self.inner.state.lock())
+    }
+
+    /// A descriptor that is readable while events wait, to watch with poll, select, epoll or kqueue. Never read from it.
+    pub fn fd(&self) -> RawFd {
+        let mut state = self.inner.state.lock();
+        state.watched = true;
+        self.inner.signal(&mut state);
+        self.inner.reader.as_raw_fd()
+    }
+
+    pub(crate) fn inner(&self) -> &Arc<Inner> {
+        &self.inner
+    }
+}
+
+impl Inner {
+    /// Adds events and wakes who waits.
+    pub(crate) fn post(&self, events: &mut Vec<Event>) {
+        let mut state = self.state.lock();
+        state.events.append(events);
+        self.signal(&mut state);
+        if state.waiting > 0 {
+            self.arrived.notify_all();
+        }
+    }
+
+    fn signal(&self, state: &mut State) {
+        if state.watched && !state.signalled && !state.events.is_empty() {
+            state.signalled = (&self.writer).write_all(&[1]).is_ok();
+        }
+    }
+
+    fn take(&self, state: &mut State) -> Vec<Event> {
+        if state.signalled {
+            state.signalled = (&self.reader).read_exact(&mut [0]).is_err();
+        }
+        std::mem::take(&mut state.events)
+    }
+}
+
+/// Events of one step, sorted by mailbox, so that each mailbox is locked and signalled once.
+#[derive(Default)]
+pub(crate) struct Outbox {
+    batches: Vec<(Arc<Inner>, Vec<Event>)>,
+}
+
+impl Outbox {
+    /// Keeps an event for a mailbox until [`Outbox::flush`].
+    pub(crate) fn push(&mut self, to: &Arc<Inner>, event: Event) {
+        match self
+            .batches
+            .iter_mut()
+            .find(|(inner, _)| Arc::ptr_eq(inner, to))
+        {
+            Some((_, events)) => events.push(event),
+            None => self.batches.push((to.clone(), vec![event])),
+        }
+    }
+
+    /// Hands every mailbox its events.
+    pub(crate) fn flush(&mut self) {
+        for (inner, mut events) in self.batches.drain(..) {
+            inner.post(&mut events);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    fn event(request: u64) -> Event {
+        Event {
+            request,
+            tokens: vec![],
+            text: String::new(),
+            logprobs: vec![],
+            prompt_logprobs: None,
+            finish: None,
+        }
+    }
+
+    fn readable(fd: RawFd) -> bool {
+        let mut p = libc::pollfd {
+            fd,
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        // SAFETY: `p` is one valid pollfd and the count says one.
+        unsafe { libc::poll(&mut p, 1, 0) == 1 }
+    }
+
+    #[test]
+    fn a_poll_waits_for_the_post_and_drains_all() {
+        let mailbox = Mailbox::new().unwrap();
+        let other = mailbox.clone();
+        let thread = std::thread::spawn(move || other.poll(None));
+        std::thread::sleep(Duration::from_millis(20));
+        mailbox.inner().post(&mut vec![event(1), event(2)]);
+        assert_eq!(thread.join().unwrap().len(), 2);
+        assert!(mailbox.try_poll().is_empty());
+    }
+
+    #[test]
+    fn a_poll_ends_with_its_time() {
+        let mailbox = Mailbox::new().unwrap();
+        let begin = Instant::now();
+        assert!(mailbox.poll(Some(Duration::from_millis(30))).is_empty());
+        assert!(begin.elapsed() >= Duration::from_millis(30));
+        assert!(mailbox.poll(Some(Duration::ZERO)).is_empty());
+    }
+
+    #[test]
+    fn the_descriptor_is_readable_exactly_while_events_wait() {
+        let mailbox = Mailbox::new().unwrap();
+        mailbox.inner().post(&mut vec![event(1)]);
+        let fd = mailbox.fd();
+        assert!(
+            readable(fd),
+            "also when the event came before anybody watched"
+        );
+        for _ in 0..3 {
+            mailbox.inner().post(&mut vec![event(2)]);
+        }
+        assert_eq!(mailbox.try_poll().len(), 4);
+        assert!(!readable(fd));
+        mailbox.inner().post(&mut vec![event(3)]);
+        assert!(readable(fd));
+        assert_eq!(mailbox.poll(Some(Duration::ZERO)).len(), 1);
+        assert!(!readable(fd));
+    }
+
+    #[test]
+    fn an_outbox_keeps_mailboxes_apart_and_in_order() {
+        let (a, b) = (Mailbox::new().unwrap(), Mailbox::new().unwrap());
+        let mut out = Outbox::default();
+        for (to, id) in [(&a, 1), (&b, 2), (&a, 3)] {
+            out.push(to.inner(), event(id));
+        }
+        assert!(a.try_poll().is_empty());
+        out.flush();
+        let ids = |m: &Mailbox| m.try_poll().iter().map(|e| e.request).collect::<Vec<_>>();
+        assert_eq!((ids(&a), ids(&b)), (vec![1, 3], vec![2]));
+    }
+}

@@ -1,0 +1,227 @@
+//! How many KV blocks an engine gets, from what was asked for and what the machine (or its cgroup) has left.
+//! Knows nothing of what is in a block.
+use std::fs;
+use std::path::Path;
+
+use candle_vllm_model::Spec;
+
+use crate::config::EngineConfig;
+use crate::error::{Error, Result};
+
+/// Part of the memory that is available which the KV cache takes at most when nothing was asked for.
+const FRACTION: f64 = 0.4;
+/// Assumed available where the system does not tell (4 GiB).
+const UNKNOWN: u64 = 4 << 30;
+
+/// Number of KV blocks and the longest sequence.
+///
+/// # Errors
+/// Names the value that does not fit and the one that would.
+pub fn size(config: &EngineConfig, spec: &Spec) -> Result<(usize, usize)> {
+    size_with(config, spec, available().unwrap_or(UNKNOWN))
+}
+
+fn size_with(config: &EngineConfig, spec: &Spec, available: u64) -> Result<(usize, usize)> {
+    let (block_bytes, block_size) = (spec.kv_block_bytes.max(1) as u64, spec.block_size.max(1));
+    if let Some(asked) = config.max_sequence_length
+        && asked > spec.max_position
+    {
+        return Err(Error::Config(format!(
+            "max_sequence_length is {asked}; this model takes at most {} tokens",
+            spec.max_position
+        )));
+    }
+    let longest = config
+        .max_sequence_length
+        .unwrap_or(spec.max_position)
+        .max(1);
+    let (bytes, source) = match config.kv_cache_memory {
+        Some(bytes) => (bytes, "kv_cache_memory"),
+        None => (
+            (available as f64 * FRACTION) as u64,
+            "the memory left for the KV cache",
+        ),
+    };
+    let mut blocks = usize::try_from(bytes / block_bytes).unwrap_or(usize::MAX);
+    if config.kv_cache_memory.is_none() {
+        blocks = blocks.min(
+            config
+                .max_batch_size
+                .saturating_mul(longest.div_ceil(block_size)),
+        );
+    }
+    // Block numbers are 32 bits wide.
+    let blocks = blocks.min(u32::MAX as usize - 1);
+    if blocks == 0 {
+        return Err(Error::Config(format!(
+            "{source} is {bytes} bytes; one block of {block_size} tokens takes {block_bytes}: \
+             set kv_cache_memory to at least that"
+        )));
+    }
+    let fits = blocks.saturating_mul(block_size);
+    match config.max_sequence_length {
+        Some(asked) if asked > fits => Err(Error::Config(format!(
+            "max_sequence_length is {asked}, but {source} ({bytes} bytes) holds {fits} tokens; lower \
+             max_sequence_length or set kv_cache_memory to at least {} bytes",
+            (asked.div_ceil(block_size) as u64).saturating_mul(block_bytes)
+        ))),
+        _ => Ok((blocks, longest.min(fits))),
+    }
+}
+
+/// Bytes that this process may still use without swapping; `None` where the system does not tell.
+pub fn available() -> Option<u64> {
+    let system = fs::read_to_string("/proc/meminfo")
+        .ok()
+        .and_then(|text| meminfo(&text));
+    let group = cgroup(
+        Path::new("/sys/fs/cgroup"),
+        &fs::read_to_string("/proc/self/cgroup").unwrap_or_default(),
+    );
+    match (system, group) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
+
+fn meminfo(text: &str) -> Option<u64> {
+    let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
+    line.split_whitespace()
+        .next()?
+        .parse::<u64>()
+        .ok()?
+        .checked_mul(1024)
+}
+
+/// What the cgroups above this process leave (v2 `memory.max`, v1 `memory.limit_in_bytes`), least first. Page cache
+/// that the kernel can drop counts as free.
+fn cgroup(root: &Path, membership: &str) -> Option<u64> {
+    let mut left = None;
+    for line in membership.lines() {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else {
+            continue;
+        };
+        let (base, max, used, cache) = match controllers {
+            "" => (
+                root.to_path_buf(),
+                "memory.max",
+                "memory.current",
+                "inactive_file ",
+            ),
+            c if c.split(',').any(|c| c == "memory") => (
+                root.join("memory"),
+                "memory.limit_in_bytes",
+                "memory.usage_in_bytes",
+                "total_inactive_file ",
+            ),
+            _ => continue,
+        };
+        // Inside a container the path may name a place outside of it; then the mounted root is the container's own.
+        let mut at = base.join(path.trim_start_matches('/'));
+        loop {
+            if let Some(group) = group_left(&at, max, used, cache) {
+                left = Some(left.map_or(group, |l: u64| l.min(group)));
+            }
+            if at == base || !at.pop() || !at.starts_with(&base) {
+                break;
+            }
+        }
+    }
+    left
+}
+
+fn group_left(at: &Path, max: &str, used: &str, cache: &str) -> Option<u64> {
+    let number = |name: &str| {
+        fs::read_to_string(at.join(name))
+            .ok()?
+            .trim()
+            .parse::<u64>()
+            .ok()
+    };
+    let stat = fs::read_to_string(at.join("memory.stat")).unwrap_or_default();
+    let cache = stat
+        .lines()
+        .find_map(|l| l.strip_prefix(cache)?.trim().parse::<u64>().ok())
+        .unwrap_or(0);
+    Some(number(max)?.saturating_sub(number(used)?.saturating_sub(cache)))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+    use crate::stats::ModelInfo;
+
+    fn spec() -> Spec {
+        Spec {
+            kv_block_bytes: 1000,
+            block_size: 16,
+            max_position: 160,
+            ..ModelInfo::default().spec
+        }
+    }
+
+    fn config(memory: Option<u64>, length: Option<usize>) -> EngineConfig {
+        EngineConfig {
+            kv_cache_memory: memory,
+            max_sequence_length: length,
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn by_default_a_full_batch_of_the_longest_fits_unless_memory_is_short() {
+        assert_eq!(
+            size_with(&config(None, None), &spec(), 1 << 40).unwrap(),
+            (160, 160)
+        );
+        assert_eq!(
+            size_with(&config(None, Some(17)), &spec(), 1 << 40).unwrap(),
+            (32, 17)
+        );
+        assert_eq!(
+            size_with(&config(None, None), &spec(), 12_500).unwrap(),
+            (5, 80)
+        );
+    }
+
+    #[test]
+    fn given_memory_decides() {
+        assert_eq!(
+            size_with(&config(Some(3999), None), &spec(), 0).unwrap(),
+            (3, 48)
+        );
+        assert_eq!(
+            size_with(&config(Some(1 << 20), None), &spec(), 0).unwrap(),
+            (1048, 160)
+        );
+    }
+
+    #[test]
+    fn what_cannot_fit_is_refused_with_the_figures() {
+        let text = |c| size_with(&c, &spec(), 1 << 40).unwrap_err().to_string();
+        assert!(text(config(Some(999), None)).contains("kv_cache_memory is 999"));
+        assert!(text(config(Some(3000), Some(49))).contains("at least 4000"));
+        assert!(text(config(None, Some(161))).contains("at most 160"));
+    }
+
+    #[test]
+    fn memory_files_are_read() {
+        assert_eq!(
+            meminfo("MemTotal: 9 kB\nMemAvailable:      12 kB\n"),
+            Some(12 * 1024)
+        );
+        assert_eq!(meminfo("MemTotal: 9 kB\n"), None);
+        let root = std::env::temp_dir().join(format!("candle-vllm-cgroup-{}", std::process::id()));
+        let inner = root.join("a/b");
+        fs::create_dir_all(&inner).unwrap();
+        fs::write(inner.join("memory.max"), "max\n").unwrap();
+        fs::write(root.join("a/memory.max"), "1000\n").unwrap();
+        fs::write(root.join("a/memory.current"), "700\n").unwrap();
+        fs::write(root.join("a/memory.stat"), "anon 1\ninactive_file 200\n").unwrap();
+        assert_eq!(cgroup(&root, "0::/a/b\n"), Some(500));
+        assert_eq!(cgroup(&root, "0::/\n"), None);
+        fs::remove_dir_all(&root).unwrap();
+    }
+}

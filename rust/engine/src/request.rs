@@ -1,0 +1,170 @@
+//! A request as the caller hands it in, and the checks that need the model: vocabulary, lengths, memory.
+//! Runs on the caller's thread; knows nothing of scheduling.
+use crate::error::{Error, Result};
+use crate::params::GenerationParams;
+use crate::stats::ModelInfo;
+use crate::text::Tokenizer;
+
+/// Log-probabilities that one request may ask for over its whole prompt: 64 Mi entries of 8 bytes are half a GiB.
+const MAX_PROMPT_LOGPROBS: usize = 64 << 20;
+
+/// What to continue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Prompt {
+    /// Text, encoded with the tokenizer's own special tokens.
+    Text(String),
+    /// Token ids, taken as they are.
+    Tokens(Vec<u32>),
+}
+
+/// One request.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Request {
+    /// What to continue.
+    pub prompt: Prompt,
+    /// How to sample and when to stop.
+    pub params: GenerationParams,
+    /// Requests share cached prefixes only with requests of the same salt. `None` is a salt of its own.
+    pub cache_salt: Option<String>,
+    /// Smaller runs first and is preempted last; equal priorities run in order of arrival. Default 0.
+    pub priority: i32,
+    /// Whether special tokens are left out of the text. Default true.
+    pub skip_special_tokens: bool,
+}
+
+impl Request {
+    /// A request with default priority, no salt and special tokens left out.
+    pub fn new(prompt: Prompt, params: GenerationParams) -> Self {
+        Self {
+            prompt,
+            params,
+            cache_salt: None,
+            priority: 0,
+            skip_special_tokens: true,
+        }
+    }
+}
+
+/// The prompt's token ids.
+pub(crate) fn encode(prompt: Prompt, tokenizer: Option<&Tokenizer>) -> Result<Vec<u32>> {
+    match (prompt, tokenizer) {
+        (Prompt::Tokens(ids), _) => Ok(ids),
+        (Prompt::Text(text), Some(tokenizer)) => tokenizer.encode(&text, true),
+        (Prompt::Text(_), None) => Err(Error::Tokenization(
+            "this model has no tokenizer: give the prompt as token ids".into(),
+        )),
+    }
+}
+
+/// Refuses what this model could never run.
+pub(crate) fn check(prompt: &[u32], params: &GenerationParams, info: &ModelInfo) -> Result<()> {
+    params.validate()?;
+    if prompt.is_empty() {
+        return Err(Error::Config(
+            "the prompt has no tokens; it must have at least one".into(),
+        ));
+    }
+    let vocab = info.spec.vocab_size;
+    let in_vocabulary = |field: &str, id: u32| match (id as usize) < vocab {
+        true => Ok(()),
+        false => Err(Error::Config(format!(
+            "{field} has id {id}; ids of this model are 0 to {}",
+            vocab - 1
+        ))),
+    };
+    prompt
+        .iter()
+        .try_for_each(|&id| in_vocabulary("the prompt", id))?;
+    params
+        .logit_bias
+        .iter()
+        .try_for_each(|&(id, _)| in_vocabulary("logit_bias", id))?;
+    params
+        .stop_token_ids
+        .iter()
+        .try_for_each(|&id| in_vocabulary("stop_token_ids", id))?;
+    // Nothing is generated after a prompt that is only scored, so it may fill the whole length.
+    let needed = prompt.len() + usize::from(params.max_tokens > 0);
+    if needed > info.max_sequence_length {
+        return Err(Error::Config(format!(
+            "the prompt has {} tokens and at most {} fit with an answer (max_sequence_length {}); \
+             shorten the prompt or raise max_sequence_length",
+            prompt.len(),
+            info.max_sequence_length - usize::from(params.max_tokens > 0),
+            info.max_sequence_length
+        )));
+    }
+    let wanted = match params.prompt_logprobs {
+        None => 0,
+        Some(-1) => vocab,
+        Some(k) => (k.max(0) as usize).min(vocab) + 1,
+    };
+    if wanted.saturating_mul(prompt.len()) > MAX_PROMPT_LOGPROBS {
+        return Err(Error::Config(format!(
+            "prompt_logprobs asks for {wanted} log-probabilities for each of {} prompt tokens; \
+             at most {MAX_PROMPT_LOGPROBS} in all are given",
+            prompt.len()
+        )));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    fn refusal(prompt: &[u32], params: GenerationParams) -> String {
+        let mut info = ModelInfo::default();
+        info.spec.vocab_size = 100;
+        info.max_sequence_length = 8;
+        match check(prompt, &params, &info) {
+            Err(Error::Config(text)) => text,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_cannot_run_is_refused_by_name() {
+        let some = GenerationParams::default;
+        assert!(refusal(&[], some()).contains("no tokens"));
+        assert!(refusal(&[1, 100], some()).contains("id 100"));
+        assert!(refusal(&[1; 8], some()).contains("8 tokens"));
+        let bias = GenerationParams {
+            logit_bias: vec![(100, 1.0)],
+            ..some()
+        };
+        assert!(refusal(&[1], bias).contains("logit_bias"));
+        let stop = GenerationParams {
+            stop_token_ids: vec![500],
+            ..some()
+        };
+        assert!(refusal(&[1], stop).contains("stop_token_ids"));
+    }
+
+    #[test]
+    fn a_scored_prompt_may_fill_the_length() {
+        let mut info = ModelInfo::default();
+        info.spec.vocab_size = 100;
+        info.max_sequence_length = 8;
+        let params = GenerationParams {
+            max_tokens: 0,
+            prompt_logprobs: Some(0),
+            ..Default::default()
+        };
+        check(&[1; 8], &params, &info).unwrap();
+    }
+
+    #[test]
+    fn unbounded_prompt_logprobs_are_refused() {
+        let mut info = ModelInfo::default();
+        info.spec.vocab_size = 1 << 17;
+        info.max_sequence_length = 1 << 13;
+        let params = GenerationParams {
+            prompt_logprobs: Some(-1),
+            ..Default::default()
+        };
+        let error = check(&vec![1; 1 << 12], &params, &info).unwrap_err();
+        assert!(error.to_string().contains("prompt_logprobs"));
+    }
+}

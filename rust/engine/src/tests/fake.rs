@@ -1,0 +1,152 @@
+//! A model that computes nothing but finds every fault: its cache holds token ids by (block, offset), and its logits
+//! are a hash of the whole prefix as read back through the block table.
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use candle_vllm_model::{Kv, Model, Result, Spec, Step, Tensor};
+
+use crate::stats::ModelInfo;
+
+pub const VOCAB: usize = 48;
+pub const BLOCK: usize = 4;
+/// A sequence with this token gets logits that are not numbers; it is never sampled.
+pub const POISON: u32 = 47;
+
+/// What the model is told from outside while it runs.
+#[derive(Default)]
+pub struct Controls {
+    /// Steps computed.
+    pub steps: AtomicUsize,
+    /// Tokens computed.
+    pub tokens: AtomicUsize,
+    /// Panic in this step (1 = the first); 0 = never.
+    pub panic_at: AtomicUsize,
+    /// Fail in this step.
+    pub error_at: AtomicUsize,
+    /// Milliseconds a step takes.
+    pub delay: AtomicUsize,
+    /// Models that were dropped.
+    pub dropped: AtomicUsize,
+}
+
+pub struct Fake {
+    spec: Spec,
+    controls: Arc<Controls>,
+}
+
+impl Drop for Fake {
+    fn drop(&mut self) {
+        self.controls.dropped.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl Fake {
+    pub fn small(max_position: usize) -> (Box<dyn Model>, Arc<Controls>) {
+        Self::sized(max_position, VOCAB)
+    }
+
+    pub fn sized(max_position: usize, vocab_size: usize) -> (Box<dyn Model>, Arc<Controls>) {
+        let controls = Arc::new(Controls::default());
+        let spec = Spec {
+            vocab_size,
+            max_position,
+            block_size: BLOCK,
+            kv_block_bytes: 4 * BLOCK,
+            ..ModelInfo::default().spec
+        };
+        (
+            Box::new(Self {
+                spec,
+                controls: controls.clone(),
+            }),
+            controls,
+        )
+    }
+}
+
+/// Logits after `prefix`: in [-4, 4], a hash of all of it.
+pub fn logits(prefix: impl Iterator<Item = u32>, vocab: usize) -> Vec<f32> {
+    let (mut hash, mut poisoned) = (0xcbf2_9ce4_8422_2325u64, false);
+    for token in prefix {
+        poisoned |= token == POISON;
+        hash = (hash ^ u64::from(token))
+            .wrapping_mul(0x0000_0100_0000_01b3)
+            .rotate_left(17);
+    }
+    let value = |i: u64| {
+        let mut x = hash ^ i.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        x = (x ^ (x >> 31)).wrapping_mul(0xd6e8_feb8_6659_fd93);
+        (x >> 40) as f32 / (1 << 24) as f32 * 8.0 - 4.0
+    };
+    let masked = |i: u64, x: f32| {
+        if i == u64::from(POISON) {
+            f32::NEG_INFINITY
+        } else {
+            x
+        }
+    };
+    (0..vocab as u64)
+        .map(|i| {
+            if poisoned {
+                f32::NAN
+            } else {
+                masked(i, value(i))
+            }
+        })
+        .collect()
+}
+
+impl Model for Fake {
+    fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    fn new_kv(&self, blocks: usize) -> Result<Kv> {
+        Ok(Kv::new(
+            blocks,
+            BLOCK,
+            Box::new(vec![None::<u32>; blocks * BLOCK]),
+        ))
+    }
+
+    fn forward(&mut self, step: &Step, kv: &mut Kv) -> Result<Tensor> {
+        let now = self.controls.steps.fetch_add(1, Ordering::SeqCst) + 1;
+        self.controls
+            .tokens
+            .fetch_add(step.tokens.len(), Ordering::SeqCst);
+        assert!(
+            self.controls.panic_at.load(Ordering::SeqCst) != now,
+            "asked to panic"
+        );
+        if self.controls.error_at.load(Ordering::SeqCst) == now {
+            return Err(candle_vllm_model::Error::Run("asked to fail".into()));
+        }
+        std::thread::sleep(Duration::from_millis(
+            self.controls.delay.load(Ordering::SeqCst) as u64,
+        ));
+        let cells: &mut Vec<Option<u32>> = kv.storage_mut().expect("the cache of another model");
+        let mut written = std::collections::HashSet::new();
+        let mut data = Vec::new();
+        for slice in &step.slices {
+            let table = &step.blocks[slice.blocks.clone()];
+            let cell =
+                |position: usize| table[position / BLOCK] as usize * BLOCK + position % BLOCK;
+            for (i, row) in slice.tokens.clone().enumerate() {
+                let at = cell(slice.position + i);
+                assert!(
+                    written.insert(at),
+                    "two sequences write cell {at} in one step"
+                );
+                cells[at] = Some(step.tokens[row]);
+            }
+            for row in slice.logits.clone() {
+                let position = slice.position + row - slice.tokens.start;
+                let prefix = (0..=position)
+                    .map(|p| cells[cell(p)].expect("a cell read before it was written"));
+                data.extend(logits(prefix, self.spec.vocab_size));
+            }
+        }
+        Ok(Tensor::new(step.logits_rows(), self.spec.vocab_size, data))
+    }
+}
