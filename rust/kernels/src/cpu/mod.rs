@@ -1,10 +1,22 @@
 //! CPU kernels: one file per operation, a scalar reference beside the vector variants.
 //! Every kernel takes a [`Compute`]: there is no global state, so two engines live in one process.
+mod activation;
+mod buffer;
 pub mod ggml;
+mod input;
 mod isa;
+mod lanes;
+mod matmul;
+mod pack;
+#[cfg(test)]
+mod testing;
 pub mod threads;
 
+pub use activation::Activation;
+pub use input::{Input, Norm};
 pub use isa::{Cpu, Isa, IsaError};
+pub use matmul::{Job, gate_up, matmul};
+pub use pack::{Matrix, Mode, PackError};
 pub use threads::{Pool, available_threads};
 
 /// What a kernel needs to know about the machine it runs on: the instruction set and the threads.

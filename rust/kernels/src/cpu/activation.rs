@@ -1,0 +1,128 @@
+//! Activation functions, with the same bits on every instruction set: plain operations that the compiler turns into
+//! vectors where the caller's instruction set has them.
+
+/// The function between the gate and the up product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    /// x * sigmoid(x)
+    Silu,
+    /// x * (1 + erf(x / sqrt 2)) / 2; erf by formula 7.1.26 of Abramowitz and Stegun (error below 2e-7)
+    Gelu,
+    /// The tanh form of Gelu: x * sigmoid(2 * sqrt(2 / pi) * (x + 0.044715 x^3))
+    GeluTanh,
+    /// max(x, 0)
+    Relu,
+}
+
+impl Activation {
+    /// The function of each lane.
+    #[inline(always)]
+    pub(crate) fn of<const N: usize>(self, x: [f32; N]) -> [f32; N] {
+        match self {
+            Activation::Silu => x.map(silu),
+            Activation::Gelu => x.map(gelu),
+            Activation::GeluTanh => x.map(gelu_tanh),
+            Activation::Relu => x.map(|x| if x < 0.0 { 0.0 } else { x }),
+        }
+    }
+}
+
+#[inline(always)]
+fn silu(x: f32) -> f32 {
+    x / (1.0 + exp(-x))
+}
+
+#[inline(always)]
+fn gelu_tanh(x: f32) -> f32 {
+    const TWICE_ROOT: f32 = 1.595_769;
+    let inner = TWICE_ROOT * (0.044_715 * x * x * x + x);
+    x / (1.0 + exp(-inner))
+}
+
+#[inline(always)]
+fn gelu(x: f32) -> f32 {
+    let z = x.abs() * std::f32::consts::FRAC_1_SQRT_2;
+    let t = 1.0 / 0.327_591_1f32.mul_add(z, 1.0);
+    let p = 1.061_405_4f32.mul_add(t, -1.453_152);
+    let p = p.mul_add(t, 1.421_413_8);
+    let p = p.mul_add(t, -0.284_496_74);
+    let p = p.mul_add(t, 0.254_829_6) * t;
+    let erf = (1.0 - p * exp(-z * z)).copysign(x);
+    0.5 * x * (1.0 + erf)
+}
+
+/// e^x: 2^n times a polynomial of degree 6 on |r| <= ln 2 / 2 (error below 2 units in the last place); x is held
+/// within -87.3 ..= 88.3.
+#[inline(always)]
+fn exp(x: f32) -> f32 {
+    /// 1.5 * 2^23: adding it leaves the rounded integer in the low bits.
+    const ROUND: f32 = 12_582_912.0;
+    let x = if x > 88.3 { 88.3 } else { x };
+    let x = if x < -87.3 { -87.3 } else { x };
+    let shifted = x.mul_add(std::f32::consts::LOG2_E, ROUND);
+    let n = shifted - ROUND;
+    let r = n.mul_add(-0.693_145_75, x);
+    let r = n.mul_add(-1.428_606_8e-6, r);
+    let p = (1.0 / 720.0f32).mul_add(r, 1.0 / 120.0);
+    let p = p.mul_add(r, 1.0 / 24.0);
+    let p = p.mul_add(r, 1.0 / 6.0);
+    let p = p.mul_add(r, 0.5);
+    let p = p.mul_add(r, 1.0);
+    let p = p.mul_add(r, 1.0);
+    f32::from_bits(p.to_bits().wrapping_add(shifted.to_bits() << 23))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(act: Activation, want: impl Fn(f64) -> f64) {
+        for i in -4000..4000 {
+            let x = i as f32 * 0.01;
+            let (got, want) = (f64::from(act.of([x])[0]), want(f64::from(x)));
+            assert!(
+                (got - want).abs() <= 1e-6 * (1.0 + want.abs()),
+                "{act:?}({x}) = {got}, not {want}"
+            );
+        }
+        assert!(act.of([f32::NAN])[0].is_nan() || act == Activation::Relu);
+    }
+
+    #[test]
+    fn functions_follow_their_definitions() {
+        check(Activation::Silu, |x| x / (1.0 + (-x).exp()));
+        check(Activation::Relu, |x| x.max(0.0));
+        check(Activation::GeluTanh, |x| {
+            let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3));
+            0.5 * x * (1.0 + inner.tanh())
+        });
+        check(Activation::Gelu, |x| {
+            // erf by its series or, far out, by its limit.
+            let z = x / std::f64::consts::SQRT_2;
+            let erf = if z.abs() > 4.0 {
+                z.signum()
+            } else {
+                let (mut term, mut sum) = (z, z);
+                for n in 1..80 {
+                    term *= -z * z / f64::from(n);
+                    sum += term / f64::from(2 * n + 1);
+                }
+                sum * 2.0 / std::f64::consts::PI.sqrt()
+            };
+            0.5 * x * (1.0 + erf)
+        });
+    }
+
+    #[test]
+    fn exp_is_close_everywhere() {
+        for i in -8700..8800 {
+            let x = i as f32 * 0.01;
+            let want = f64::from(x).exp();
+            let got = f64::from(exp(x));
+            assert!(
+                (got - want).abs() <= 2.5e-7 * want,
+                "exp({x}) = {got}, not {want}"
+            );
+        }
+    }
+}

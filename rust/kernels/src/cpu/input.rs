@@ -1,0 +1,259 @@
+//! Activations in every form that the matrices they meet need: float32, int8 blocks, bf16; the RMS norm fused before.
+//! Knows the packed storage kinds, no matrix product.
+mod rows;
+
+use super::Compute;
+use super::buffer::Buffer;
+use super::pack::layout::{BLOCK, Layout, Scheme};
+use super::pack::{Matrix, Storage};
+use rows::Forms;
+
+/// Rows of a tile: activations of 16 rows lie together, block by block.
+pub(crate) const TILE: usize = 16;
+/// Kinds of block sums, see [`Sums`].
+const SUMS: usize = 7;
+/// Weights of work (rows x columns) under which `fill` stays on the calling thread.
+const SERIAL: usize = 16 * 1024;
+
+/// RMS norm before the product: `x / sqrt(mean(x^2) + eps) * weight`.
+#[derive(Debug, Clone, Copy)]
+pub struct Norm<'a> {
+    /// `[k]`
+    pub weight: &'a [f32],
+    /// Added to the mean of squares.
+    pub eps: f32,
+}
+
+/// What a scheme needs to know of a block's activations beside the values: one or two words a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sums {
+    /// Place in [`Input::sums`].
+    pub index: usize,
+    /// Words a block: one for 32, or one for each 16.
+    pub parts: usize,
+    /// 0: f32 scale * sum; else i32 -offset * sum.
+    pub offset: i32,
+}
+
+impl Sums {
+    pub const fn of(layout: &Layout) -> Sums {
+        let (index, parts) = match (layout.scheme, layout.offset) {
+            (Scheme::Scale, 8) => (0, 1),
+            (Scheme::Scale, 16) => (1, 1),
+            (Scheme::Scale, _) => (2, 1),
+            (Scheme::ScaleMin | Scheme::SubMin, _) => (3, 1),
+            (Scheme::PairMin, _) => (4, 2),
+            (Scheme::Pair, 4) => (5, 2),
+            (Scheme::Pair, _) => (6, 2),
+        };
+        Sums {
+            index,
+            parts,
+            offset: layout.offset,
+        }
+    }
+}
+
+/// Activations `[rows, k]` in the forms that matrices need. Buffers are kept from call to call.
+#[derive(Debug, Default)]
+pub struct Input {
+    rows: usize,
+    k: usize,
+    /// Blocks of 32 a row, the last padded with zeros.
+    blocks: usize,
+    forms: Forms,
+    /// f32 `[rows][blocks * 32]`
+    x: Buffer,
+    /// i8 `[tile][block][row][32]`; a tile has 16 rows, the last one what is left.
+    q: Buffer,
+    /// f32 `[tile][block][row]`: scale of the int8 values.
+    d: Buffer,
+    /// `[tile][block][part][row]`
+    sums: [Buffer; SUMS],
+    /// bf16 `[tile][block][row][32]`
+    bf16: Buffer,
+}
+
+/// Int8 activations of up to 16 rows.
+#[derive(Debug, Clone, Copy)]
+#[allow(dead_code)]
+pub(crate) struct Tile {
+    /// `[block][rows][32]`
+    pub q: *const i8,
+    /// `[block][rows]`
+    pub d: *const f32,
+    /// `[block][part][rows]`
+    pub sums: *const u32,
+    /// Rows here.
+    pub rows: usize,
+    /// The first one's place in the input.
+    pub row: usize,
+    /// Blocks of 32.
+    pub blocks: usize,
+}
+
+impl Input {
+    /// Holds nothing yet.
+    pub fn new() -> Input {
+        Input::default()
+    }
+
+    /// Rows held.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+    /// Columns held.
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    /// Takes `x` (`[rows, k]`, row-major), normalised first where `norm` is given, in the forms that `matrices` need.
+    /// A row's bits do not depend on the other rows, the instruction set or the threads.
+    ///
+    /// # Panics
+    /// When `x`, the norm's weight or a matrix does not have `k` columns.
+    pub fn fill(
+        &mut self,
+        cx: &Compute,
+        x: &[f32],
+        rows: usize,
+        k: usize,
+        norm: Option<Norm<'_>>,
+        matrices: &[&Matrix],
+    ) {
+        assert_eq!(x.len(), rows * k, "fill: x is not [rows, k]");
+        assert!(
+            norm.is_none_or(|n| n.weight.len() == k),
+            "fill: the norm's weight is not [k]"
+        );
+        assert!(
+            matrices.iter().all(|m| m.k() == k),
+            "fill: a matrix has other columns than x"
+        );
+        self.forms = Forms::default();
+        for matrix in matrices {
+            self.forms.add(cx.cpu, matrix.storage);
+        }
+        (self.rows, self.k, self.blocks) = (rows, k, k.div_ceil(BLOCK));
+        let cells = rows * self.blocks;
+        if self.forms.f32 {
+            self.x.reserve(cells * BLOCK * 4);
+        }
+        if self.forms.sums != 0 {
+            self.q.reserve(cells * BLOCK);
+            self.d.reserve(cells * 4);
+        }
+        for (i, sums) in self.sums.iter_mut().enumerate() {
+            if self.forms.sums & 1 << i != 0 {
+                sums.reserve(cells * 8);
+            }
+        }
+        if self.forms.bf16 {
+            self.bf16.reserve(cells * BLOCK * 2);
+        }
+        let rows_of = rows::Source { x, k, norm };
+        let writer = self.writer();
+        let cpu = cx.cpu;
+        if rows * k < SERIAL {
+            // SAFETY: every buffer was made large enough above.
+            (0..rows).for_each(|r| unsafe { rows::fill(cpu, &rows_of, &writer, r) });
+            return;
+        }
+        let each = (SERIAL / 2 / k).max(1);
+        cx.pool.for_each(rows.div_ceil(each), &|task| {
+            for r in task * each..((task + 1) * each).min(rows) {
+                // SAFETY: every buffer was made large enough above, and each row is written by one task.
+                unsafe { rows::fill(cpu, &rows_of, &writer, r) };
+            }
+        });
+    }
+
+    fn writer(&mut self) -> rows::Writer {
+        rows::Writer {
+            rows: self.rows,
+            blocks: self.blocks,
+            forms: self.forms,
+            x: self.x.as_mut_ptr().cast(),
+            q: self.q.as_mut_ptr().cast(),
+            d: self.d.as_mut_ptr().cast(),
+            sums: std::array::from_fn(|i| self.sums[i].as_mut_ptr().cast()),
+            bf16: self.bf16.as_mut_ptr().cast(),
+        }
+    }
+
+    /// Whether the form that a matrix needs is held.
+    pub(crate) fn serves(&self, cx: &Compute, matrix: &Matrix) -> bool {
+        let mut need = Forms::default();
+        need.add(cx.cpu, matrix.storage);
+        matrix.k() == self.k && self.forms.has(need)
+    }
+
+    /// Tiles of 16 rows.
+    pub(crate) fn tiles(&self) -> usize {
+        self.rows.div_ceil(TILE)
+    }
+
+    /// Rows of tile `t`.
+    pub(crate) fn tile_rows(&self, t: usize) -> usize {
+        (self.rows - t * TILE).min(TILE)
+    }
+
+    /// Int8 form of tile `t` for weights of `layout`.
+    pub(crate) fn tile(&self, t: usize, layout: &Layout) -> Tile {
+        let sums = Sums::of(layout);
+        let cell = t * TILE * self.blocks;
+        debug_assert!(self.forms.sums & 1 << sums.index != 0);
+        Tile {
+            q: self.q.as_ptr().cast::<i8>().wrapping_add(cell * BLOCK),
+            d: self.d.as_ptr().cast::<f32>().wrapping_add(cell),
+            sums: self.sums[sums.index]
+                .as_ptr()
+                .cast::<u32>()
+                .wrapping_add(cell * sums.parts),
+            rows: self.tile_rows(t),
+            row: t * TILE,
+            blocks: self.blocks,
+        }
+    }
+
+    /// Float32 form: row-major, rows of [`Input::stride`] values padded with zeros.
+    pub(crate) fn x(&self) -> *const f32 {
+        self.x.as_ptr().cast()
+    }
+
+    /// Values between the starts of two rows of [`Input::x`].
+    pub(crate) fn stride(&self) -> usize {
+        self.blocks * BLOCK
+    }
+
+    #[allow(dead_code)]
+    /// bf16 form of tile `t`: `[block][rows][32]`.
+    pub(crate) fn bf16_tile(&self, t: usize) -> *const u16 {
+        self.bf16
+            .as_ptr()
+            .cast::<u16>()
+            .wrapping_add(t * TILE * self.blocks * BLOCK)
+    }
+
+    /// Blocks of 32 columns, the last padded.
+    pub(crate) fn blocks(&self) -> usize {
+        self.blocks
+    }
+}
+
+impl Forms {
+    fn add(&mut self, cpu: super::Cpu, storage: Storage) {
+        match storage {
+            Storage::Blocks(ty) => {
+                if let Some(layout) = Layout::of(ty) {
+                    self.sums |= 1 << Sums::of(&layout).index;
+                }
+            }
+            Storage::Bf16 { dot: true } if super::matmul::bf16_dot(cpu) => self.bf16 = true,
+            _ => self.f32 = true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

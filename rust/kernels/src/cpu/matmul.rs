@@ -1,0 +1,257 @@
+//! Products of activations and packed matrices: out = x W^T, any number of rows, one arithmetic for each weight format
+//! (written down in `scalar`), the same bits with every instruction set, number of rows and number of threads.
+//! Here: the doors, and how panels are shared out. Knows no layer.
+mod exact;
+mod scalar;
+mod sink;
+
+use super::activation::Activation;
+use super::input::Input;
+use super::pack::layout::{LANES, Layout};
+use super::pack::{Matrix, Storage};
+use super::{Compute, Cpu, Isa};
+use sink::{Role, Sink};
+use std::cell::RefCell;
+use std::ops::Range;
+
+/// One product of a call: `out = x matrix^T (+ bias)`, or added to what `out` holds.
+#[derive(Debug)]
+pub struct Job<'a> {
+    /// Weights `[n, k]`.
+    pub matrix: &'a Matrix,
+    /// `[n]`
+    pub bias: Option<&'a [f32]>,
+    /// `[rows, n]`
+    pub out: &'a mut [f32],
+    /// `out += ...` instead of `out = ...`
+    pub add: bool,
+}
+
+/// Most panels of a task where there are many rows; bounds the buffer between gate and up.
+const MOST_PANELS: usize = 4;
+/// Bytes of weights that a task should have at least, so that taking it costs little.
+const TASK_BYTES: usize = 16 * 1024;
+
+/// Whether bf16 weights meet bf16 activations in the instruction set's dot product.
+pub(crate) fn bf16_dot(cpu: Cpu) -> bool {
+    let _ = cpu;
+    false
+}
+
+/// Sixteen rows by sixteen output rows.
+pub(crate) type OutTile = [[f32; LANES]; 16];
+
+/// Panels of one matrix and the activations they meet.
+pub(crate) struct Work<'a> {
+    matrix: &'a Matrix,
+    input: &'a Input,
+    panels: Range<usize>,
+}
+
+/// Computes all jobs in one parallel region.
+///
+/// # Panics
+/// When an output does not have `[rows, n]` values, a bias `[n]`, or the input was filled without the matrix.
+pub fn matmul(cx: &Compute, input: &Input, jobs: &mut [Job<'_>]) {
+    for job in jobs.iter() {
+        let n = job.matrix.n();
+        assert_eq!(
+            job.out.len(),
+            input.rows() * n,
+            "matmul: out is not [rows, n]"
+        );
+        assert!(
+            job.bias.is_none_or(|b| b.len() == n),
+            "matmul: bias is not [n]"
+        );
+        assert!(
+            input.serves(cx, job.matrix),
+            "matmul: the input was filled without this matrix"
+        );
+    }
+    if input.rows() == 0 {
+        return;
+    }
+    let bytes = jobs.iter().map(|j| j.matrix.bytes()).sum();
+    let sinks: Vec<Sink<'_>> = jobs
+        .iter_mut()
+        .map(|job| Sink {
+            out: job.out.as_mut_ptr(),
+            n: job.matrix.n(),
+            bias: job.bias,
+            role: if job.add { Role::Add } else { Role::Set },
+            isa: cx.cpu.isa,
+        })
+        .collect();
+    let steps: Vec<usize> = jobs
+        .iter()
+        .map(|j| panels_a_task(cx, input, j.matrix.panel_bytes(), bytes))
+        .collect();
+    let tasks = |i: usize| jobs[i].matrix.panels().div_ceil(steps[i]);
+    let total = (0..jobs.len()).map(tasks).sum();
+    cx.pool.for_each(total, &|mut task| {
+        let mut i = 0;
+        while task >= tasks(i) {
+            task -= tasks(i);
+            i += 1;
+        }
+        let matrix = jobs[i].matrix;
+        let panels = task * steps[i]..((task + 1) * steps[i]).min(matrix.panels());
+        // SAFETY: the sizes were checked above, and each panel of a job belongs to one task.
+        unsafe {
+            run(
+                cx.cpu,
+                &Work {
+                    matrix,
+                    input,
+                    panels,
+                },
+                &sinks[i],
+            )
+        };
+    });
+}
+
+/// `out = act(x gate^T + bias.0) * (x up^T + bias.1)`, `[rows, n]`, in one parallel region.
+///
+/// # Panics
+/// As [`matmul`], and when the matrices differ in shape.
+pub fn gate_up(
+    cx: &Compute,
+    input: &Input,
+    gate: &Matrix,
+    up: &Matrix,
+    bias: (Option<&[f32]>, Option<&[f32]>),
+    act: Activation,
+    out: &mut [f32],
+) {
+    let (n, rows) = (gate.n(), input.rows());
+    assert!(
+        up.n() == n && up.k() == gate.k(),
+        "gate_up: the matrices differ in shape"
+    );
+    assert_eq!(out.len(), rows * n, "gate_up: out is not [rows, n]");
+    let fits = |b: Option<&[f32]>| b.is_none_or(|b| b.len() == n);
+    assert!(fits(bias.0) && fits(bias.1), "gate_up: a bias is not [n]");
+    let served = input.serves(cx, gate) && input.serves(cx, up);
+    assert!(
+        served,
+        "gate_up: the input was filled without these matrices"
+    );
+    let pair = gate.panel_bytes() + up.panel_bytes();
+    let step = panels_a_task(cx, input, pair, gate.bytes() + up.bytes());
+    let panels = gate.panels();
+    let (out, isa) = (Shared(out.as_mut_ptr()), cx.cpu.isa);
+    cx.pool.for_each(panels.div_ceil(step), &|task| {
+        BETWEEN.with_borrow_mut(|between| {
+            let panels = task * step..((task + 1) * step).min(panels);
+            between.resize(panels.len() * rows * LANES, 0.0);
+            let sink = |bias, role| Sink {
+                out: out.get(),
+                n,
+                bias,
+                role,
+                isa,
+            };
+            let keep = sink(
+                bias.0,
+                Role::Keep {
+                    to: between.as_mut_ptr(),
+                    first: panels.start,
+                    rows,
+                },
+            );
+            let gated = Role::Gate {
+                from: between.as_ptr(),
+                first: panels.start,
+                rows,
+                act,
+            };
+            let work = |matrix| Work {
+                matrix,
+                input,
+                panels: panels.clone(),
+            };
+            // SAFETY: sizes were checked above; `between` holds the task's panels; a panel belongs to one task.
+            unsafe {
+                run(cx.cpu, &work(gate), &keep);
+                run(cx.cpu, &work(up), &sink(bias.1, gated));
+            }
+        });
+    });
+}
+
+thread_local! {
+    /// What the gate gave, `[panel][row][16]`, until the up product meets it.
+    static BETWEEN: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// An output that threads write in different places.
+#[derive(Clone, Copy)]
+struct Shared(*mut f32);
+// SAFETY: each task writes the columns of its own panels.
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    fn get(&self) -> *mut f32 {
+        self.0
+    }
+}
+
+/// How many panels of `panel_bytes` a task takes, of a call that reads `bytes`: enough tasks to balance the threads,
+/// each worth taking.
+fn panels_a_task(cx: &Compute, input: &Input, panel_bytes: usize, bytes: usize) -> usize {
+    let share = bytes / (cx.pool.threads() * 8);
+    let rows = input.rows().next_power_of_two();
+    let panels = share
+        .max(TASK_BYTES / rows.min(16))
+        .div_ceil(panel_bytes.max(1))
+        .max(1);
+    if rows > 16 {
+        panels.min(MOST_PANELS)
+    } else {
+        panels
+    }
+}
+
+/// Computes the panels of `work` and hands every tile of 16 rows to `sink`.
+///
+/// # Safety
+/// The input holds the form of the matrix, the sink's output and bias fit, no other thread writes these panels, and
+/// the machine runs `cpu`.
+unsafe fn run(cpu: Cpu, work: &Work<'_>, sink: &Sink<'_>) {
+    // SAFETY: passed on.
+    unsafe {
+        match work.matrix.storage {
+            Storage::Blocks(ty) => {
+                if let Some(layout) = Layout::of(ty) {
+                    blocks(cpu, ty, &layout, work, sink);
+                }
+            }
+            Storage::F32 => exact::run::<exact::F32>(cpu, work, sink),
+            Storage::F16 => exact::run::<exact::F16>(cpu, work, sink),
+            Storage::Bf16 { .. } => exact::run::<exact::Bf16>(cpu, work, sink),
+        }
+    }
+}
+
+unsafe fn blocks(
+    cpu: Cpu,
+    ty: super::ggml::GgmlType,
+    layout: &Layout,
+    work: &Work<'_>,
+    sink: &Sink<'_>,
+) {
+    let _ = (cpu, ty);
+    // SAFETY: passed on.
+    unsafe {
+        match cpu.isa {
+            Isa::Scalar | Isa::Neon | Isa::Avx2 | Isa::Avx512 | Isa::Amx => {
+                scalar::run(layout, work, sink);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

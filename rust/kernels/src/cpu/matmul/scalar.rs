@@ -1,0 +1,87 @@
+//! The oracle of the quantised product, and the definition of its arithmetic. For each output, blocks of 32 in K order:
+//!   dot = sum of sub[half] * (q - offset) * a       (integers, exact)
+//!   acc = fma(dot, d * scale, acc)                  (scale: of the activations; d: of the weights, with its sub-scale)
+//!   acc = fma(m, scale * sum(a), acc)               (types with minima; by halves of 16 where they have two)
+#![allow(clippy::needless_range_loop)] // several arrays run side by side
+use super::super::pack::layout::{BLOCK, LANES, Layout, Scales, Scheme};
+use super::sink::Sink;
+use super::{OutTile, Work};
+
+/// # Safety
+/// As [`super::run`].
+pub(super) unsafe fn run(layout: &Layout, work: &Work<'_>, sink: &Sink<'_>) {
+    let input = work.input;
+    let mut weights = vec![[0i8; BLOCK]; input.blocks()];
+    let mut scales = Vec::with_capacity(input.blocks());
+    let mut column = vec![0f32; input.rows()];
+    let mut out = vec![[[0f32; LANES]; 16]; input.tiles()];
+    for p in work.panels.clone() {
+        let panel = work.matrix.panel(p);
+        for lane in 0..LANES {
+            scales.clear();
+            for (b, w) in weights.iter_mut().enumerate() {
+                let group = &panel[b / layout.blocks * layout.bytes()..][..layout.bytes()];
+                let words = layout.words(group, b % layout.blocks, lane);
+                for (i, w) in w.iter_mut().enumerate() {
+                    let q = words[i / 4].to_le_bytes()[i % 4];
+                    *w = (i32::from(q) - layout.offset) as i8; // -128..=127 for every type
+                }
+                scales.push(layout.scales(group, b % layout.blocks, lane));
+            }
+            for (r, v) in column.iter_mut().enumerate() {
+                // SAFETY: the input holds the int8 form.
+                *v = unsafe { one(layout, work, r, &weights, &scales) };
+            }
+            for (r, v) in column.iter().enumerate() {
+                out[r / 16][r % 16][lane] = *v;
+            }
+        }
+        for (t, tile) in out.iter().enumerate() {
+            let tile: &OutTile = tile;
+            // SAFETY: passed on.
+            unsafe { sink.store(p, t * 16, input.tile_rows(t), tile) };
+        }
+    }
+}
+
+/// One output: row `r` of the input against the weights of one lane.
+unsafe fn one(
+    layout: &Layout,
+    work: &Work<'_>,
+    r: usize,
+    weights: &[[i8; BLOCK]],
+    scales: &[Scales],
+) -> f32 {
+    let tile = work.input.tile(r / 16, layout);
+    let row = r % 16;
+    let mut acc = 0f32;
+    for (b, (w, s)) in weights.iter().zip(scales).enumerate() {
+        let at = b * tile.rows + row;
+        // SAFETY: block and row lie within the tile.
+        let (a, scale) = unsafe {
+            (
+                &*tile.q.add(at * BLOCK).cast::<[i8; BLOCK]>(),
+                *tile.d.add(at),
+            )
+        };
+        let mut half = [0i32; 2];
+        for (i, (&w, &a)) in w.iter().zip(a).enumerate() {
+            half[i / 16] += i32::from(w) * i32::from(a);
+        }
+        let dot = s.sub[0] * half[0] + s.sub[1] * half[1];
+        acc = (dot as f32).mul_add(s.d * scale, acc);
+        // SAFETY: these schemes' sums have one or two f32 words a block.
+        let sum = |part, parts| unsafe {
+            f32::from_bits(*tile.sums.add((b * parts + part) * tile.rows + row))
+        };
+        match layout.scheme {
+            Scheme::Scale | Scheme::Pair => {}
+            Scheme::ScaleMin | Scheme::SubMin => acc = s.m[0].mul_add(sum(0, 1), acc),
+            Scheme::PairMin => {
+                acc = s.m[0].mul_add(sum(0, 2), acc);
+                acc = s.m[1].mul_add(sum(1, 2), acc);
+            }
+        }
+    }
+    acc
+}

@@ -1,0 +1,132 @@
+//! What happens to a finished tile of 16 rows by 16 outputs: bias, sum, activation, and its place in the output.
+//! Knows nothing of how the tile was computed.
+use super::super::Isa;
+use super::super::activation::Activation;
+use super::super::pack::layout::LANES;
+use super::OutTile;
+
+/// Where tiles of one product go.
+pub(super) struct Sink<'a> {
+    /// `[rows, n]`
+    pub out: *mut f32,
+    pub n: usize,
+    /// `[n]`
+    pub bias: Option<&'a [f32]>,
+    pub role: Role,
+    pub isa: Isa,
+}
+
+// SAFETY: each task writes the columns of its own panels and its own buffer.
+unsafe impl Sync for Sink<'_> {}
+
+/// What is done with a value.
+#[derive(Clone, Copy)]
+pub(super) enum Role {
+    /// out = v
+    Set,
+    /// out += v
+    Add,
+    /// Kept in `[panel - first][rows][16]` for the product that follows.
+    Keep {
+        to: *mut f32,
+        first: usize,
+        rows: usize,
+    },
+    /// out = act(kept) * v
+    Gate {
+        from: *const f32,
+        first: usize,
+        rows: usize,
+        act: Activation,
+    },
+}
+
+impl Sink<'_> {
+    /// Takes the first `height` rows of `tile`: input rows from `row` on, panel `p`.
+    ///
+    /// # Safety
+    /// Rows and panel lie within the output and the buffer of the role; no other thread writes there; the machine
+    /// runs `isa`.
+    #[inline]
+    pub unsafe fn store(&self, p: usize, row: usize, height: usize, tile: &OutTile) {
+        // SAFETY: passed on.
+        unsafe {
+            match self.isa {
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx512 | Isa::Amx => self.avx512(p, row, height, tile),
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx2 => self.avx2(p, row, height, tile),
+                _ => self.body(p, row, height, tile),
+            }
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,fma")]
+    unsafe fn avx512(&self, p: usize, row: usize, height: usize, tile: &OutTile) {
+        // SAFETY: passed on.
+        unsafe { self.body(p, row, height, tile) }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn avx2(&self, p: usize, row: usize, height: usize, tile: &OutTile) {
+        // SAFETY: passed on.
+        unsafe { self.body(p, row, height, tile) }
+    }
+
+    #[inline(always)]
+    unsafe fn body(&self, p: usize, row: usize, height: usize, tile: &OutTile) {
+        let first = p * LANES;
+        let columns = LANES.min(self.n - first);
+        let bias = self.bias.map(|b| {
+            let mut lanes = [0f32; LANES];
+            lanes[..columns].copy_from_slice(&b[first..first + columns]);
+            lanes
+        });
+        for (i, values) in tile.iter().enumerate().take(height) {
+            let mut v = *values;
+            if let Some(bias) = &bias {
+                (0..LANES).for_each(|l| v[l] += bias[l]);
+            }
+            let r = row + i;
+            // SAFETY: row and panel lie within the buffers, as the caller promised.
+            unsafe {
+                match self.role {
+                    Role::Set => {}
+                    Role::Add => {
+                        let mut old = [0f32; LANES];
+                        let at = self.out.add(r * self.n + first);
+                        if columns == LANES {
+                            old = at.cast::<[f32; LANES]>().read_unaligned();
+                        } else {
+                            std::ptr::copy_nonoverlapping(at, old.as_mut_ptr(), columns);
+                        }
+                        (0..LANES).for_each(|l| v[l] += old[l]);
+                    }
+                    Role::Keep { to, first, rows } => {
+                        let at = to.add(((p - first) * rows + r) * LANES);
+                        at.cast::<[f32; LANES]>().write_unaligned(v);
+                        continue;
+                    }
+                    Role::Gate {
+                        from,
+                        first,
+                        rows,
+                        act,
+                    } => {
+                        let at = from.add(((p - first) * rows + r) * LANES);
+                        let gate = act.of(at.cast::<[f32; LANES]>().read_unaligned());
+                        (0..LANES).for_each(|l| v[l] *= gate[l]);
+                    }
+                }
+                let at = self.out.add(r * self.n + first);
+                if columns == LANES {
+                    at.cast::<[f32; LANES]>().write_unaligned(v);
+                } else {
+                    std::ptr::copy_nonoverlapping(v.as_ptr(), at, columns);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! Products: the oracle against float64, every level against the oracle bit for bit.
+#![allow(clippy::unwrap_used)]
+use super::*;
+use crate::cpu::ggml::GgmlType;
+use crate::cpu::input::Norm;
+use crate::cpu::pack::Mode;
+use crate::cpu::testing::{Random, cpus, random_weights};
+
+fn packed(random: &mut Random, mode: Mode, ty: GgmlType, n: usize, k: usize) -> Matrix {
+    let data = random_weights(random, ty, n, k);
+    Matrix::pack(cpus()[0], mode, ty, n, k, &data).unwrap()
+}
+
+/// `x matrix^T` for one matrix.
+fn product(cx: &Compute, matrix: &Matrix, x: &[f32], rows: usize) -> Vec<f32> {
+    let mut input = Input::new();
+    input.fill(cx, x, rows, matrix.k(), None, &[matrix]);
+    let mut out = vec![f32::NAN; rows * matrix.n()];
+    let mut jobs = [Job {
+        matrix,
+        bias: None,
+        out: &mut out,
+        add: false,
+    }];
+    matmul(cx, &input, &mut jobs);
+    out
+}
+
+fn bits(v: &[f32]) -> Vec<u32> {
+    v.iter().map(|v| v.to_bits()).collect()
+}
+
+fn columns(ty: GgmlType) -> &'static [usize] {
+    match ty.block_len() {
+        256 => &[256, 768],
+        32 => &[32, 96, 256, 608],
+        _ => &[1, 31, 96, 257],
+    }
+}
+
+/// Whether a matrix has another arithmetic on `cpu` than on the scalar level.
+fn own_arithmetic(cpu: Cpu, matrix: &Matrix) -> bool {
+    matches!(matrix.storage, Storage::Bf16 { dot: true }) && bf16_dot(cpu)
+}
+
+#[test]
+fn oracle_is_close_to_float64() {
+    let mut random = Random::new(1);
+    let cx = Compute::with_cpu(cpus()[0], 2).unwrap();
+    for (ty, mode) in GgmlType::all().flat_map(|t| [(t, Mode::Exact), (t, Mode::Fast)]) {
+        for &k in columns(ty) {
+            let (n, rows) = (19, 3);
+            let matrix = packed(&mut random, mode, ty, n, k);
+            let (w, x) = (matrix.dequantize(), random.values(rows * k));
+            let out = product(&cx, &matrix, &x, rows);
+            for (i, got) in out.iter().enumerate() {
+                let (w, x) = (&w[i % n * k..][..k], &x[i / n * k..][..k]);
+                let term = |(w, x): (&f32, &f32)| f64::from(*w) * f64::from(*x);
+                let want: f64 = w.iter().zip(x).map(term).sum();
+                let size: f64 = w.iter().zip(x).map(|p| term(p).powi(2)).sum::<f64>().sqrt();
+                let rounds = ty.is_quantised() && mode == Mode::Fast;
+                let tolerance = if rounds {
+                    0.05 * size
+                } else {
+                    1e-5 * size + 1e-6
+                };
+                let off = (f64::from(*got) - want).abs();
+                assert!(
+                    off <= tolerance,
+                    "{} {mode:?} k {k}: {got} is not {want}",
+                    ty.name()
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn every_level_gives_the_oracles_bits() {
+    let mut random = Random::new(2);
+    let oracle = Compute::with_cpu(cpus()[0], 2).unwrap();
+    for (ty, mode) in GgmlType::all().flat_map(|t| [(t, Mode::Exact), (t, Mode::Fast)]) {
+        for (i, &k) in columns(ty).iter().enumerate() {
+            let n = [1, 16, 35, 83][(i + ty as usize) % 4];
+            let most = 130;
+            let matrix = packed(&mut random, mode, ty, n, k);
+            let x = random.values(most * k);
+            let want = product(&oracle, &matrix, &x, most);
+            for cpu in cpus() {
+                if own_arithmetic(cpu, &matrix) {
+                    continue;
+                }
+                for (rows, threads) in [
+                    (1, 1),
+                    (1, 2),
+                    (2, 3),
+                    (3, 1),
+                    (4, 4),
+                    (5, 1),
+                    (6, 2),
+                    (7, 1),
+                    (8, 2),
+                    (9, 1),
+                    (11, 2),
+                    (13, 1),
+                    (16, 2),
+                    (17, 1),
+                    (24, 4),
+                    (29, 1),
+                    (31, 3),
+                    (33, 2),
+                    (64, 1),
+                    (65, 2),
+                    (130, 4),
+                ] {
+                    let cx = Compute::with_cpu(cpu, threads).unwrap();
+                    let got = product(&cx, &matrix, &x[..rows * k], rows);
+                    let same = bits(&got) == bits(&want[..rows * n]);
+                    assert!(
+                        same,
+                        "{} {mode:?} {} n {n} k {k} rows {rows}",
+                        ty.name(),
+                        cpu.name()
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_do_not_depend_on_each_other() {
+    let mut random = Random::new(3);
+    for cpu in cpus() {
+        for ty in GgmlType::all() {
+            let (n, k, rows) = (40, 512, 67);
+            let matrix = packed(&mut random, Mode::Fast, ty, n, k);
+            let x = random.values(rows * k);
+            let cx = Compute::with_cpu(cpu, 2).unwrap();
+            let all = product(&cx, &matrix, &x, rows);
+            for (from, to) in [(0, 1), (1, 4), (10, 26), (30, 67), (66, 67)] {
+                let part = product(&cx, &matrix, &x[from * k..to * k], to - from);
+                assert_eq!(
+                    bits(&part),
+                    bits(&all[from * n..to * n]),
+                    "{} {}",
+                    ty.name(),
+                    cpu.name()
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn jobs_bias_and_addition_are_computed_in_one_call() {
+    let mut random = Random::new(4);
+    for cpu in cpus() {
+        for rows in [1, 20] {
+            let cx = Compute::with_cpu(cpu, 2).unwrap();
+            let k = 256;
+            let types = [GgmlType::Q4_K, GgmlType::F16, GgmlType::Q8_0];
+            let matrices = types.map(|ty| packed(&mut random, Mode::Fast, ty, 21, k));
+            let x = random.values(rows * k);
+            let (bias, old) = (random.values(21), random.values(rows * 21));
+            let mut input = Input::new();
+            let [a, b, c] = &matrices;
+            input.fill(&cx, &x, rows, k, None, &[a, b, c]);
+            let mut out = [old.clone(), old.clone(), old.clone()];
+            let [p, q, r] = &mut out;
+            matmul(
+                &cx,
+                &input,
+                &mut [
+                    Job {
+                        matrix: a,
+                        bias: Some(&bias),
+                        out: p,
+                        add: false,
+                    },
+                    Job {
+                        matrix: b,
+                        bias: None,
+                        out: q,
+                        add: true,
+                    },
+                    Job {
+                        matrix: c,
+                        bias: Some(&bias),
+                        out: r,
+                        add: true,
+                    },
+                ],
+            );
+            for (i, matrix) in matrices.iter().enumerate() {
+                let mut want = product(&cx, matrix, &x, rows);
+                for (j, w) in want.iter_mut().enumerate() {
+                    let biased = if i == 1 { *w } else { *w + bias[j % 21] };
+                    *w = if i == 0 { biased } else { biased + old[j] };
+                }
+                assert_eq!(bits(&out[i]), bits(&want), "{} job {i}", cpu.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn gate_and_up_meet_in_the_activation() {
+    let mut random = Random::new(5);
+    let (n, k) = (83, 288);
+    let gate = packed(&mut random, Mode::Fast, GgmlType::Q4_1, n, k);
+    let up = packed(&mut random, Mode::Fast, GgmlType::Q5_0, n, k);
+    let (bias, weight) = (random.values(n), random.values(k));
+    for act in [
+        Activation::Silu,
+        Activation::Gelu,
+        Activation::GeluTanh,
+        Activation::Relu,
+    ] {
+        for rows in [1, 3, 37] {
+            let x = random.values(rows * k);
+            let mut first = None;
+            for cpu in cpus() {
+                let cx = Compute::with_cpu(cpu, 2).unwrap();
+                let mut input = Input::new();
+                let norm = Some(Norm {
+                    weight: &weight,
+                    eps: 1e-6,
+                });
+                input.fill(&cx, &x, rows, k, norm, &[&gate, &up]);
+                let (mut a, mut b) = (vec![0f32; rows * n], vec![0f32; rows * n]);
+                let job = |matrix, out, bias| Job {
+                    matrix,
+                    bias,
+                    out,
+                    add: false,
+                };
+                matmul(
+                    &cx,
+                    &input,
+                    &mut [job(&gate, &mut a, Some(&bias)), job(&up, &mut b, None)],
+                );
+                let want: Vec<f32> = a.iter().zip(&b).map(|(a, b)| act.of([*a])[0] * b).collect();
+                let mut got = vec![f32::NAN; rows * n];
+                gate_up(&cx, &input, &gate, &up, (Some(&bias), None), act, &mut got);
+                assert_eq!(
+                    bits(&got),
+                    bits(&want),
+                    "{act:?} {} rows {rows}",
+                    cpu.name()
+                );
+                let first = first.get_or_insert_with(|| bits(&got));
+                assert_eq!(*first, bits(&got));
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_is_computed_for_no_rows() {
+    let mut random = Random::new(6);
+    let cx = Compute::with_cpu(cpus()[0], 2).unwrap();
+    let matrix = packed(&mut random, Mode::Fast, GgmlType::Q4_0, 16, 32);
+    assert!(product(&cx, &matrix, &[], 0).is_empty());
+}

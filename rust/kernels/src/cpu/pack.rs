@@ -1,0 +1,304 @@
+//! Weights as the kernels read them: one packed copy of a matrix, 16 output rows interleaved.
+//! Knows no instruction set and no model; the arithmetic is `matmul`'s.
+pub(crate) mod layout;
+
+use super::Cpu;
+use super::buffer::Buffer;
+use super::ggml::{GgmlType, Raw, dequantize};
+use half::{bf16, f16};
+use layout::{BLOCK, LANES, Layout};
+
+/// Which arithmetic a matrix is multiplied with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// float32 activations and one fused multiply-add a product, in K order. Dense weights stay as they are and are
+    /// widened in registers; quantised weights are dequantised to float32 when packed.
+    Exact,
+    /// Quantised weights against int8 activations (one scale a block of 32); BF16 weights by the bf16 dot product of
+    /// the instruction set where it has one, else as `Exact`; F32 and F16 as `Exact`.
+    Fast,
+}
+
+/// A matrix that cannot be packed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PackError {
+    /// No rows or no columns.
+    #[error("a matrix of {n} x {k} holds nothing")]
+    Empty {
+        /// Output rows.
+        n: usize,
+        /// Columns.
+        k: usize,
+    },
+    /// Columns that do not fill whole blocks.
+    #[error("{name} has blocks of {block} columns, but the matrix has {k}")]
+    Columns {
+        /// The type's name.
+        name: &'static str,
+        /// Columns a block.
+        block: usize,
+        /// Columns of the matrix.
+        k: usize,
+    },
+    /// Not as many bytes as the shape needs.
+    #[error("{name} of {n} x {k} needs {want} bytes, but there are {got}")]
+    Bytes {
+        /// The type's name.
+        name: &'static str,
+        /// Output rows.
+        n: usize,
+        /// Columns.
+        k: usize,
+        /// Bytes the shape needs.
+        want: u128,
+        /// Bytes given.
+        got: usize,
+    },
+}
+
+/// How a panel is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Storage {
+    /// [`Layout`] of a quantised type.
+    Blocks(GgmlType),
+    /// f32 [k][16].
+    F32,
+    /// f16 [k][16].
+    F16,
+    /// bf16 [k / 2][16][2], k padded with zeros to a multiple of 32; `dot` allows the bf16 dot product.
+    Bf16 { dot: bool },
+}
+
+/// A packed matrix of `n` output rows and `k` columns.
+#[derive(Debug)]
+pub struct Matrix {
+    pub(crate) storage: Storage,
+    n: usize,
+    k: usize,
+    panel_bytes: usize,
+    data: Buffer,
+    label: &'static str,
+}
+
+impl Matrix {
+    /// Packs a row-major `[n, k]` matrix of `dtype`. Any `n`; `k` a multiple of the type's block. The layout is the same
+    /// for every `cpu`.
+    pub fn pack(
+        cpu: Cpu,
+        mode: Mode,
+        dtype: GgmlType,
+        n: usize,
+        k: usize,
+        data: &[u8],
+    ) -> Result<Matrix, PackError> {
+        let _ = cpu;
+        let (name, block) = (dtype.name(), dtype.block_len());
+        if n == 0 || k == 0 {
+            return Err(PackError::Empty { n, k });
+        }
+        if !k.is_multiple_of(block) {
+            return Err(PackError::Columns { name, block, k });
+        }
+        let row = (k / block) as u128 * dtype.block_bytes() as u128;
+        let want = row.saturating_mul(n as u128);
+        if want != data.len() as u128 {
+            return Err(PackError::Bytes {
+                name,
+                n,
+                k,
+                want,
+                got: data.len(),
+            });
+        }
+        let (storage, label) = match (dtype, mode) {
+            (GgmlType::F16, _) => (Storage::F16, "f16"),
+            (GgmlType::BF16, _) => (
+                Storage::Bf16 {
+                    dot: mode == Mode::Fast,
+                },
+                "bf16",
+            ),
+            (GgmlType::F32, _) | (_, Mode::Exact) => (Storage::F32, "f32"),
+            (_, Mode::Fast) => (Storage::Blocks(dtype), lower(dtype)),
+        };
+        let panel_bytes = match storage {
+            Storage::Blocks(ty) => Layout::of(ty).map_or(0, |l| l.panel_bytes(k)),
+            Storage::F32 => k * LANES * 4,
+            Storage::F16 => k * LANES * 2,
+            Storage::Bf16 { .. } => k.next_multiple_of(BLOCK) * LANES * 2,
+        };
+        let data_out = Buffer::zeroed(n.div_ceil(LANES) * panel_bytes);
+        let mut matrix = Matrix {
+            storage,
+            n,
+            k,
+            panel_bytes,
+            data: data_out,
+            label,
+        };
+        matrix.fill(dtype, data);
+        Ok(matrix)
+    }
+
+    fn fill(&mut self, dtype: GgmlType, data: &[u8]) {
+        let row_bytes = self.k / dtype.block_len() * dtype.block_bytes();
+        let (storage, panel_bytes, k) = (self.storage, self.panel_bytes, self.k);
+        let panels = self.data.bytes_mut().chunks_exact_mut(panel_bytes);
+        for (panel, rows) in panels.zip(data.chunks(row_bytes * LANES)) {
+            let rows = rows.chunks_exact(row_bytes).enumerate();
+            match storage {
+                Storage::Blocks(ty) => {
+                    if let Some(layout) = Layout::of(ty) {
+                        rows.for_each(|(lane, row)| pack_blocks(ty, &layout, panel, lane, row));
+                    }
+                }
+                Storage::F32 => {
+                    let mut values = vec![0f32; k];
+                    for (lane, row) in rows {
+                        dequantize(dtype, row, &mut values);
+                        for (v, line) in values.iter().zip(panel.chunks_exact_mut(64)) {
+                            line[lane * 4..][..4].copy_from_slice(&v.to_le_bytes());
+                        }
+                    }
+                }
+                Storage::F16 => rows.for_each(|(lane, row)| {
+                    for (v, line) in row.chunks_exact(2).zip(panel.chunks_exact_mut(32)) {
+                        line[lane * 2..][..2].copy_from_slice(v);
+                    }
+                }),
+                Storage::Bf16 { .. } => rows.for_each(|(lane, row)| {
+                    for (v, line) in row.chunks(4).zip(panel.chunks_exact_mut(64)) {
+                        line[lane * 4..][..v.len()].copy_from_slice(v);
+                    }
+                }),
+            }
+        }
+    }
+
+    /// Output rows.
+    pub fn n(&self) -> usize {
+        self.n
+    }
+    /// Columns.
+    pub fn k(&self) -> usize {
+        self.k
+    }
+    /// Bytes that the packed copy takes.
+    pub fn bytes(&self) -> usize {
+        self.data.len()
+    }
+    /// How the weights are kept: `f32`, `bf16`, `q4_1` ...
+    pub fn label(&self) -> &'static str {
+        self.label
+    }
+    /// Panels of 16 output rows; the last may be padded.
+    pub(crate) fn panels(&self) -> usize {
+        self.n.div_ceil(LANES)
+    }
+    /// Bytes of a panel.
+    pub(crate) fn panel_bytes(&self) -> usize {
+        self.panel_bytes
+    }
+    /// Panel `p`.
+    pub(crate) fn panel(&self, p: usize) -> &[u8] {
+        &self.data.bytes()[p * self.panel_bytes..][..self.panel_bytes]
+    }
+
+    /// Dequantised rows `ids`, float32 `[ids.len(), k]`, exactly the file's values.
+    ///
+    /// # Panics
+    /// When an id is not below `n` or `out` is shorter than the rows.
+    pub fn rows(&self, ids: &[u32], out: &mut [f32]) {
+        assert!(out.len() >= ids.len() * self.k, "rows: out is too short");
+        for (&id, out) in ids.iter().zip(out.chunks_exact_mut(self.k)) {
+            let id = id as usize;
+            assert!(id < self.n, "rows: row {id} of {}", self.n);
+            self.row(self.panel(id / LANES), id % LANES, out);
+        }
+    }
+
+    /// All values, row-major `[n, k]`.
+    pub fn dequantize(&self) -> Vec<f32> {
+        let mut out = vec![0f32; self.n * self.k];
+        for (r, out) in out.chunks_exact_mut(self.k).enumerate() {
+            self.row(self.panel(r / LANES), r % LANES, out);
+        }
+        out
+    }
+
+    fn row(&self, panel: &[u8], lane: usize, out: &mut [f32]) {
+        match self.storage {
+            Storage::Blocks(ty) => {
+                if let Some(layout) = Layout::of(ty) {
+                    unpack_blocks(&layout, panel, lane, out);
+                }
+            }
+            Storage::F32 => {
+                for (o, line) in out.iter_mut().zip(panel.chunks_exact(64)) {
+                    let b = &line[lane * 4..];
+                    *o = f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
+                }
+            }
+            Storage::F16 => {
+                for (o, line) in out.iter_mut().zip(panel.chunks_exact(32)) {
+                    *o = f16::from_le_bytes([line[lane * 2], line[lane * 2 + 1]]).to_f32();
+                }
+            }
+            Storage::Bf16 { .. } => {
+                for (o, line) in out.chunks_mut(2).zip(panel.chunks_exact(64)) {
+                    for (o, b) in o.iter_mut().zip(line[lane * 4..].chunks_exact(2)) {
+                        *o = bf16::from_le_bytes([b[0], b[1]]).to_f32();
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Packs one row of blocks into lane `lane` of a panel.
+fn pack_blocks(ty: GgmlType, layout: &Layout, panel: &mut [u8], lane: usize, row: &[u8]) {
+    let per = ty.block_len() / BLOCK;
+    let mut raw = Raw::new();
+    for (i, block) in row.chunks_exact(ty.block_bytes()).enumerate() {
+        raw.read(ty, block);
+        let (group, first) = (i * per / layout.blocks, i * per % layout.blocks);
+        let group = &mut panel[group * layout.bytes()..][..layout.bytes()];
+        layout.write(group, first, lane, &raw, per);
+    }
+}
+
+/// The values of lane `lane` of a panel.
+fn unpack_blocks(layout: &Layout, panel: &[u8], lane: usize, out: &mut [f32]) {
+    for (i, out) in out.chunks_exact_mut(BLOCK).enumerate() {
+        let (group, b) = (i / layout.blocks, i % layout.blocks);
+        let group = &panel[group * layout.bytes()..][..layout.bytes()];
+        let scales = layout.scales(group, b, lane);
+        let words = layout.words(group, b, lane).map(u32::to_le_bytes);
+        for (j, o) in out.iter_mut().enumerate() {
+            let q = i32::from(words[j / 4][j % 4]) - layout.offset;
+            let scale = scales.d * scales.sub[j / 16] as f32;
+            *o = scale * q as f32 + scales.m[j / 16];
+        }
+    }
+}
+
+fn lower(ty: GgmlType) -> &'static str {
+    match ty {
+        GgmlType::F32 => "f32",
+        GgmlType::F16 => "f16",
+        GgmlType::BF16 => "bf16",
+        GgmlType::Q4_0 => "q4_0",
+        GgmlType::Q4_1 => "q4_1",
+        GgmlType::Q5_0 => "q5_0",
+        GgmlType::Q5_1 => "q5_1",
+        GgmlType::Q8_0 => "q8_0",
+        GgmlType::Q2_K => "q2_k",
+        GgmlType::Q3_K => "q3_k",
+        GgmlType::Q4_K => "q4_k",
+        GgmlType::Q5_K => "q5_k",
+        GgmlType::Q6_K => "q6_k",
+    }
+}
+
+#[cfg(test)]
+mod tests;
