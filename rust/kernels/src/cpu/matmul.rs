@@ -1,15 +1,20 @@
 //! Products of activations and packed matrices: out = x W^T, any number of rows, one arithmetic for each weight format
 //! (written down in `scalar`), the same bits with every instruction set, number of rows and number of threads.
 //! Here: the doors, and how panels are shared out. Knows no layer.
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod exact;
+mod formats;
 mod scalar;
 mod sink;
+mod unpacked;
 
 use super::activation::Activation;
 use super::input::Input;
 use super::pack::layout::{LANES, Layout};
 use super::pack::{Matrix, Storage};
 use super::{Compute, Cpu, Isa};
+use formats::with_format;
 use sink::{Role, Sink};
 use std::cell::RefCell;
 use std::ops::Range;
@@ -37,9 +42,6 @@ pub(crate) fn bf16_dot(cpu: Cpu) -> bool {
     let _ = cpu;
     false
 }
-
-/// Sixteen rows by sixteen output rows.
-pub(crate) type OutTile = [[f32; LANES]; 16];
 
 /// Panels of one matrix and the activations they meet.
 pub(crate) struct Work<'a> {
@@ -242,13 +244,12 @@ unsafe fn blocks(
     work: &Work<'_>,
     sink: &Sink<'_>,
 ) {
-    let _ = (cpu, ty);
-    // SAFETY: passed on.
+    // SAFETY: passed on; the machine runs `cpu`.
     unsafe {
         match cpu.isa {
-            Isa::Scalar | Isa::Neon | Isa::Avx2 | Isa::Avx512 | Isa::Amx => {
-                scalar::run(layout, work, sink);
-            }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 | Isa::Amx => with_format!(ty, F => avx512::run::<F>(work, sink)),
+            _ => scalar::run(layout, work, sink),
         }
     }
 }

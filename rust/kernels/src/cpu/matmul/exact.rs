@@ -170,12 +170,12 @@ unsafe fn tile<E: Elements, L: Lanes, const R: usize, const P: usize>(
                 }
             }
         }
-        let mut out = [[0f32; LANES]; 16];
+        let mut out = [[0f32; LANES]; R];
         for i in 0..P {
             for r in 0..R {
                 acc[r][i].store(out[r].as_mut_ptr());
             }
-            sink.store(p + i, row, R, &out);
+            sink.store(p + i, row, &out);
         }
     }
     R

@@ -4,8 +4,8 @@
 //!   acc = fma(m, scale * sum(a), acc)               (types with minima; by halves of 16 where they have two)
 #![allow(clippy::needless_range_loop)] // several arrays run side by side
 use super::super::pack::layout::{BLOCK, LANES, Layout, Scales, Scheme};
+use super::Work;
 use super::sink::Sink;
-use super::{OutTile, Work};
 
 /// # Safety
 /// As [`super::run`].
@@ -14,7 +14,7 @@ pub(super) unsafe fn run(layout: &Layout, work: &Work<'_>, sink: &Sink<'_>) {
     let mut weights = vec![[0i8; BLOCK]; input.blocks()];
     let mut scales = Vec::with_capacity(input.blocks());
     let mut column = vec![0f32; input.rows()];
-    let mut out = vec![[[0f32; LANES]; 16]; input.tiles()];
+    let mut out = vec![[0f32; LANES]; input.rows()];
     for p in work.panels.clone() {
         let panel = work.matrix.panel(p);
         for lane in 0..LANES {
@@ -33,14 +33,11 @@ pub(super) unsafe fn run(layout: &Layout, work: &Work<'_>, sink: &Sink<'_>) {
                 *v = unsafe { one(layout, work, r, &weights, &scales) };
             }
             for (r, v) in column.iter().enumerate() {
-                out[r / 16][r % 16][lane] = *v;
+                out[r][lane] = *v;
             }
         }
-        for (t, tile) in out.iter().enumerate() {
-            let tile: &OutTile = tile;
-            // SAFETY: passed on.
-            unsafe { sink.store(p, t * 16, input.tile_rows(t), tile) };
-        }
+        // SAFETY: passed on.
+        unsafe { sink.store(p, 0, &out) };
     }
 }
 

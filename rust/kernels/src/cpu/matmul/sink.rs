@@ -3,7 +3,6 @@
 use super::super::Isa;
 use super::super::activation::Activation;
 use super::super::pack::layout::LANES;
-use super::OutTile;
 
 /// Where tiles of one product go.
 pub(super) struct Sink<'a> {
@@ -42,41 +41,41 @@ pub(super) enum Role {
 }
 
 impl Sink<'_> {
-    /// Takes the first `height` rows of `tile`: input rows from `row` on, panel `p`.
+    /// Takes rows of panel `p`: input rows from `row` on.
     ///
     /// # Safety
     /// Rows and panel lie within the output and the buffer of the role; no other thread writes there; the machine
     /// runs `isa`.
     #[inline]
-    pub unsafe fn store(&self, p: usize, row: usize, height: usize, tile: &OutTile) {
+    pub unsafe fn store(&self, p: usize, row: usize, tile: &[[f32; LANES]]) {
         // SAFETY: passed on.
         unsafe {
             match self.isa {
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx512 | Isa::Amx => self.avx512(p, row, height, tile),
+                Isa::Avx512 | Isa::Amx => self.avx512(p, row, tile),
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx2 => self.avx2(p, row, height, tile),
-                _ => self.body(p, row, height, tile),
+                Isa::Avx2 => self.avx2(p, row, tile),
+                _ => self.body(p, row, tile),
             }
         }
     }
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,fma")]
-    unsafe fn avx512(&self, p: usize, row: usize, height: usize, tile: &OutTile) {
+    unsafe fn avx512(&self, p: usize, row: usize, tile: &[[f32; LANES]]) {
         // SAFETY: passed on.
-        unsafe { self.body(p, row, height, tile) }
+        unsafe { self.body(p, row, tile) }
     }
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,fma")]
-    unsafe fn avx2(&self, p: usize, row: usize, height: usize, tile: &OutTile) {
+    unsafe fn avx2(&self, p: usize, row: usize, tile: &[[f32; LANES]]) {
         // SAFETY: passed on.
-        unsafe { self.body(p, row, height, tile) }
+        unsafe { self.body(p, row, tile) }
     }
 
     #[inline(always)]
-    unsafe fn body(&self, p: usize, row: usize, height: usize, tile: &OutTile) {
+    unsafe fn body(&self, p: usize, row: usize, tile: &[[f32; LANES]]) {
         let first = p * LANES;
         let columns = LANES.min(self.n - first);
         let bias = self.bias.map(|b| {
@@ -84,7 +83,7 @@ impl Sink<'_> {
             lanes[..columns].copy_from_slice(&b[first..first + columns]);
             lanes
         });
-        for (i, values) in tile.iter().enumerate().take(height) {
+        for (i, values) in tile.iter().enumerate() {
             let mut v = *values;
             if let Some(bias) = &bias {
                 (0..LANES).for_each(|l| v[l] += bias[l]);
