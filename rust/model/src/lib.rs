@@ -1,9 +1,14 @@
 //! What a token becomes: architectures, layers, weights and quantisation, over a backend that computes.
 //! Knows nothing of requests, scheduling, sampling, text or Python.
+pub mod arch;
 pub mod backend;
 pub mod config;
+pub mod device;
 pub mod error;
 pub mod kv;
+pub mod layers;
+pub mod loader;
+pub mod quant;
 pub mod step;
 pub mod weights;
 
@@ -11,6 +16,9 @@ pub use backend::tensor::Tensor;
 pub use error::{Error, Result};
 pub use kv::Kv;
 pub use step::{Slice, Step};
+
+use backend::{Backend, KvDtype, cpu::Dtype};
+use weights::Checkpoint;
 
 /// What the engine must know of a model to run it.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,4 +64,75 @@ pub trait Model: Send {
     ///
     /// A row's bits depend on its own sequence's tokens alone: not on the other rows, the chunking or the threads.
     fn forward(&mut self, step: &Step, kv: &mut Kv) -> Result<Tensor>;
+}
+
+/// How to load a model.
+#[derive(Debug, Clone)]
+pub struct LoadOptions {
+    /// Where it runs; checked before any weight is read.
+    pub device: device::Device,
+    /// `auto`, `f32`, `bf16`, `f16` (and `float32`, `bfloat16`, `float16`).
+    pub dtype: String,
+    /// `auto` (f32 in the exact mode, else bf16), `f32`, `bf16`.
+    pub kv_dtype: String,
+    /// Compute threads; `None` = the cores this process may use.
+    pub threads: Option<usize>,
+}
+
+fn dtype(name: &str) -> Result<Dtype> {
+    Ok(match name {
+        "auto" => Dtype::Auto,
+        "f32" | "float32" => Dtype::F32,
+        "bf16" | "bfloat16" => Dtype::Bf16,
+        "f16" | "float16" => Dtype::F16,
+        _ => {
+            return Err(Error::Config(format!(
+                "dtype is {name:?}; it must be one of auto, f32, bf16, f16"
+            )));
+        }
+    })
+}
+
+fn kv_dtype(name: &str, weights: Dtype) -> Result<KvDtype> {
+    Ok(match name {
+        "auto" if weights == Dtype::F32 => KvDtype::F32,
+        "auto" | "bf16" | "bfloat16" => KvDtype::Bf16,
+        "f32" | "float32" => KvDtype::F32,
+        _ => {
+            return Err(Error::Config(format!(
+                "kv_cache_dtype is {name:?}; it must be one of auto, f32, bf16"
+            )));
+        }
+    })
+}
+
+/// Loads the weights of `checkpoint`. `progress` is told (bytes done, bytes in all), from several threads.
+pub fn load(
+    checkpoint: &Checkpoint,
+    options: &LoadOptions,
+    progress: loader::Progress<'_>,
+) -> Result<Box<dyn Model>> {
+    let dtype = dtype(&options.dtype)?;
+    let runtime = arch::Runtime {
+        kv_dtype: kv_dtype(&options.kv_dtype, dtype)?,
+    };
+    let backend: Box<dyn Backend> = match options.device {
+        device::Device::Cpu => Box::new(backend::Cpu::new(dtype, options.threads)?),
+    };
+    load_on(checkpoint, backend, &runtime, progress)
+}
+
+/// Loads the weights of `checkpoint` for a given backend.
+pub fn load_on(
+    checkpoint: &Checkpoint,
+    backend: Box<dyn Backend>,
+    runtime: &arch::Runtime,
+    progress: loader::Progress<'_>,
+) -> Result<Box<dyn Model>> {
+    let packer = backend.packer();
+    arch::load(
+        &loader::Loader::new(checkpoint, packer.as_ref(), progress),
+        backend,
+        runtime,
+    )
 }

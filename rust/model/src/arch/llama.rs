@@ -1,0 +1,156 @@
+//! Every pre-norm dense decoder: Llama, Mistral, Qwen2, Qwen3, SmolLM. They differ by flags and configuration only.
+//! x = embed; each layer: x += attention(norm x), x += mlp(norm x); logits = head(norm x).
+use std::{ops::Range, sync::Arc};
+
+use candle_vllm_kernels::cpu::Activation;
+use rayon::prelude::*;
+
+use super::{Flags, Runtime};
+use crate::{
+    Error, Kv, Model, Result, Spec, Step, Tensor,
+    backend::{Backend, KvDtype, KvShape},
+    config::Config,
+    layers::{Attention, Mlp, Norm, Rope},
+    loader::Loader,
+    quant::Format,
+};
+
+struct Layer {
+    attention: Attention,
+    mlp: Mlp,
+}
+
+struct Llama {
+    spec: Spec,
+    kv: KvShape,
+    backend: Box<dyn Backend>,
+    embedding: Box<dyn Format>,
+    layers: Vec<Layer>,
+    norm: Norm,
+    /// `None`: the embedding is the head too.
+    head: Option<Box<dyn Format>>,
+}
+
+fn activation(config: &Config) -> Result<Activation> {
+    Ok(match config.activation.as_str() {
+        "silu" | "swish" => Activation::Silu,
+        "gelu" => Activation::Gelu,
+        "gelu_pytorch_tanh" | "gelu_new" => Activation::GeluTanh,
+        "relu" => Activation::Relu,
+        other => {
+            return Err(Error::Load(format!(
+                "hidden_act {other:?} is not supported; silu, gelu, relu are"
+            )));
+        }
+    })
+}
+
+fn layer(loader: &Loader<'_>, number: usize, flags: &Flags, rope: &Arc<Rope>) -> Result<Layer> {
+    let prefix = format!("model.layers.{number}");
+    let attention = Attention::load(loader, &prefix, number, flags.qk_norm, rope.clone())?;
+    let mlp = Mlp::load(loader, &prefix, activation(loader.config())?)?;
+    Ok(Layer { attention, mlp })
+}
+
+/// Loads all weights, layers in parallel.
+pub fn load(
+    loader: &Loader<'_>,
+    backend: Box<dyn Backend>,
+    runtime: &Runtime,
+    flags: &Flags,
+) -> Result<Box<dyn Model>> {
+    let c = loader.config();
+    let rope = Arc::new(Rope::new(c));
+    let matrix = |name: &str| loader.matrix(name, c.vocab_size, c.hidden_size);
+    let ((embedding, head), layers) = rayon::join(
+        || {
+            let head = if c.tie_word_embeddings {
+                Ok(None)
+            } else {
+                matrix("lm_head.weight").map(Some)
+            };
+            (matrix("model.embed_tokens.weight"), head)
+        },
+        || {
+            (0..c.layers)
+                .into_par_iter()
+                .map(|i| layer(loader, i, flags, &rope))
+                .collect::<Result<Vec<_>>>()
+        },
+    );
+    let (embedding, head, layers) = (embedding?, head?, layers?);
+    let norm = Norm::load(loader, "model.norm", c.hidden_size)?;
+    let kv = KvShape {
+        layers: c.layers,
+        kv_heads: c.kv_heads,
+        head_dim: c.head_dim,
+        dtype: runtime.kv_dtype,
+    };
+    let dtype = layers.first().map_or("none", |l| l.mlp.gate.format.label());
+    let spec = Spec {
+        architecture: c.architecture.clone(),
+        layers: c.layers,
+        hidden_size: c.hidden_size,
+        vocab_size: c.vocab_size,
+        max_position: c.max_position,
+        kv_block_bytes: backend.kv_block_bytes(&kv),
+        block_size: backend.block_size(),
+        dtype: dtype.into(),
+        kv_dtype: if kv.dtype == KvDtype::F32 {
+            "f32"
+        } else {
+            "bf16"
+        }
+        .into(),
+        parameters: loader.parameters(),
+        weight_bytes: loader.packed_bytes(),
+        device: backend.name(),
+        threads: backend.threads(),
+    };
+    Ok(Box::new(Llama {
+        spec,
+        kv,
+        backend,
+        embedding,
+        layers,
+        norm,
+        head,
+    }))
+}
+
+impl Model for Llama {
+    fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    fn new_kv(&self, blocks: usize) -> Result<Kv> {
+        self.backend.new_kv(&self.kv, blocks)
+    }
+
+    fn forward(&mut self, step: &Step, kv: &mut Kv) -> Result<Tensor> {
+        let backend = self.backend.as_mut();
+        let wanted: Vec<Range<usize>> = step.slices.iter().map(|s| s.logits.clone()).collect();
+        let all = step.logits_rows() == step.tokens.len();
+        let mut x = backend.embed(self.embedding.as_ref(), &step.tokens)?;
+        for (i, layer) in self.layers.iter().enumerate() {
+            let mut mixed = layer.attention.mix(backend, &x, step, kv)?;
+            if i + 1 == self.layers.len() && !all {
+                if step.logits_rows() == 0 {
+                    return Ok(Tensor::new(0, self.spec.vocab_size, Vec::new()));
+                }
+                // Nothing reads the other rows any more.
+                (mixed, x) = (
+                    backend.select(&mixed, &wanted)?,
+                    backend.select(&x, &wanted)?,
+                );
+            }
+            backend.linear_add(&mixed, &layer.attention.output, &mut x)?;
+            layer.mlp.forward(backend, &mut x)?;
+        }
+        backend.head(
+            &x,
+            &self.norm,
+            self.head.as_deref().unwrap_or(self.embedding.as_ref()),
+        )
+    }
+}

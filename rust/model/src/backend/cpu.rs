@@ -1,0 +1,281 @@
+//! The CPU backend: packed matrices and paged attention by our own kernels, on buffers reused from step to step.
+//! Knows shapes and buffers; how a thing is computed is the kernels' business.
+use std::ops::Range;
+
+use candle_vllm_kernels::cpu::{
+    self as kernels, Activation, Compute, Input, Job, Matrix, Mode, ggml::GgmlType,
+};
+use half::{bf16, f16};
+
+use super::{Backend, Packer};
+use crate::{
+    Error, Kv, Result, Step, Tensor,
+    backend::{portable, tensor::Recycler},
+    layers::{Attention, Linear, Mlp, Norm},
+    quant::{Format, Packed},
+    weights::Stored,
+};
+
+/// How weights are computed with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dtype {
+    /// The fast way of whatever the checkpoint stores.
+    Auto,
+    /// Exact: float32 activations and sums.
+    F32,
+    /// As `Auto`, and dense weights are kept in bfloat16.
+    Bf16,
+    /// As `Auto`, and dense weights are kept in float16.
+    F16,
+}
+
+/// Kernels on a pool of threads.
+pub struct Cpu {
+    compute: Compute,
+    dtype: Dtype,
+    input: Input,
+    spare: Recycler,
+}
+
+fn device_error(e: impl std::fmt::Display) -> Error {
+    Error::Device(e.to_string())
+}
+
+impl Cpu {
+    /// A backend with `threads` compute threads (`None` = the cores this process may use).
+    pub fn new(dtype: Dtype, threads: Option<usize>) -> Result<Self> {
+        let cpu = kernels::Cpu::detect().map_err(device_error)?;
+        Self::with(cpu, dtype, threads)
+    }
+
+    /// A backend on a given instruction set.
+    pub fn with(cpu: kernels::Cpu, dtype: Dtype, threads: Option<usize>) -> Result<Self> {
+        let threads = threads.unwrap_or_else(kernels::available_threads);
+        let compute = Compute::with_cpu(cpu, threads).map_err(device_error)?;
+        Ok(Self {
+            compute,
+            dtype,
+            input: Input::new(),
+            spare: Recycler::default(),
+        })
+    }
+
+    fn matmul(&mut self, x: &Tensor, norm: Option<&Norm>, jobs: &mut [Job<'_>]) {
+        let [rows, k] = x.shape();
+        let matrices: Vec<&Matrix> = jobs.iter().map(|j| j.matrix).collect();
+        let norm = norm.map(|n| kernels::Norm {
+            weight: &n.weight,
+            eps: n.eps,
+        });
+        self.input
+            .fill(&self.compute, x.data(), rows, k, norm, &matrices);
+        kernels::matmul(&self.compute, &self.input, jobs);
+    }
+}
+
+struct CpuPacker {
+    cpu: kernels::Cpu,
+    dtype: Dtype,
+}
+
+impl Packer for CpuPacker {
+    fn matrix(&self, name: &str, stored: &Stored<'_>) -> Result<Box<dyn Format>> {
+        let (n, k) = (stored.shape[0], stored.shape[1]);
+        let mode = if self.dtype == Dtype::F32 {
+            Mode::Exact
+        } else {
+            Mode::Fast
+        };
+        let dense = matches!(stored.dtype, GgmlType::F32 | GgmlType::F16 | GgmlType::BF16);
+        let pack = |dtype, data: &[u8]| Matrix::pack(self.cpu, mode, dtype, n, k, data);
+        let matrix = match (self.dtype, dense) {
+            (Dtype::Bf16, true) if stored.dtype != GgmlType::BF16 => pack(
+                GgmlType::BF16,
+                &narrowed(stored, |v| bf16::from_f32(v).to_le_bytes()),
+            ),
+            (Dtype::F16, true) if stored.dtype != GgmlType::F16 => pack(
+                GgmlType::F16,
+                &narrowed(stored, |v| f16::from_f32(v).to_le_bytes()),
+            ),
+            _ => pack(stored.dtype, &stored.data),
+        };
+        Ok(Box::new(Packed(matrix.map_err(|e| {
+            Error::Load(format!("tensor {name}: {e}"))
+        })?)))
+    }
+}
+
+fn narrowed(stored: &Stored<'_>, to: impl Fn(f32) -> [u8; 2]) -> Vec<u8> {
+    let mut values = vec![0.0; stored.shape.iter().product()];
+    kernels::ggml::dequantize(stored.dtype, &stored.data, &mut values);
+    values.into_iter().flat_map(to).collect()
+}
+
+impl Backend for Cpu {
+    fn name(&self) -> String {
+        format!("cpu ({})", self.compute.cpu.name())
+    }
+
+    fn threads(&self) -> usize {
+        self.compute.pool.threads()
+    }
+
+    fn packer(&self) -> Box<dyn Packer> {
+        Box::new(CpuPacker {
+            cpu: self.compute.cpu,
+            dtype: self.dtype,
+        })
+    }
+
+    fn embed(&mut self, table: &dyn Format, ids: &[u32]) -> Result<Tensor> {
+        let mut out = self.spare.tensor(ids.len(), table.shape()[1]);
+        table.rows(ids, out.data_mut()?)?;
+        Ok(out)
+    }
+
+    fn rms_norm(&mut self, x: &Tensor, norm: &Norm) -> Result<Tensor> {
+        portable::rms_norm(self.device(), x, norm)?.into_host()
+    }
+
+    fn add(&mut self, x: &mut Tensor, y: &Tensor) -> Result<()> {
+        *x = portable::add(self.device(), x, y)?.into_host()?;
+        Ok(())
+    }
+
+    fn activate(&mut self, gate: &Tensor, up: &Tensor, activation: Activation) -> Result<Tensor> {
+        portable::activate(self.device(), gate, up, activation)?.into_host()
+    }
+
+    fn attention(
+        &mut self,
+        layer: &Attention,
+        qkv: [Tensor; 3],
+        step: &Step,
+        kv: &mut Kv,
+    ) -> Result<Tensor> {
+        portable::attention(self.device(), layer, qkv, step, kv)?.into_host()
+    }
+
+    fn linear(&mut self, x: &Tensor, w: &Linear) -> Result<Tensor> {
+        let Some(matrix) = w.format.packed() else {
+            return portable::linear(self.device(), x, w)?.into_host();
+        };
+        let mut out = self.spare.tensor(x.shape()[0], matrix.n());
+        self.matmul(
+            x,
+            None,
+            &mut [Job {
+                matrix,
+                bias: w.bias.as_deref(),
+                out: out.data_mut()?,
+                add: false,
+            }],
+        );
+        Ok(out)
+    }
+
+    fn select(&mut self, x: &Tensor, rows: &[Range<usize>]) -> Result<Tensor> {
+        let width = x.shape()[1];
+        let mut out = self.spare.tensor(rows.iter().map(Range::len).sum(), width);
+        let mut rest = out.data_mut()?;
+        for r in rows {
+            let (now, later) = rest.split_at_mut(r.len() * width);
+            now.copy_from_slice(&x.data()[r.start * width..r.end * width]);
+            rest = later;
+        }
+        Ok(out)
+    }
+
+    fn norm_linears(&mut self, x: &Tensor, norm: &Norm, w: [&Linear; 3]) -> Result<[Tensor; 3]> {
+        let [Some(a), Some(b), Some(c)] = w.map(|w| w.format.packed()) else {
+            let x = self.rms_norm(x, norm)?;
+            return Ok([
+                self.linear(&x, w[0])?,
+                self.linear(&x, w[1])?,
+                self.linear(&x, w[2])?,
+            ]);
+        };
+        let matrices = [a, b, c];
+        let mut out = matrices.map(|m| self.spare.tensor(x.shape()[0], m.n()));
+        let [p, q, r] = &mut out;
+        let job = |i: usize, out| Job {
+            matrix: matrices[i],
+            bias: w[i].bias.as_deref(),
+            out,
+            add: false,
+        };
+        let mut jobs = [
+            job(0, p.data_mut()?),
+            job(1, q.data_mut()?),
+            job(2, r.data_mut()?),
+        ];
+        self.matmul(x, Some(norm), &mut jobs);
+        Ok(out)
+    }
+
+    fn linear_add(&mut self, x: &Tensor, w: &Linear, residual: &mut Tensor) -> Result<()> {
+        let Some(matrix) = w.format.packed() else {
+            let y = portable::linear(self.device(), x, w)?;
+            return self.add(residual, &y);
+        };
+        self.matmul(
+            x,
+            None,
+            &mut [Job {
+                matrix,
+                bias: w.bias.as_deref(),
+                out: residual.data_mut()?,
+                add: true,
+            }],
+        );
+        Ok(())
+    }
+
+    fn gate_up(&mut self, x: &Tensor, mlp: &Mlp) -> Result<Tensor> {
+        let (Some(gate), Some(up)) = (mlp.gate.format.packed(), mlp.up.format.packed()) else {
+            let x = self.rms_norm(x, &mlp.norm)?;
+            let (gate, up) = (self.linear(&x, &mlp.gate)?, self.linear(&x, &mlp.up)?);
+            return self.activate(&gate, &up, mlp.activation);
+        };
+        let ([rows, k], bias) = (
+            x.shape(),
+            (mlp.gate.bias.as_deref(), mlp.up.bias.as_deref()),
+        );
+        let mut out = self.spare.tensor(rows, gate.n());
+        let norm = kernels::Norm {
+            weight: &mlp.norm.weight,
+            eps: mlp.norm.eps,
+        };
+        self.input
+            .fill(&self.compute, x.data(), rows, k, Some(norm), &[gate, up]);
+        kernels::gate_up(
+            &self.compute,
+            &self.input,
+            gate,
+            up,
+            bias,
+            mlp.activation,
+            out.data_mut()?,
+        );
+        Ok(out)
+    }
+
+    fn head(&mut self, x: &Tensor, norm: &Norm, head: &dyn Format) -> Result<Tensor> {
+        let Some(matrix) = head.packed() else {
+            let x = self.rms_norm(x, norm)?;
+            return head.matmul(&x, self.device())?.into_host();
+        };
+        let mut out = self.spare.tensor(x.shape()[0], matrix.n());
+        self.matmul(
+            x,
+            Some(norm),
+            &mut [Job {
+                matrix,
+                bias: None,
+                out: out.data_mut()?,
+                add: false,
+            }],
+        );
+        Ok(out)
+    }
+}

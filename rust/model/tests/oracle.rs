@@ -1,0 +1,140 @@
+//! The CPU backend against the portable one on the golden checkpoints, and the invariance rule at the model's door:
+//! a row's logits are the same bits however its sequence is cut into steps and whatever runs beside it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+use std::path::PathBuf;
+
+use candle_vllm_model::{
+    Model, Step,
+    arch::Runtime,
+    backend::{Backend, KvDtype, Portable, cpu},
+    load_on,
+    weights::Checkpoint,
+};
+
+fn golden(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("../../tests/goldens")
+        .join(name)
+}
+
+const CASES: [&str; 10] = [
+    "gguf/llama.gguf",
+    "gguf/llama_tied_bias.gguf",
+    "gguf/llama_linear_rope.gguf",
+    "gguf/llama_yarn.gguf",
+    "gguf/qwen2.gguf",
+    "gguf/qwen3.gguf",
+    "ggml/Q4_1.gguf",
+    "ggml/Q8_0.gguf",
+    "ggml/Q4_K.gguf",
+    "ggml/Q6_K.gguf",
+];
+
+fn open(name: &str, backend: Box<dyn Backend>, kv_dtype: KvDtype) -> Box<dyn Model> {
+    load_on(
+        &Checkpoint::open(&golden(name)).unwrap(),
+        backend,
+        &Runtime { kv_dtype },
+        &|_, _| (),
+    )
+    .unwrap()
+}
+
+fn on_cpu(name: &str, dtype: cpu::Dtype, threads: usize) -> Box<dyn Model> {
+    let kv = if dtype == cpu::Dtype::F32 {
+        KvDtype::F32
+    } else {
+        KvDtype::Bf16
+    };
+    open(
+        name,
+        Box::new(cpu::Cpu::new(dtype, Some(threads)).unwrap()),
+        kv,
+    )
+}
+
+fn prompt(len: usize, salt: u32) -> Vec<u32> {
+    (0..len as u32)
+        .map(|i| (i * 37 + i * i * 11 + salt * 101) % 300 + 4)
+        .collect()
+}
+
+/// Logits of every position of `tokens`, computed in steps of `chunk` tokens on the given physical blocks.
+fn logits(model: &mut dyn Model, tokens: &[u32], chunk: usize, blocks: &[u32]) -> Vec<f32> {
+    let mut kv = model.new_kv(16).unwrap();
+    let (mut step, mut out) = (Step::default(), Vec::new());
+    for (i, part) in tokens.chunks(chunk).enumerate() {
+        step.clear();
+        step.push(part, i * chunk, blocks, part.len());
+        out.extend_from_slice(model.forward(&step, &mut kv).unwrap().data());
+    }
+    out
+}
+
+fn spread(values: &[f32]) -> f32 {
+    let n = values.len() as f32;
+    let mean = values.iter().sum::<f32>() / n;
+    (values.iter().map(|v| (v - mean).powi(2)).sum::<f32>() / n).sqrt()
+}
+
+fn worst(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter()
+        .zip(b)
+        .map(|(a, b)| (a - b).abs())
+        .fold(0.0, f32::max)
+}
+
+#[test]
+fn exact_mode_agrees_with_the_portable_backend() {
+    for case in CASES {
+        let tokens = prompt(75, 1);
+        let want = logits(
+            open(case, Box::new(Portable), KvDtype::F32).as_mut(),
+            &tokens,
+            75,
+            &[0, 1, 2],
+        );
+        let got = logits(
+            on_cpu(case, cpu::Dtype::F32, 2).as_mut(),
+            &tokens,
+            75,
+            &[3, 1, 7],
+        );
+        let (gap, unit) = (worst(&want, &got), spread(&want));
+        assert!(gap < 2e-4 * unit, "{case}: {gap} of {unit}");
+    }
+}
+
+#[test]
+fn fast_mode_stays_near_the_portable_backend() {
+    for case in CASES {
+        let tokens = prompt(75, 2);
+        let want = logits(
+            open(case, Box::new(Portable), KvDtype::F32).as_mut(),
+            &tokens,
+            75,
+            &[0, 1, 2],
+        );
+        let got = logits(
+            on_cpu(case, cpu::Dtype::Auto, 2).as_mut(),
+            &tokens,
+            75,
+            &[0, 1, 2],
+        );
+        let n = want.len() as f32;
+        let rms = (want
+            .iter()
+            .zip(&got)
+            .map(|(a, b)| (a - b).powi(2))
+            .sum::<f32>()
+            / n)
+            .sqrt();
+        assert!(
+            rms < 0.05 * spread(&want),
+            "{case}: {rms} of {}",
+            spread(&want)
+        );
+    }
+}
+
