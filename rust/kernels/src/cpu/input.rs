@@ -76,7 +76,6 @@ pub struct Input {
 
 /// Int8 activations of up to 16 rows.
 #[derive(Debug, Clone, Copy)]
-#[allow(dead_code)]
 pub(crate) struct Tile {
     /// `[block][rows][32]`
     pub q: *const i8,
@@ -135,7 +134,8 @@ impl Input {
             self.forms.add(cx.cpu, matrix.storage);
         }
         (self.rows, self.k, self.blocks) = (rows, k, k.div_ceil(BLOCK));
-        let cells = rows * self.blocks;
+        // The tile kernels may read the place of up to 15 rows beyond the last.
+        let cells = (rows + TILE) * self.blocks;
         if self.forms.f32 {
             self.x.reserve(cells * BLOCK * 4);
         }

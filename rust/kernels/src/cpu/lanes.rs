@@ -15,6 +15,8 @@ pub(crate) trait Lanes: Copy {
     unsafe fn load_f16(from: *const u16) -> Self;
     /// 16 pairs of bf16, widened: the first of each pair, the second of each pair.
     unsafe fn load_bf16_pairs(from: *const u16) -> (Self, Self);
+    /// 16 integers, as f32.
+    unsafe fn load_i32(from: *const i32) -> Self;
     /// Writes 16 values.
     unsafe fn store(self, to: *mut f32);
     /// `self * b`
@@ -54,6 +56,12 @@ impl Plain {
 // SAFETY (all blocks): the caller's pointers are valid, as the trait demands.
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Lanes for Plain {
+    #[inline(always)]
+    unsafe fn load_i32(from: *const i32) -> Self {
+        let v = unsafe { from.cast::<[i32; 16]>().read_unaligned() };
+        Plain(v.map(|v| v as f32))
+    }
+
     #[inline(always)]
     unsafe fn splat(v: f32) -> Self {
         Plain([v; 16])
@@ -117,6 +125,15 @@ mod x86 {
     pub(crate) struct Ymm(pub __m256, pub __m256);
 
     impl Lanes for Ymm {
+        #[inline(always)]
+        unsafe fn load_i32(from: *const i32) -> Self {
+            unsafe {
+                let part =
+                    |i: usize| _mm256_cvtepi32_ps(_mm256_loadu_si256(from.add(8 * i).cast()));
+                Ymm(part(0), part(1))
+            }
+        }
+
         #[inline(always)]
         unsafe fn splat(v: f32) -> Self {
             let v = unsafe { _mm256_set1_ps(v) };
@@ -207,6 +224,11 @@ mod x86 {
     pub(crate) struct Zmm(pub __m512);
 
     impl Lanes for Zmm {
+        #[inline(always)]
+        unsafe fn load_i32(from: *const i32) -> Self {
+            unsafe { Zmm(_mm512_cvtepi32_ps(_mm512_loadu_si512(from.cast()))) }
+        }
+
         #[inline(always)]
         unsafe fn splat(v: f32) -> Self {
             unsafe { Zmm(_mm512_set1_ps(v)) }

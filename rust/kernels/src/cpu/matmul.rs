@@ -1,12 +1,16 @@
 //! Products of activations and packed matrices: out = x W^T, any number of rows, one arithmetic for each weight format
 //! (written down in `scalar`), the same bits with every instruction set, number of rows and number of threads.
 //! Here: the doors, and how panels are shared out. Knows no layer.
+#[cfg(any(target_arch = "x86_64", test))]
+mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod exact;
 mod formats;
 mod scalar;
 mod sink;
+#[cfg(any(target_arch = "x86_64", test))]
+mod tiles;
 mod unpacked;
 
 use super::activation::Activation;
@@ -36,6 +40,10 @@ pub struct Job<'a> {
 const MOST_PANELS: usize = 4;
 /// Bytes of weights that a task should have at least, so that taking it costs little.
 const TASK_BYTES: usize = 16 * 1024;
+
+/// Rows from which the tile unit is faster than vectors.
+#[cfg(target_arch = "x86_64")]
+const AMX_ROWS: usize = 5;
 
 /// Whether bf16 weights meet bf16 activations in the instruction set's dot product.
 pub(crate) fn bf16_dot(cpu: Cpu) -> bool {
@@ -247,6 +255,10 @@ unsafe fn blocks(
     // SAFETY: passed on; the machine runs `cpu`.
     unsafe {
         match cpu.isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx if work.input.rows() >= AMX_ROWS => {
+                with_format!(ty, F => amx::run::<F>(work, sink));
+            }
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 | Isa::Amx => with_format!(ty, F => avx512::run::<F>(work, sink)),
             _ => scalar::run(layout, work, sink),

@@ -29,7 +29,7 @@ pub(super) unsafe fn run<F: Format>(work: &Work<'_>, sink: &Sink<'_>) {
         }
         Unpacked::with(work.input.blocks(), |unpacked| {
             for p in work.panels.clone() {
-                unpack::<F>(work.matrix.panel(p).as_ptr(), unpacked);
+                unpack::<F, false>(work.matrix.panel(p).as_ptr(), unpacked);
                 for t in 0..work.input.tiles() {
                     many::<F>(unpacked, &work.input.tile(t, &F::L), p, sink);
                 }
@@ -323,9 +323,25 @@ unsafe fn emit<const R: usize>(acc: &[__m512; R], row: usize, p: usize, sink: &S
     }
 }
 
-/// Unpacks a panel: weights to bytes, scales to f32.
+/// Weights without their offset; PairMin weights (at most 3) times their sub-scales (at most 15).
+#[inline(always)]
+unsafe fn signed<F: Format>(w: __m512i, sub: __m512) -> __m512i {
+    // SAFETY: inlined into a function with the instruction set.
+    unsafe {
+        if !matches!(F::L.scheme, Scheme::PairMin) {
+            return _mm512_sub_epi8(w, _mm512_set1_epi8(F::L.offset as i8));
+        }
+        let sub = _mm512_cvtps_epi32(sub);
+        let sub = _mm512_or_si512(sub, _mm512_slli_epi32::<16>(sub));
+        let low = _mm512_and_si512(w, _mm512_set1_epi16(255));
+        let high = _mm512_mullo_epi16(_mm512_srli_epi16::<8>(w), sub);
+        _mm512_or_si512(_mm512_mullo_epi16(low, sub), _mm512_slli_epi16::<8>(high))
+    }
+}
+
+/// Unpacks a panel: weights to bytes (SIGNED: as the tile unit takes them), scales to f32.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-pub(super) unsafe fn unpack<F: Format>(panel: *const u8, to: &mut Unpacked) {
+pub(super) unsafe fn unpack<F: Format, const SIGNED: bool>(panel: *const u8, to: &mut Unpacked) {
     // SAFETY: the panel holds as many blocks as `to`.
     unsafe {
         let mut group = panel;
@@ -333,7 +349,10 @@ pub(super) unsafe fn unpack<F: Format>(panel: *const u8, to: &mut Unpacked) {
             let b = block % F::L.blocks;
             prefetch::<F>(group, b);
             let s = scales::<F>(group, header::<F>(group), b);
-            for (z, w) in weights::<F>(group, b).into_iter().enumerate() {
+            for (z, mut w) in weights::<F>(group, b).into_iter().enumerate() {
+                if SIGNED {
+                    w = signed::<F>(w, s.sub[z / 4]);
+                }
                 _mm512_store_si512(to.weights(block).add(64 * z).cast(), w);
             }
             let mut put = |i: usize, v| _mm512_store_ps(to.scales(block, i), v);
