@@ -7,6 +7,7 @@ pub mod error;
 pub mod event;
 pub mod mailbox;
 mod memory;
+mod open;
 pub mod params;
 pub mod request;
 mod runner;

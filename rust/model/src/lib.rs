@@ -79,6 +79,13 @@ pub struct LoadOptions {
     pub threads: Option<usize>,
 }
 
+impl LoadOptions {
+    /// Refuses unknown dtypes before anything is read.
+    pub fn check(&self) -> Result<()> {
+        kv_dtype(&self.kv_dtype, dtype(&self.dtype)?).map(drop)
+    }
+}
+
 fn dtype(name: &str) -> Result<Dtype> {
     Ok(match name {
         "auto" => Dtype::Auto,

@@ -137,4 +137,3 @@ fn fast_mode_stays_near_the_portable_backend() {
         );
     }
 }
-
