@@ -1,0 +1,87 @@
+"""A language model inside a Python program: a Rust engine, an OpenAI adapter and an OpenAI-compatible server.
+
+    from candle_vllm import GenerationParams, InferenceEngine
+
+    with InferenceEngine.builder().model_path("smollm2").build() as engine:
+        print(engine.generate("The sea is", GenerationParams(max_tokens=20)).text)
+
+Names load their modules when they are first used, so that importing the package costs next to nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from candle_vllm.config import EngineConfig as EngineConfig
+    from candle_vllm.engine import EngineBuilder as EngineBuilder
+    from candle_vllm.engine import InferenceEngine as InferenceEngine
+    from candle_vllm.engine import RequestHandle as RequestHandle
+    from candle_vllm.errors import CandleVllmError as CandleVllmError
+    from candle_vllm.errors import ConfigError as ConfigError
+    from candle_vllm.errors import DeviceError as DeviceError
+    from candle_vllm.errors import GenerationError as GenerationError
+    from candle_vllm.errors import McpConnectionError as McpConnectionError
+    from candle_vllm.errors import McpToolExecutionError as McpToolExecutionError
+    from candle_vllm.errors import ModelLoadError as ModelLoadError
+    from candle_vllm.errors import QueueFullError as QueueFullError
+    from candle_vllm.errors import RequestCancelledError as RequestCancelledError
+    from candle_vllm.errors import RequestTimeoutError as RequestTimeoutError
+    from candle_vllm.errors import TokenizationError as TokenizationError
+    from candle_vllm.params import GenerationParams as GenerationParams
+    from candle_vllm.records import EngineStats as EngineStats
+    from candle_vllm.records import FinishReason as FinishReason
+    from candle_vllm.records import GenerationChunk as GenerationChunk
+    from candle_vllm.records import GenerationOutput as GenerationOutput
+    from candle_vllm.records import GenerationStats as GenerationStats
+    from candle_vllm.records import ModelInfo as ModelInfo
+    from candle_vllm.records import StepReport as StepReport
+    from candle_vllm.records import TokenLogprob as TokenLogprob
+
+    __version__: str
+
+_HOMES = {
+    "candle_vllm.config": ("EngineConfig",),
+    "candle_vllm.engine": ("EngineBuilder", "InferenceEngine", "RequestHandle"),
+    "candle_vllm.errors": (
+        "CandleVllmError",
+        "ConfigError",
+        "DeviceError",
+        "GenerationError",
+        "McpConnectionError",
+        "McpToolExecutionError",
+        "ModelLoadError",
+        "QueueFullError",
+        "RequestCancelledError",
+        "RequestTimeoutError",
+        "TokenizationError",
+    ),
+    "candle_vllm.params": ("GenerationParams",),
+    "candle_vllm.records": (
+        "EngineStats",
+        "FinishReason",
+        "GenerationChunk",
+        "GenerationOutput",
+        "GenerationStats",
+        "ModelInfo",
+        "StepReport",
+        "TokenLogprob",
+    ),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [*sorted(_HOME_OF), "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        value: Any = import_module("candle_vllm._native").__version__
+    elif name in _HOME_OF:
+        value = getattr(import_module(_HOME_OF[name]), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,93 @@
+"""How to load and run one model: EngineConfig. Knows nothing of the engine that will read it."""
+
+import os
+import re
+from dataclasses import dataclass
+
+from candle_vllm import checks
+
+__all__ = ["EngineConfig"]
+
+_DTYPES = {
+    "auto": "auto",
+    "f32": "f32",
+    "float32": "f32",
+    "bf16": "bf16",
+    "bfloat16": "bf16",
+    "f16": "f16",
+    "float16": "f16",
+}
+_DEVICE = re.compile(r"auto|cpu|metal(:0)?|cuda(:\d{1,3})?")
+_I31 = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConfig:
+    """Settings of an engine. Bad values raise `ConfigError` here, naming the field and the range."""
+
+    model_path: str | os.PathLike[str] = "smollm2"
+    """A local folder (safetensors), a `.gguf` file, a Hugging Face id (`org/name` or `org/name:file.gguf`), or the
+    alias `smollm2`, the small default."""
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda`, `cuda:N` or `metal`."""
+    dtype: str = "auto"
+    """Arithmetic: `auto` (fast, as the checkpoint allows), `f32` (exact), `bf16`, `f16`; `float32` and so on too."""
+    max_batch_size: int = 16
+    """Sequences that run at once, from 1."""
+    max_sequence_length: int | None = None
+    """Longest sequence (prompt and answer) in tokens; None = the model's own limit."""
+    kv_cache_memory: int | None = None
+    """Bytes for keys and values; None = sized from the model, the batch and the free memory."""
+    kv_cache_dtype: str = "auto"
+    """How keys and values are kept: `auto`, `f32` or `bf16`."""
+    enable_chunked_prefill: bool = True
+    """Whether a prompt may be computed in pieces beside running decodes."""
+    prefill_chunk_size: int = 512
+    """Tokens of one step at most, prefill pieces and decodes together, from 1."""
+    enable_prefix_cache: bool = True
+    """Whether computed prompt blocks are kept and reused by later prompts."""
+    threads: int | None = None
+    """Compute threads; None = the cores that this process may use."""
+    enable_cuda_graph: bool | None = None
+    """CUDA graphs: None = as the device likes; True is refused on a device that has none."""
+    max_queue: int | None = None
+    """Requests that may wait; one more raises `QueueFullError`. None = no limit."""
+    background: bool = True
+    """Whether the engine runs by itself; False = only when `InferenceEngine.step` is called or a caller waits."""
+    weight_file: str | None = None
+    """The file to take where a repository or folder holds several, e.g. `model-Q4_K_M.gguf`."""
+    revision: str | None = None
+    """Branch, tag or commit of a Hugging Face repository; None = its default branch."""
+    hf_token: str | None = None
+    """Token for Hugging Face; None = `HF_TOKEN` or the one that its own tools stored."""
+    hf_token_path: str | os.PathLike[str] | None = None
+    """A file that holds the token."""
+
+    def __post_init__(self) -> None:
+        """Check every field and bring it to its plain type."""
+        put = object.__setattr__
+        if not isinstance(self.model_path, str | os.PathLike) or not os.fspath(self.model_path):
+            checks.refuse("model_path", self.model_path, "a path, a Hugging Face id or an alias")
+        if not isinstance(self.device, str) or not _DEVICE.fullmatch(self.device):
+            checks.refuse("device", self.device, "auto, cpu, cuda, cuda:N or metal")
+        put(self, "dtype", _DTYPES[checks.choice("dtype", self.dtype, _DTYPES)])
+        put(self, "max_batch_size", checks.integer("max_batch_size", self.max_batch_size, 1, 65_536))
+        longest = checks.optional_integer(
+            "max_sequence_length", self.max_sequence_length, 1, _I31, none="the model's own limit"
+        )
+        put(self, "max_sequence_length", longest)
+        memory = checks.optional_integer("kv_cache_memory", self.kv_cache_memory, 1, 2**63 - 1, none="sized by itself")
+        put(self, "kv_cache_memory", memory)
+        kv_dtypes = {name: _DTYPES[name] for name in ("auto", "f32", "float32", "bf16", "bfloat16")}
+        put(self, "kv_cache_dtype", kv_dtypes[checks.choice("kv_cache_dtype", self.kv_cache_dtype, kv_dtypes)])
+        put(self, "prefill_chunk_size", checks.integer("prefill_chunk_size", self.prefill_chunk_size, 1, _I31))
+        put(self, "threads", checks.optional_integer("threads", self.threads, 1, 4096, none="the cores at hand"))
+        put(self, "max_queue", checks.optional_integer("max_queue", self.max_queue, 0, _I31, none="no limit"))
+        for field in ("enable_chunked_prefill", "enable_prefix_cache", "background"):
+            checks.boolean(field, getattr(self, field))
+        if self.enable_cuda_graph is not None:
+            checks.boolean("enable_cuda_graph", self.enable_cuda_graph)
+        for field in ("weight_file", "revision", "hf_token"):
+            value = getattr(self, field)
+            if value is not None and (not isinstance(value, str) or not value):
+                checks.refuse(field, "***" if field == "hf_token" else value, "a text that is not empty, or None")

@@ -1,0 +1,10 @@
+"""The engine's Python face: one loaded model that answers many requests at once.
+
+Alone imports `candle_vllm._native`; knows nothing of chats, tools or HTTP.
+"""
+
+from candle_vllm.engine.builder import EngineBuilder
+from candle_vllm.engine.handle import RequestHandle
+from candle_vllm.engine.inference import InferenceEngine, Prompt
+
+__all__ = ["EngineBuilder", "InferenceEngine", "Prompt", "RequestHandle"]

@@ -1,0 +1,118 @@
+"""Many prompts in one call: which parameters go with which, all submitted, all answers in order.
+
+When the waiting queue is full, further prompts wait here for earlier ones of the same call. Knows nothing of
+how a request is submitted or read.
+"""
+
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+
+from candle_vllm.engine.handle import RequestHandle
+from candle_vllm.errors import CandleVllmError, ConfigError, QueueFullError
+from candle_vllm.params import GenerationParams
+from candle_vllm.records import GenerationOutput
+
+__all__ = ["Job", "Prompt", "is_prompt", "jobs", "run", "run_async"]
+
+Prompt = str | Sequence[int]
+"""Text, or token ids."""
+
+Submit = Callable[["Job"], RequestHandle]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One prompt with its parameters."""
+
+    prompt: Prompt
+    params: GenerationParams
+
+
+def is_prompt(value: object) -> TypeGuard[Prompt]:
+    """Whether this is one prompt rather than a list of prompts. An empty list is a list of no prompts."""
+    if isinstance(value, str):
+        return True
+    try:
+        return hasattr(value[0], "__index__")  # type: ignore[index]
+    except (TypeError, IndexError, KeyError):
+        return False
+
+
+def token_ids(prompt: Sequence[int]) -> list[int]:
+    """Plain ints of a prompt given as ids; raises ConfigError for anything else."""
+    try:
+        return [operator.index(token) for token in prompt]
+    except TypeError:
+        raise ConfigError(
+            f"prompt must be a text or a list of token ids; got {type(prompt).__name__} {str(prompt)[:60]!r}"
+        ) from None
+
+
+def jobs(prompts: Any, params: GenerationParams | Sequence[GenerationParams] | None) -> list[Job]:
+    """A job a prompt: one set of parameters serves all, or a list has one each."""
+    try:
+        listed = list(prompts)
+    except TypeError:
+        raise ConfigError(f"prompt must be a text, a list of token ids, or a list of these; got {prompts!r}") from None
+    if params is None or isinstance(params, GenerationParams):
+        shared = params if params is not None else GenerationParams()
+        return [Job(prompt, shared) for prompt in listed]
+    each = list(params)
+    if len(each) != len(listed):
+        raise ConfigError(
+            f"params must be one set of parameters or a list as long as the prompts; "
+            f"got {len(each)} for {len(listed)} prompts"
+        )
+    return [Job(prompt, own) for prompt, own in zip(listed, each, strict=True)]
+
+
+def run(work: Sequence[Job], submit: Submit, advance: Callable[[], None] | None) -> list[GenerationOutput]:
+    """Answers in the order of the jobs. When one job is refused, none goes on, and the refusal is raised."""
+    handles: list[RequestHandle] = []
+    try:
+        for place, job in enumerate(work):
+            while (handle := _submitted(place, job, submit, handles, advance)) is None:
+                _oldest(handles).result()
+            handles.append(handle)
+        return [handle.result() for handle in handles]
+    finally:
+        for handle in handles:
+            handle.close()
+
+
+async def run_async(work: Sequence[Job], submit: Submit, advance: Callable[[], None] | None) -> list[GenerationOutput]:
+    """As `run`, in a task; cancelling the task cancels every request of the call."""
+    handles: list[RequestHandle] = []
+    try:
+        for place, job in enumerate(work):
+            while (handle := _submitted(place, job, submit, handles, advance)) is None:
+                await _oldest(handles).result_async()
+            handles.append(handle)
+        return [await handle.result_async() for handle in handles]
+    finally:
+        for handle in handles:
+            handle.close()
+
+
+def _submitted(
+    place: int, job: Job, submit: Submit, earlier: Sequence[RequestHandle], advance: Callable[[], None] | None
+) -> RequestHandle | None:
+    """The job under way, or None when the queue is full and an earlier one must end first."""
+    try:
+        handle = submit(job)
+    except QueueFullError:
+        if all(handle.done for handle in earlier):
+            raise
+        return None
+    except CandleVllmError as error:
+        error.add_note(f"while submitting prompt {place} of the list")
+        raise
+    if advance is not None:
+        handle.on_end(advance)
+    return handle
+
+
+def _oldest(handles: Sequence[RequestHandle]) -> RequestHandle:
+    return next((handle for handle in handles if not handle.done), handles[-1])

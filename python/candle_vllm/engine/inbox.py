@@ -1,0 +1,193 @@
+"""Where native events of several requests arrive and are handed to each: one wake-up a step, whoever waits.
+
+An inbox is read by blocking callers, or by one asyncio loop that watches the mailbox's descriptor. Knows nothing
+of prompts, parameters or outputs.
+"""
+
+import asyncio
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable
+
+from candle_vllm import _native
+from candle_vllm.errors import CandleVllmError
+
+__all__ = ["Inbox", "Sink"]
+
+_SLICE = 0.25
+"""Seconds between two looks at whether inbox and loop are still there, in the thread that serves the loop."""
+
+
+class Sink:
+    """The events of one request that nobody has taken yet, and who waits for them."""
+
+    __slots__ = ("_arrived", "_waiter", "error", "events", "finished", "on_finish", "only_finish")
+
+    def __init__(self) -> None:
+        self.events: deque[_native.Event] = deque()
+        self.finished = False
+        """The last event has arrived (it may still lie in `events`)."""
+        self.error: CandleVllmError | None = None
+        """Why no further event will come although the last one has not arrived."""
+        self.only_finish = False
+        """Whoever waits is to be woken at the end only."""
+        self.on_finish: Callable[[], None] | None = None
+        self._waiter: tuple[asyncio.AbstractEventLoop, asyncio.Future[None]] | None = None
+        self._arrived: threading.Event | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether a waiter has nothing more to wait for."""
+        return self.finished or self.error is not None or (bool(self.events) and not self.only_finish)
+
+    def push(self, event: _native.Event) -> None:
+        """Keep an event and wake who waits for it."""
+        self.events.append(event)
+        if event.finish_reason is not None:
+            self.finished = True
+            if self.on_finish is not None:
+                self.on_finish()
+        if self.ready:
+            self.wake()
+
+    def fail(self, error: CandleVllmError) -> None:
+        """Say that nothing more will come."""
+        if not self.finished:
+            self.error = error
+            self.wake()
+
+    def wake(self) -> None:
+        """Wake the waiting thread or task, from any thread."""
+        if self._arrived is not None:
+            self._arrived.set()
+        waiter, self._waiter = self._waiter, None
+        if waiter is None:
+            return
+        loop, future = waiter
+        if _running_loop() is loop:
+            _resolve(future)
+        elif not loop.is_closed():
+            try:
+                loop.call_soon_threadsafe(_resolve, future)
+            except RuntimeError:  # closed between the question and the call: nobody waits there any more
+                return
+
+    def wait_blocking(self, timeout: float) -> None:
+        """Wait in this thread until another one pushes."""
+        if self._arrived is None:
+            self._arrived = threading.Event()
+        self._arrived.clear()
+        if not self.ready:
+            self._arrived.wait(timeout)
+
+    async def wait_async(self) -> None:
+        """Wait in this task until somebody pushes."""
+        if self._waiter is not None and not self._waiter[1].done():
+            raise RuntimeError("another task waits for this request already; a request has one reader at a time")
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
+        self._waiter = (loop, future)
+        # Looked at again only after the waiter stands, or an event pushed by another thread could be slept through.
+        if self.ready:
+            self._waiter = None
+            return
+        try:
+            await future
+        finally:
+            if self._waiter is not None and self._waiter[1] is future:
+                self._waiter = None
+
+
+class Inbox:
+    """One native mailbox and the sinks of the requests that were submitted with it."""
+
+    def __init__(self) -> None:
+        self.mailbox = _native.Mailbox()
+        self._sinks: dict[int, Sink] = {}
+        self._reading = threading.Lock()
+        # Weak: the loop itself keeps the inbox while it watches it, and an inbox must not keep a loop that is gone.
+        self._loop: weakref.ref[asyncio.AbstractEventLoop] | None = None
+        self._watched = False
+
+    def add(self, request: int, sink: Sink) -> None:
+        """Hand the events of this request to this sink from now on."""
+        self._sinks[request] = sink
+
+    def discard(self, request: int) -> None:
+        """Drop what still comes for this request."""
+        self._sinks.pop(request, None)
+
+    def pump(self, timeout: float) -> None:
+        """Wait up to `timeout` seconds for events, releasing the GIL, and hand out all there are."""
+        with self._reading:
+            self._hand_out(self.mailbox.poll(timeout) if timeout > 0 else self.mailbox.try_poll())
+
+    def wait(self, sink: Sink, timeout: float) -> None:
+        """Wait up to `timeout` seconds in this thread for an event of this sink (or of any other)."""
+        loop = self._watching_loop()
+        if loop is not None and loop is not _running_loop():
+            sink.wait_blocking(timeout)
+        elif not sink.ready:
+            self.pump(timeout)
+
+    def watch(self) -> None:
+        """Have the running asyncio loop hand out events as they come, for as long as requests are under way."""
+        if self._watched and self._watching_loop() is not None:
+            return
+        loop = asyncio.get_running_loop()
+        self._loop = weakref.ref(loop)
+        self._watched = True
+        try:
+            loop.add_reader(self.mailbox.fileno(), self._on_readable)
+        except NotImplementedError:  # such as the proactor loop of Windows
+            # It lives as long as inbox and loop do: ending it sooner would race with the next request.
+            served = (weakref.ref(self), loop)
+            threading.Thread(target=_serve, args=served, name="candle-vllm-inbox", daemon=True).start()
+
+    def fail_all(self, error: CandleVllmError) -> None:
+        """Hand out what has arrived, then tell every request that is not at its end that nothing more will come."""
+        self.pump(0)
+        for request, sink in list(self._sinks.items()):
+            self.discard(request)
+            sink.fail(error)
+
+    def _hand_out(self, events: list[_native.Event]) -> None:
+        for event in events:
+            request = event.request
+            sink = self._sinks.get(request)
+            if sink is None:
+                continue
+            if event.finish_reason is not None:
+                self.discard(request)
+            sink.push(event)
+
+    def _watching_loop(self) -> asyncio.AbstractEventLoop | None:
+        loop = self._loop() if self._loop is not None and self._watched else None
+        return None if loop is None or loop.is_closed() else loop
+
+    def _on_readable(self) -> None:
+        self.pump(0)
+        if not self._sinks:
+            # Watched anew by the next request: an idle inbox costs its loop nothing.
+            self._watched = False
+            asyncio.get_running_loop().remove_reader(self.mailbox.fileno())
+
+
+def _serve(inbox: weakref.ref[Inbox], loop: asyncio.AbstractEventLoop) -> None:
+    """What `add_reader` does, in a thread, for loops that have no such thing."""
+    while not loop.is_closed() and (served := inbox()) is not None:
+        served.pump(_SLICE)
+        del served
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
