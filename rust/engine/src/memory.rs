@@ -21,16 +21,19 @@ pub fn size(config: &EngineConfig, spec: &Spec) -> Result<(usize, usize)> {
     size_with(config, spec, available().unwrap_or(UNKNOWN))
 }
 
+/// Refuses a `max_sequence_length` beyond what the model was made for.
+pub fn check_length(config: &EngineConfig, max_position: usize) -> Result<()> {
+    match config.max_sequence_length {
+        Some(asked) if asked > max_position => Err(Error::Config(format!(
+            "max_sequence_length is {asked}; this model takes at most {max_position} tokens"
+        ))),
+        _ => Ok(()),
+    }
+}
+
 fn size_with(config: &EngineConfig, spec: &Spec, available: u64) -> Result<(usize, usize)> {
     let (block_bytes, block_size) = (spec.kv_block_bytes.max(1) as u64, spec.block_size.max(1));
-    if let Some(asked) = config.max_sequence_length
-        && asked > spec.max_position
-    {
-        return Err(Error::Config(format!(
-            "max_sequence_length is {asked}; this model takes at most {} tokens",
-            spec.max_position
-        )));
-    }
+    check_length(config, spec.max_position)?;
     let longest = config
         .max_sequence_length
         .unwrap_or(spec.max_position)
