@@ -1,0 +1,53 @@
+//! Figures and facts of an engine as dictionaries, whose keys are the fields of Python's records.
+use candle_vllm_engine::{ModelInfo, Stats};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+
+/// The fields of `EngineStats`.
+pub fn stats<'py>(py: Python<'py>, stats: &Stats) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    dict.set_item("running", stats.running)?;
+    dict.set_item("waiting", stats.waiting)?;
+    dict.set_item("kv_blocks_total", stats.kv_blocks_total)?;
+    dict.set_item("kv_blocks_free", stats.kv_blocks_free)?;
+    dict.set_item("kv_blocks_cached", stats.kv_blocks_cached)?;
+    let counters = &stats.counters;
+    dict.set_item("steps", counters.steps)?;
+    dict.set_item("prompt_tokens", counters.prompt_tokens)?;
+    dict.set_item("prefix_hit_tokens", counters.prefix_hit_tokens)?;
+    dict.set_item("generated_tokens", counters.generated_tokens)?;
+    dict.set_item("finished", counters.finished)?;
+    dict.set_item("preemptions", counters.preemptions)?;
+    dict.set_item("aborts", counters.aborts)?;
+    dict.set_item("errors", counters.errors)?;
+    dict.set_item("healthy", stats.healthy)?;
+    dict.set_item("failure", stats.failure.as_deref())?;
+    dict.set_item("closed", stats.closed)?;
+    Ok(dict)
+}
+
+/// The fields of `ModelInfo` but name and path, which Python knows.
+pub fn model_info<'py>(py: Python<'py>, info: &ModelInfo) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    let spec = &info.spec;
+    dict.set_item("architecture", &spec.architecture)?;
+    dict.set_item("layers", spec.layers)?;
+    dict.set_item("hidden_size", spec.hidden_size)?;
+    dict.set_item("vocab_size", spec.vocab_size)?;
+    dict.set_item("max_position", spec.max_position)?;
+    dict.set_item("max_sequence_length", info.max_sequence_length)?;
+    dict.set_item("max_batch_size", info.max_batch_size)?;
+    dict.set_item("step_tokens", info.step_tokens)?;
+    dict.set_item("block_size", spec.block_size)?;
+    dict.set_item("kv_blocks", info.kv_blocks)?;
+    dict.set_item("kv_bytes", info.kv_bytes)?;
+    dict.set_item("dtype", &spec.dtype)?;
+    dict.set_item("kv_dtype", &spec.kv_dtype)?;
+    dict.set_item("parameters", spec.parameters)?;
+    dict.set_item("weight_bytes", spec.weight_bytes)?;
+    dict.set_item("device", &spec.device)?;
+    dict.set_item("threads", spec.threads)?;
+    dict.set_item("eos_token_ids", PyTuple::new(py, &info.eos_token_ids)?)?;
+    dict.set_item("bos_token_id", info.bos_token_id)?;
+    Ok(dict)
+}
