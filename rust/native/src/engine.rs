@@ -81,7 +81,9 @@ impl PyEngine {
     ) -> PyResult<(u64, Vec<u32>)> {
         let engine = self.get()?;
         let prompt: PyPrompt = prompt.extract().map_err(|_| {
-            errors::config("prompt must be a text or a list of token ids from 0 to 4294967295".into())
+            errors::config(
+                "prompt must be a text or a list of token ids from 0 to 4294967295".into(),
+            )
         })?;
         let params = params::read(params)?;
         let mailbox = mailbox.get().get()?;
@@ -249,7 +251,9 @@ fn load(
         .name("candle-vllm-load".into())
         .spawn(move || open(config, reports, &say))
         .map_err(|e| {
-            errors::exception(Error::ModelLoad(format!("cannot start a thread to load with: {e}")))
+            errors::exception(Error::ModelLoad(format!(
+                "cannot start a thread to load with: {e}"
+            )))
         })?;
     loop {
         let (word, back) = py.detach(move || wait(hear));
@@ -284,7 +288,14 @@ fn open(config: EngineConfig, reports: bool, say: &Sender<Word>) {
             // Nobody hears when loading was interrupted.
             let _ = say.send(Word::Progress(stage.to_owned(), done, total));
         };
-        Engine::open(config, if reports { Some(Box::new(report)) } else { None })
+        Engine::open(
+            config,
+            if reports {
+                Some(Box::new(report))
+            } else {
+                None
+            },
+        )
     }));
     let _ = say.send(Word::Done(outcome));
 }

@@ -45,8 +45,8 @@ impl PyMailbox {
     fn poll(&self, py: Python<'_>, timeout: f64) -> PyResult<Vec<PyEvent>> {
         let mailbox = self.get()?;
         // Negative and NaN do not wait; what is too long for a Duration waits a day at a time.
-        let patience = Duration::try_from_secs_f64(timeout.clamp(0.0, 86_400.0))
-            .unwrap_or(Duration::ZERO);
+        let patience =
+            Duration::try_from_secs_f64(timeout.clamp(0.0, 86_400.0)).unwrap_or(Duration::ZERO);
         let begin = Instant::now();
         loop {
             let slice = patience.saturating_sub(begin.elapsed()).min(SLICE);
