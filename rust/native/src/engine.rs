@@ -69,6 +69,8 @@ impl PyEngine {
     }
 
     /// Submit a request with `params`, a `GenerationParams`; its number and the prompt's token ids.
+    // All of it is one call's worth: a record in between would be built for every request and read once.
+    #[allow(clippy::too_many_arguments)]
     fn submit(
         &self,
         py: Python<'_>,
@@ -235,7 +237,7 @@ impl Drop for PyEngine {
 /// What the loading thread says.
 enum Word {
     Progress(String, u64, u64),
-    Done(std::thread::Result<Result<Engine>>),
+    Done(Box<std::thread::Result<Result<Engine>>>),
 }
 
 /// Loads in a thread of its own while this one reports progress and looks for signals. When it is interrupted, the
@@ -264,8 +266,12 @@ fn load(
                     call.call1((stage, done, total))?;
                 }
             }
-            Ok(Word::Done(Ok(opened))) => return opened.map_err(errors::exception),
-            Ok(Word::Done(Err(payload))) => return Err(errors::panicked(&*payload)),
+            Ok(Word::Done(outcome)) => {
+                return match *outcome {
+                    Ok(opened) => opened.map_err(errors::exception),
+                    Err(payload) => Err(errors::panicked(&*payload)),
+                };
+            }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => {
                 let text = "the thread that loads the model ended without a word".into();
@@ -297,5 +303,5 @@ fn open(config: EngineConfig, reports: bool, say: &Sender<Word>) {
             },
         )
     }));
-    let _ = say.send(Word::Done(outcome));
+    let _ = say.send(Word::Done(Box::new(outcome)));
 }
