@@ -5,9 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use candle_vllm_model::device::Device;
-use candle_vllm_model::weights::Checkpoint;
-use candle_vllm_model::{LoadOptions, Model};
+use candle_vllm_model::Model;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use parking_lot::Mutex;
 
@@ -53,52 +51,6 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Loads the model at `config.model_path` (a folder or a `.gguf` file) and starts an engine on it. `progress` is
-    /// told of the phases `weights` (bytes) and `cache` (blocks), from several threads.
-    ///
-    /// # Errors
-    /// `Device` before any weight is read when the device is not there; `Config` for settings out of range;
-    /// `ModelLoad` for what is missing, broken or not supported in the checkpoint; else as [`Engine::from_model`].
-    pub fn open(config: EngineConfig, progress: Option<Progress>) -> Result<Self> {
-        config.validate()?;
-        let device = Device::find(&config.device)?;
-        let checkpoint = Checkpoint::open(&config.model_path)?;
-        memory::check_length(&config, checkpoint.config.max_position)?;
-        let report = |phase: &str, done: u64, total: u64| {
-            if let Some(progress) = &progress {
-                progress(phase, done, total);
-            }
-        };
-        let options = LoadOptions {
-            device,
-            dtype: config.dtype.clone(),
-            kv_dtype: config.kv_cache_dtype.clone(),
-            threads: config.threads,
-        };
-        let (tokenizer, model) = std::thread::scope(|scope| {
-            let source = &checkpoint.tokenizer;
-            let tokenizer = scope.spawn(move || Tokenizer::load(source));
-            let model = candle_vllm_model::load(&checkpoint, &options, &|done, total| {
-                report("weights", done, total)
-            });
-            let failed = |_| {
-                Err(Error::ModelLoad(
-                    "the tokenizer could not be loaded: its loader panicked".into(),
-                ))
-            };
-            (tokenizer.join().unwrap_or_else(failed), model)
-        });
-        let (model, tokenizer) = (model?, tokenizer?);
-        // The file holds more than weights: the phase ends here, not at the last tensor.
-        report("weights", checkpoint.file_bytes, checkpoint.file_bytes);
-        let eos = checkpoint.config.eos_token_ids.clone();
-        drop(checkpoint);
-        let engine = Self::from_model(config, model, Some(tokenizer), eos)?;
-        let blocks = engine.info.kv_blocks as u64;
-        report("cache", blocks, blocks);
-        Ok(engine)
-    }
-
     /// An engine over a model that was loaded before. `eos` are the ids that end an answer.
     ///
     /// # Errors

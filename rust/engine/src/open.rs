@@ -2,15 +2,15 @@
 //! Knows no scheduling.
 use candle_vllm_model::{LoadOptions, device::Device, weights::Checkpoint};
 
-use crate::{Engine, EngineConfig, Error, Progress, Result, text::Tokenizer};
+use crate::{Engine, EngineConfig, Error, Progress, Result, memory, text::Tokenizer};
 
 impl Engine {
     /// Loads the model at `config.model_path` and starts an engine on it. `progress` is told of the phase `weights`, in
     /// bytes, from several threads.
     ///
     /// # Errors
-    /// `Config` and `Device` before anything is read; `ModelLoad` naming the file, key or tensor; `Tokenization` for a
-    /// broken tokenizer.
+    /// `Config` and `Device` before any weight is read; `ModelLoad` for what is missing, broken or not supported in the
+    /// checkpoint; else as [`Engine::from_model`].
     pub fn open(config: EngineConfig, progress: Option<Progress>) -> Result<Self> {
         config.validate()?;
         let options = LoadOptions {
@@ -21,6 +21,7 @@ impl Engine {
         };
         options.check()?;
         let checkpoint = Checkpoint::open(&config.model_path)?;
+        memory::check_length(&config, checkpoint.config.max_position)?;
         let tell = |done, total| {
             if let Some(progress) = &progress {
                 progress("weights", done, total);
@@ -31,12 +32,14 @@ impl Engine {
             let model = candle_vllm_model::load(&checkpoint, &options, &tell);
             (tokenizer.join(), model)
         });
-        let tokenizer = tokenizer
-            .map_err(|_| Error::Tokenization("the tokenizer's loader panicked".into()))??;
-        let mut eos = checkpoint.config.eos_token_ids.clone();
-        eos.extend_from_slice(tokenizer.eos_ids());
-        eos.sort_unstable();
-        eos.dedup();
-        Self::from_model(config, model?, Some(tokenizer), eos)
+        let model = model?;
+        let tokenizer =
+            tokenizer.map_err(|_| Error::ModelLoad("the tokenizer's loader panicked".into()))??;
+        // The file holds more than weights: the phase ends here, not with the last tensor.
+        tell(checkpoint.file_bytes, checkpoint.file_bytes);
+        let eos = checkpoint.config.eos_token_ids.clone();
+        // The cache is sized from what is left when the source pages are given back.
+        drop(checkpoint);
+        Self::from_model(config, model, Some(tokenizer), eos)
     }
 }

@@ -37,11 +37,11 @@ fn prompts(vocab: usize) -> Vec<Vec<u32>> {
 fn params(i: usize) -> GenerationParams {
     GenerationParams {
         max_tokens: 12,
-        temperature: if i % 2 == 0 { 0.0 } else { 0.9 },
+        temperature: if i.is_multiple_of(2) { 0.0 } else { 0.9 },
         seed: Some(i as u64),
         ignore_eos: true,
         logprobs: Some(3),
-        prompt_logprobs: (i % 5 == 0).then_some(0),
+        prompt_logprobs: i.is_multiple_of(5).then_some(0),
         ..Default::default()
     }
 }

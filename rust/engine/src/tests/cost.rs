@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use candle_vllm_model::{Kv, Model, Result, Spec, Step, Tensor};
 
+use crate::sampler::{Sampler, SamplingState};
 use crate::stats::ModelInfo;
 use crate::{Engine, EngineConfig, GenerationParams, Mailbox, Prompt, Request};
 
@@ -76,5 +77,96 @@ fn step_cost() {
             "{sequences} sequences of {prompt}: median {median:.1} us, 99th percentile {late:.1} us"
         );
         assert!(median < limit, "{median} us a step");
+    }
+}
+
+/// `cargo test --release -p candle-vllm-engine --lib sampling_cost -- --ignored --nocapture`
+#[test]
+#[ignore = "a measurement, for release builds"]
+fn sampling_cost() {
+    let row = super::fake::logits([1, 2, 3].into_iter(), 49_152);
+    let some = || GenerationParams {
+        seed: Some(1),
+        ..Default::default()
+    };
+    let cases = [
+        (
+            "greedy",
+            GenerationParams {
+                temperature: 0.0,
+                ..some()
+            },
+        ),
+        ("temperature", some()),
+        (
+            "min_p",
+            GenerationParams {
+                min_p: 0.1,
+                ..some()
+            },
+        ),
+        (
+            "top_k 50",
+            GenerationParams {
+                top_k: Some(50),
+                ..some()
+            },
+        ),
+        (
+            "top_p 0.95, flat row",
+            GenerationParams {
+                top_p: 0.95,
+                ..some()
+            },
+        ),
+        (
+            "top_p 0.95, peaked row",
+            GenerationParams {
+                top_p: 0.95,
+                temperature: 0.3,
+                ..some()
+            },
+        ),
+        (
+            "top_k and top_p",
+            GenerationParams {
+                top_k: Some(50),
+                top_p: 0.95,
+                ..some()
+            },
+        ),
+        (
+            "penalties",
+            GenerationParams {
+                temperature: 0.0,
+                frequency_penalty: 0.5,
+                ..some()
+            },
+        ),
+    ];
+    let mut sampler = Sampler::default();
+    let mut measure = |name: &str, work: &mut dyn FnMut(&mut Sampler)| {
+        work(&mut sampler);
+        let mut micros: Vec<f64> = (0..200)
+            .map(|_| {
+                let begin = Instant::now();
+                work(&mut sampler);
+                begin.elapsed().as_secs_f64() * 1e6
+            })
+            .collect();
+        micros.sort_by(f64::total_cmp);
+        println!("{name}: median {:.0} us a row", micros[100]);
+    };
+    for (name, params) in cases {
+        let mut state = SamplingState::new(&params, &[1, 2, 3], &[], 0);
+        measure(name, &mut |sampler| {
+            let token = sampler.sample(&row, &params, &state).unwrap();
+            state.accept(token);
+        });
+    }
+    for k in [0, 5, 20] {
+        measure(&format!("logprobs {k}"), &mut |sampler| {
+            drop(sampler.logprobs(&row, 7, k).unwrap())
+        });
     }
 }
