@@ -1,0 +1,267 @@
+"""A model's own chat template, rendered as transformers renders it: sandboxed Jinja2, compiled once.
+
+Takes plain dictionaries shaped as OpenAI's messages and gives the prompt's text.
+Must not know of HTTP, of requests' other fields, or of how the engine computes.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, NoReturn
+
+import jinja2
+import jinja2.ext
+import jinja2.nodes
+import jinja2.parser
+import jinja2.sandbox
+
+Message = dict[str, Any]
+
+_PROBE = "8f14e45f"
+# The space at its end tells whether the template trims what it is given.
+_CONTINUE_MARK = "CONTINUE_8f14e45f_FINAL_MESSAGE "
+
+
+class ChatTemplateError(ValueError):
+    """The template, or the lack of one, cannot turn these messages into a prompt.
+
+    ``field`` names the request's field to blame.
+    """
+
+    def __init__(self, message: str, field: str = "messages") -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class _GenerationTag(jinja2.ext.Extension):
+    """``{% generation %}`` marks what an assistant wrote, for training; rendering passes it through."""
+
+    tags = {"generation"}
+
+    def parse(self, parser: jinja2.parser.Parser) -> jinja2.nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return jinja2.nodes.Scope(body, lineno=line)
+
+
+def _raise_exception(message: str) -> NoReturn:
+    raise jinja2.TemplateError(message)
+
+
+def _strftime_now(layout: str) -> str:
+    return datetime.now().strftime(layout)
+
+
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    # Jinja's own filter escapes <, > and & for HTML; models were trained on plain JSON.
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _environment() -> jinja2.sandbox.ImmutableSandboxedEnvironment:
+    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+        trim_blocks=True,
+        lstrip_blocks=True,
+        extensions=[_GenerationTag, jinja2.ext.loopcontrols],
+    )
+    environment.filters["tojson"] = _to_json
+    environment.globals["raise_exception"] = _raise_exception
+    environment.globals["strftime_now"] = _strftime_now
+    return environment
+
+
+class ChatTemplate:
+    """One compiled template and the special tokens it may write.
+
+    ``source`` is Jinja text; ``special_tokens`` maps names such as ``bos_token`` to their text.
+    Raises :class:`ChatTemplateError` when the source is not a valid template.
+    """
+
+    def __init__(self, source: str, special_tokens: Mapping[str, str] | None = None) -> None:
+        self._special_tokens = dict(special_tokens or {})
+        try:
+            self._template = _environment().from_string(source)
+        except jinja2.TemplateSyntaxError as error:
+            raise ChatTemplateError(
+                f"the model's chat template does not compile: {error.message} (line {error.lineno})", "model"
+            ) from error
+        self._source = source
+        self._takes_text: bool | None = None
+        self._takes_parts: bool | None = None
+
+    @property
+    def source(self) -> str:
+        """The Jinja text."""
+        return self._source
+
+    def mentions(self, name: str) -> bool:
+        """Whether the template's text speaks of ``name`` (a variable, a key or a role)."""
+        return name in self._source
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        documents: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        variables: Mapping[str, Any] | None = None,
+    ) -> str:
+        """The prompt of a conversation.
+
+        ``variables`` are given to the template beside the standard ones. ``continue_final_message``
+        leaves the last message open, so that the model goes on writing it; it excludes
+        ``add_generation_prompt``. Raises :class:`ChatTemplateError` for what the template refuses.
+        """
+        if continue_final_message and add_generation_prompt:
+            raise ChatTemplateError(
+                "continue_final_message and add_generation_prompt exclude each other", "continue_final_message"
+            )
+        prepared = [self._prepare(message, at) for at, message in enumerate(messages)]
+        if continue_final_message:
+            _mark_end(prepared)
+        text = self._render(
+            prepared,
+            tools=list(tools) if tools else None,
+            documents=list(documents) if documents else None,
+            add_generation_prompt=add_generation_prompt,
+            **dict(variables or {}),
+        )
+        return _cut_at_mark(text) if continue_final_message else text
+
+    def _render(self, messages: list[Message], **variables: Any) -> str:
+        try:
+            return self._template.render(messages=messages, **{**self._special_tokens, **variables})
+        except jinja2.TemplateError as error:
+            raise ChatTemplateError(f"the model's chat template refuses these messages: {error.message}") from error
+        except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError, RecursionError, OverflowError) as error:
+            raise ChatTemplateError(f"the model's chat template fails on these messages: {error}") from error
+
+    def _prepare(self, message: Mapping[str, Any], at: int) -> Message:
+        """A copy of one message with content, role and tool calls in the form that templates expect."""
+        prepared = {key: value for key, value in message.items() if value is not None}
+        if prepared.get("role") == "developer" and not self.mentions("developer"):
+            prepared["role"] = "system"
+        prepared["content"] = self._content(message.get("content"), at)
+        calls = prepared.get("tool_calls")
+        if calls:
+            if not self.mentions("tool_calls"):
+                raise ChatTemplateError(
+                    "the model's chat template has no place for tool calls", f"messages[{at}].tool_calls"
+                )
+            prepared["tool_calls"] = [_with_parsed_arguments(call, at) for call in calls]
+        else:
+            prepared.pop("tool_calls", None)
+        return prepared
+
+    def _content(self, content: Any, at: int) -> Any:
+        if content is None:
+            # Templates add content to strings; an absent one is an empty one to them.
+            content = ""
+        if isinstance(content, str):
+            if content and not self._text_is_taken() and self._parts_are_taken():
+                return [{"type": "text", "text": content}]
+            return content
+        parts = [_text_part(part, at, index) for index, part in enumerate(content)]
+        if self._parts_are_taken():
+            return [{"type": "text", "text": part} for part in parts]
+        return "\n".join(parts)
+
+    def _text_is_taken(self) -> bool:
+        if self._takes_text is None:
+            self._takes_text = self._shows_probe(_PROBE)
+        return self._takes_text
+
+    def _parts_are_taken(self) -> bool:
+        if self._takes_parts is None:
+            self._takes_parts = self._shows_probe([{"type": "text", "text": _PROBE}])
+        return self._takes_parts
+
+    def _shows_probe(self, content: Any) -> bool:
+        """Whether content of this form comes out as its text alone, found by trying it."""
+        try:
+            text = self._render([{"role": "user", "content": content}], add_generation_prompt=True)
+        except ChatTemplateError:
+            return False
+        # A template that knows no parts prints the list itself, quotes, braces and all.
+        return _PROBE in text and f"'{_PROBE}'" not in text and f'"{_PROBE}"' not in text
+
+
+def _text_part(part: Any, at: int, index: int) -> str:
+    if isinstance(part, str):
+        return part
+    kind = part.get("type")
+    if kind in ("text", "refusal"):
+        return str(part.get(kind, ""))
+    raise ChatTemplateError(
+        f"content parts of type {kind!r} are not supported by this model; send text", f"messages[{at}].content[{index}].type"
+    )
+
+
+def _with_parsed_arguments(call: Mapping[str, Any], at: int) -> Message:
+    """Templates write ``arguments | tojson``, so they want the object; OpenAI's requests carry its text."""
+    parsed = copy.deepcopy(dict(call))
+    function = parsed.get("function")
+    if isinstance(function, dict) and isinstance(function.get("arguments"), str):
+        try:
+            function["arguments"] = json.loads(function["arguments"] or "{}")
+        except ValueError as error:
+            raise ChatTemplateError(
+                f"tool call arguments must be a JSON text: {error}", f"messages[{at}].tool_calls"
+            ) from error
+    return parsed
+
+
+def _mark_end(messages: list[Message]) -> None:
+    if not messages or not messages[-1]["content"]:
+        raise ChatTemplateError("continue_final_message needs a last message with content", "continue_final_message")
+    content = messages[-1]["content"]
+    if isinstance(content, str):
+        messages[-1]["content"] = content + _CONTINUE_MARK
+    else:
+        content[-1]["text"] += _CONTINUE_MARK
+
+
+def _cut_at_mark(text: str) -> str:
+    at = text.rfind(_CONTINUE_MARK.rstrip())
+    if at < 0:
+        raise ChatTemplateError(
+            "the model's chat template does not show the last message, so it cannot be continued",
+            "continue_final_message",
+        )
+    trimmed = not text.startswith(_CONTINUE_MARK, at)
+    return text[:at].rstrip() if trimmed else text[:at]
+
+
+class ChatTemplates:
+    """All the templates of one model, each compiled when first needed.
+
+    ``sources`` is one Jinja text or a mapping of names (``default``, ``tool_use``) to texts.
+    """
+
+    def __init__(
+        self, sources: Mapping[str, str] | str | None, special_tokens: Mapping[str, str] | None = None
+    ) -> None:
+        self._sources = {"default": sources} if isinstance(sources, str) else dict(sources or {})
+        self._special_tokens = special_tokens
+        self._compiled: dict[str, ChatTemplate] = {}
+
+    def choose(self, *, with_tools: bool = False) -> ChatTemplate:
+        """The template for a request; :class:`ChatTemplateError` when the model has none."""
+        name = "tool_use" if with_tools and "tool_use" in self._sources else "default"
+        if name not in self._sources:
+            raise ChatTemplateError(
+                "this model has no chat template; send a finished prompt to /v1/completions instead", "model"
+            )
+        if name not in self._compiled:
+            self._compiled[name] = ChatTemplate(self._sources[name], self._special_tokens)
+        return self._compiled[name]

@@ -1,0 +1,207 @@
+"""Chat Completions as OpenAI's specification writes them: requests, replies and chunks, typed.
+
+Holds no behaviour beyond checking that a request is well formed.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from candle_vllm.openai.sampling import FinishText, SamplingRequest
+
+
+class ContentPart(BaseModel):
+    """One part of a message's content. Only text can be honoured; the other kinds are refused by name."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    type: str
+    text: str | None = None
+    refusal: str | None = None
+
+    @model_validator(mode="after")
+    def _has_its_text(self) -> ContentPart:
+        if self.type in ("text", "refusal") and getattr(self, self.type) is None:
+            raise ValueError(f"a content part of type '{self.type}' needs the field '{self.type}'")
+        return self
+
+
+class FunctionCall(BaseModel):
+    """Name and arguments (a JSON text) of a call."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    name: str
+    arguments: str
+
+
+class ToolCall(BaseModel):
+    """A call that the assistant made earlier in the conversation."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    id: str
+    type: Literal["function"] = "function"
+    function: FunctionCall
+
+
+class ChatMessage(BaseModel):
+    """One message. Fields beyond OpenAI's are kept and given to the chat template."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[ContentPart] | None = None
+    name: str | None = None
+    tool_calls: list[ToolCall] | None = None
+    tool_call_id: str | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> ChatMessage:
+        if self.content is None and self.role != "assistant":
+            raise ValueError(f"a message of role '{self.role}' needs 'content'")
+        if self.role == "tool" and not self.tool_call_id:
+            raise ValueError("a message of role 'tool' needs 'tool_call_id'")
+        if self.tool_calls and self.role != "assistant":
+            raise ValueError(f"a message of role '{self.role}' has no 'tool_calls'")
+        return self
+
+
+class ChatCompletionRequest(SamplingRequest):
+    """The body of ``POST /v1/chat/completions``."""
+
+    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    """The newer name of ``max_tokens``; it wins where both are given."""
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+
+    # Known, and either harmless or refused by name where they would change the answer.
+    audio: dict[str, Any] | None = None
+    function_call: str | dict[str, Any] | None = None
+    functions: list[dict[str, Any]] | None = None
+    metadata: dict[str, str] | None = None
+    modalities: list[str] | None = None
+    moderation: dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    prediction: dict[str, Any] | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_options: dict[str, Any] | None = None
+    prompt_cache_retention: str | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    response_format: dict[str, Any] | None = None
+    safety_identifier: str | None = None
+    service_tier: str | None = None
+    store: bool | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    tools: list[dict[str, Any]] | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None
+    web_search_options: dict[str, Any] | None = None
+
+    # vLLM's extras
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    documents: list[dict[str, Any]] | None = None
+
+
+class PromptTokensDetails(BaseModel):
+    """Where the prompt's tokens came from."""
+
+    cached_tokens: int
+    """Tokens whose keys and values were in the prefix cache."""
+
+
+class Usage(BaseModel):
+    """Tokens of a request, over all its answers; the prompt counts once."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
+
+
+class TopLogprob(BaseModel):
+    """One of the likeliest tokens at a position."""
+
+    token: str
+    logprob: float
+    bytes: list[int] | None
+    """The token's UTF-8 bytes, which alone need not be whole characters."""
+
+
+class TokenLogprobEntry(TopLogprob):
+    """The token of a position and its rivals."""
+
+    top_logprobs: list[TopLogprob]
+
+
+class ChoiceLogprobs(BaseModel):
+    """Log-probabilities of an answer's tokens, in order."""
+
+    content: list[TokenLogprobEntry] | None
+    refusal: None = None
+
+
+class AnswerMessage(BaseModel):
+    """What the assistant says."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str | None
+    refusal: None = None
+
+
+class ChatChoice(BaseModel):
+    """One answer."""
+
+    index: int
+    message: AnswerMessage
+    logprobs: ChoiceLogprobs | None = None
+    finish_reason: FinishText
+
+
+class ChatCompletion(BaseModel):
+    """The reply to a chat request that does not stream."""
+
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    """Seconds since 1970."""
+    model: str
+    choices: list[ChatChoice]
+    usage: Usage
+    service_tier: Literal["default"] = "default"
+    system_fingerprint: str
+
+
+class Delta(BaseModel):
+    """What a chunk adds to one answer; absent fields are unset."""
+
+    role: Literal["assistant"] | None = None
+    content: str | None = None
+    refusal: None = None
+
+
+class ChunkChoice(BaseModel):
+    """One answer's part of a chunk."""
+
+    index: int
+    delta: Delta
+    logprobs: ChoiceLogprobs | None = None
+    finish_reason: FinishText | None = None
+
+
+class ChatCompletionChunk(BaseModel):
+    """One chunk of a stream; the one with the usage has no choices."""
+
+    id: str
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+    created: int
+    """Seconds since 1970; the same in all chunks."""
+    model: str
+    choices: list[ChunkChoice]
+    usage: Usage | None = None
+    service_tier: Literal["default"] = "default"
+    system_fingerprint: str

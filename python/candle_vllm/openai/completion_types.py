@@ -1,0 +1,71 @@
+"""Legacy Completions as OpenAI's specification writes them: requests, replies and chunks, typed.
+
+Holds no behaviour beyond checking that a request is well formed.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field
+
+from candle_vllm.openai.chat_types import Usage
+from candle_vllm.openai.sampling import FinishText, SamplingRequest
+
+TokenId = Annotated[int, Field(ge=0, lt=2**32)]
+TokenIds = Annotated[list[TokenId], Field(min_length=1)]
+
+
+class CompletionRequest(SamplingRequest):
+    """The body of ``POST /v1/completions``."""
+
+    prompt: (
+        str
+        | Annotated[list[TokenId], Field(min_length=1)]
+        | Annotated[list[str], Field(min_length=1)]
+        | Annotated[list[TokenIds], Field(min_length=1)]
+    )
+    """A text, several texts, token ids, or several lists of them."""
+    echo: bool | None = None
+    """Whether the answer begins with the prompt."""
+    logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    """How many of the likeliest tokens to report; OpenAI takes up to 5."""
+    best_of: Annotated[int, Field(ge=1, le=20)] | None = None
+    suffix: str | None = None
+
+    # vLLM's extra
+    add_special_tokens: bool | None = None
+    """Whether a text prompt gets the tokenizer's own first token; true unless told."""
+
+
+class CompletionLogprobs(BaseModel):
+    """Log-probabilities of a text's tokens: four lists of the same length."""
+
+    tokens: list[str]
+    token_logprobs: list[float | None]
+    """None for the first token of an echoed prompt."""
+    top_logprobs: list[dict[str, float] | None]
+    text_offset: list[int]
+    """Where each token begins in the text, in characters."""
+
+
+class CompletionChoice(BaseModel):
+    """One answer, or in a chunk what is added to it."""
+
+    index: int
+    text: str
+    logprobs: CompletionLogprobs | None = None
+    finish_reason: FinishText | None
+
+
+class Completion(BaseModel):
+    """The reply to a completion request, or one chunk of a stream of them."""
+
+    id: str
+    object: Literal["text_completion"] = "text_completion"
+    created: int
+    """Seconds since 1970."""
+    model: str
+    choices: list[CompletionChoice]
+    usage: Usage | None = None
+    system_fingerprint: str

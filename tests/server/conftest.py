@@ -1,0 +1,66 @@
+"""A real server on a loopback port, in a thread of the test's process."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import uvicorn
+from fake_engine import FakeEngine
+
+from candle_vllm.server import create_app
+
+
+class LiveServer:
+    """uvicorn over one application; ``url`` is where it listens."""
+
+    def __init__(self, app: Any, **options: Any) -> None:
+        self._socket = socket.socket()
+        self._socket.bind(("127.0.0.1", 0))
+        self.port = self._socket.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", **options))
+        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True)
+        self._thread.start()
+        end = time.monotonic() + 10
+        while not self._server.started:
+            assert time.monotonic() < end and self._thread.is_alive(), "the server did not start"
+            time.sleep(0.01)
+
+    def stop(self) -> None:
+        self._server.should_exit = True
+        self._thread.join(10)
+        if self._thread.is_alive():
+            self._server.force_exit = True
+            self._thread.join(10)
+        self._socket.close()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., LiveServer]]:
+    """``serve(app)`` starts a server that the test's end stops."""
+    running: list[LiveServer] = []
+
+    def start(app: Any, **options: Any) -> LiveServer:
+        running.append(LiveServer(app, **options))
+        return running[-1]
+
+    yield start
+    for server in running:
+        server.stop()
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    """A fresh fake engine."""
+    return FakeEngine()
+
+
+@pytest.fixture
+def live(engine: FakeEngine, serve: Callable[..., LiveServer]) -> LiveServer:
+    """A server over the fake engine, under the model name ``fake``."""
+    return serve(create_app(engine, model_names=["fake"]))  # type: ignore[arg-type]
