@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Self
 
 from candle_vllm.errors import ConfigError, QueueFullError, RequestCancelledError
 from candle_vllm.params import GenerationParams
@@ -96,7 +96,24 @@ class FakeEngine:
 
     @property
     def model_info(self) -> Any:
-        return SimpleNamespace(name="fake", max_sequence_length=self.context, vocab_size=EOS + 1)
+        return SimpleNamespace(
+            name="fake",
+            architecture="FakeForCausalLM",
+            dtype="f32",
+            device="cpu",
+            threads=1,
+            kv_dtype="f32",
+            max_sequence_length=self.context,
+            max_batch_size=16,
+            block_size=16,
+            vocab_size=EOS + 1,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def tokenize(self, text: str, add_special_tokens: bool = False) -> list[int]:
         ids: list[int] = []
@@ -122,7 +139,8 @@ class FakeEngine:
             running=len(self.live), waiting=0, kv_blocks_total=BLOCKS, kv_blocks_free=BLOCKS - 10 * len(self.live)
         )
 
-    def add_request(self, prompt: str | list[int], params: GenerationParams | None = None) -> FakeHandle:
+    def add_request(self, prompt: str | list[int], params: GenerationParams | None = None, **how: Any) -> FakeHandle:
+        self.how = how
         ids = self.tokenize(prompt) if isinstance(prompt, str) else list(prompt)
         if any(token > EOS for token in ids):
             raise ConfigError(f"prompt: token id {max(ids)} is outside the vocabulary of {EOS + 1}")
@@ -133,15 +151,17 @@ class FakeEngine:
         self.live.add(handle)
         return handle
 
-    def generate(self, prompts: list[list[int]], params: list[GenerationParams]) -> list[GenerationOutput]:
-        handles = [self.add_request(prompt, one) for prompt, one in zip(prompts, params, strict=True)]
+    def generate(self, prompts: list[list[int]], params: list[GenerationParams], **how: Any) -> list[GenerationOutput]:
+        handles = [self.add_request(prompt, one, **how) for prompt, one in zip(prompts, params, strict=True)]
         return [self._output(prompt, list(handle)) for prompt, handle in zip(prompts, handles, strict=True)]
 
-    async def generate_async(self, prompts: list[list[int]], params: list[GenerationParams]) -> list[GenerationOutput]:
+    async def generate_async(
+        self, prompts: list[list[int]], params: list[GenerationParams], **how: Any
+    ) -> list[GenerationOutput]:
         handles = []
         try:
             for prompt, one in zip(prompts, params, strict=True):
-                handles.append(self.add_request(prompt, one))
+                handles.append(self.add_request(prompt, one, **how))
             return [
                 self._output(prompt, [chunk async for chunk in handle])
                 for prompt, handle in zip(prompts, handles, strict=True)
@@ -220,7 +240,8 @@ class FakeEngine:
     @staticmethod
     def _output(prompt: list[int], chunks: list[GenerationChunk]) -> GenerationOutput:
         last = chunks[-1]
-        assert last.finish_reason is not None and last.stats is not None
+        assert last.finish_reason is not None
+        assert last.stats is not None
         logprobs = [entry for chunk in chunks for entry in chunk.logprobs or []]
         return GenerationOutput(
             prompt_tokens=prompt,

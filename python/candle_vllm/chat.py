@@ -39,7 +39,7 @@ class ChatTemplateError(ValueError):
 class _GenerationTag(jinja2.ext.Extension):
     """``{% generation %}`` marks what an assistant wrote, for training; rendering passes it through."""
 
-    tags = {"generation"}
+    tags = {"generation"}  # noqa: RUF012 - as the base class declares it
 
     def parse(self, parser: jinja2.parser.Parser) -> jinja2.nodes.Node:
         line = next(parser.stream).lineno
@@ -78,6 +78,14 @@ def _environment() -> jinja2.sandbox.ImmutableSandboxedEnvironment:
     return environment
 
 
+def _words(template: jinja2.nodes.Template) -> frozenset[str]:
+    """Every name, attribute and whole text constant in a template."""
+    names = {node.name for node in template.find_all(jinja2.nodes.Name)}
+    attributes = {node.attr for node in template.find_all(jinja2.nodes.Getattr)}
+    constants = {node.value for node in template.find_all(jinja2.nodes.Const) if isinstance(node.value, str)}
+    return frozenset(names | attributes | constants)
+
+
 class ChatTemplate:
     """One compiled template and the special tokens it may write.
 
@@ -87,8 +95,10 @@ class ChatTemplate:
 
     def __init__(self, source: str, special_tokens: Mapping[str, str] | None = None) -> None:
         self._special_tokens = dict(special_tokens or {})
+        environment = _environment()
         try:
-            self._template = _environment().from_string(source)
+            self._words = _words(environment.parse(source))
+            self._template = environment.from_string(source)
         except jinja2.TemplateSyntaxError as error:
             raise ChatTemplateError(
                 f"the model's chat template does not compile: {error.message} (line {error.lineno})", "model"
@@ -103,8 +113,8 @@ class ChatTemplate:
         return self._source
 
     def mentions(self, name: str) -> bool:
-        """Whether the template's text speaks of ``name`` (a variable, a key or a role)."""
-        return name in self._source
+        """Whether the template uses ``name``: as a variable, a key, or a text by itself such as a role."""
+        return name in self._words
 
     def render(
         self,
@@ -143,7 +153,15 @@ class ChatTemplate:
             return self._template.render(messages=messages, **{**self._special_tokens, **variables})
         except jinja2.TemplateError as error:
             raise ChatTemplateError(f"the model's chat template refuses these messages: {error.message}") from error
-        except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError, RecursionError, OverflowError) as error:
+        except (
+            TypeError,
+            ValueError,
+            KeyError,
+            AttributeError,
+            ArithmeticError,
+            RecursionError,
+            OverflowError,
+        ) as error:
             raise ChatTemplateError(f"the model's chat template fails on these messages: {error}") from error
 
     def _prepare(self, message: Mapping[str, Any], at: int) -> Message:
@@ -203,7 +221,8 @@ def _text_part(part: Any, at: int, index: int) -> str:
     if kind in ("text", "refusal"):
         return str(part.get(kind, ""))
     raise ChatTemplateError(
-        f"content parts of type {kind!r} are not supported by this model; send text", f"messages[{at}].content[{index}].type"
+        f"content parts of type {kind!r} are not supported by this model; send text",
+        f"messages[{at}].content[{index}].type",
     )
 
 
@@ -232,12 +251,13 @@ def _mark_end(messages: list[Message]) -> None:
 
 
 def _cut_at_mark(text: str) -> str:
-    at = text.rfind(_CONTINUE_MARK.rstrip())
-    if at < 0:
+    found = text.count(_CONTINUE_MARK.rstrip())
+    if found != 1:
         raise ChatTemplateError(
-            "the model's chat template does not show the last message, so it cannot be continued",
+            f"the model's chat template shows the last message {found} times, so it cannot be continued",
             "continue_final_message",
         )
+    at = text.find(_CONTINUE_MARK.rstrip())
     trimmed = not text.startswith(_CONTINUE_MARK, at)
     return text[:at].rstrip() if trimmed else text[:at]
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import uvicorn
-from fake_engine import FakeEngine
 
 from candle_vllm.server import create_app
+from fake_engine import FakeEngine
 
 
 class LiveServer:

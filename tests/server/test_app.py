@@ -8,11 +8,11 @@ from typing import Any
 
 import httpx
 import pytest
-from fake_engine import FakeEngine
 from fastapi import FastAPI
 
 from candle_vllm.openai import OpenAIAdapter
 from candle_vllm.server import create_app
+from fake_engine import FakeEngine
 
 HELLO = {"model": "fake", "messages": [{"role": "user", "content": "hello"}]}
 
@@ -32,11 +32,16 @@ def test_chat_completion(live: Any) -> None:
     reply = post(live, "/v1/chat/completions", HELLO)
     assert reply.status_code == 200
     body = reply.json()
-    assert body["object"] == "chat.completion" and body["model"] == "fake"
+    assert body["object"] == "chat.completion"
+    assert body["model"] == "fake"
     assert body["choices"] == [
         {
             "index": 0,
-            "message": {"role": "assistant", "content": "You said: hello<|im_end|>".removesuffix("<|im_end|>"), "refusal": None},
+            "message": {
+                "role": "assistant",
+                "content": "You said: hello<|im_end|>".removesuffix("<|im_end|>"),
+                "refusal": None,
+            },
             "logprobs": None,
             "finish_reason": "stop",
         }
@@ -45,14 +50,15 @@ def test_chat_completion(live: Any) -> None:
 
 
 def test_stream_says_the_same_as_the_whole_reply(live: Any, engine: FakeEngine) -> None:
-    engine.answer = "Grüße, 世界! 🦀 \"quoted\"\n\u2028\\"
+    engine.answer = 'Grüße, 世界! 🦀 "quoted"\n\u2028\\'
     whole = post(live, "/v1/chat/completions", HELLO).json()
     reply = post(live, "/v1/chat/completions", {**HELLO, "stream": True, "stream_options": {"include_usage": True}})
     assert reply.headers["content-type"].startswith("text/event-stream")
     chunks = events(reply.text)
     assert len({(c["id"], c["created"], c["model"], c["system_fingerprint"], c["object"]) for c in chunks}) == 1
     *body, usage = chunks
-    assert usage["choices"] == [] and usage["usage"] == whole["usage"]
+    assert usage["choices"] == []
+    assert usage["usage"] == whole["usage"]
     assert all(chunk["usage"] is None for chunk in body)
     deltas = [chunk["choices"][0] for chunk in body]
     assert deltas[0]["delta"] == {"role": "assistant", "content": "", "refusal": None}
@@ -75,17 +81,20 @@ def test_completions(live: Any) -> None:
 
 def test_models(live: Any) -> None:
     listed = httpx.get(live.url + "/v1/models").json()
-    assert [card["id"] for card in listed["data"]] == ["fake"] and listed["object"] == "list"
+    assert [card["id"] for card in listed["data"]] == ["fake"]
+    assert listed["object"] == "list"
     assert httpx.get(live.url + "/v1/models/fake").json() == listed["data"][0]
     missing = httpx.get(live.url + "/v1/models/org/other")
-    assert missing.status_code == 404 and missing.json()["error"]["code"] == "model_not_found"
+    assert missing.status_code == 404
+    assert missing.json()["error"]["code"] == "model_not_found"
 
 
 def test_health(live: Any, engine: FakeEngine) -> None:
     reply = httpx.get(live.url + "/health")
     assert reply.status_code == 200
     body = reply.json()
-    assert body["status"] == "ok" and body["engine"]["kv_blocks_free"] == body["engine"]["kv_blocks_total"]
+    assert body["status"] == "ok"
+    assert body["engine"]["kv_blocks_free"] == body["engine"]["kv_blocks_total"]
 
 
 def test_documentation_is_served(live: Any) -> None:
@@ -101,7 +110,11 @@ def test_documentation_is_served(live: Any) -> None:
         ({"temperature": "hot"}, "temperature", "invalid_type"),
         ({"messages": []}, "messages", "empty_array"),
         ({"messages": [{"role": "clown", "content": "a"}]}, "messages[0].role", "invalid_value"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content[0].type", "invalid_value"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+            "messages[0].content[0].type",
+            "invalid_value",
+        ),
         ({"n": 0}, "n", "integer_below_min_value"),
         ({"nonsense": 1}, "nonsense", "unknown_parameter"),
         ({"tools": [{"type": "function"}]}, "tools", "unsupported_parameter"),
@@ -110,7 +123,7 @@ def test_documentation_is_served(live: Any) -> None:
         ({"stream_options": {"include_usage": True}}, "stream_options", "invalid_value"),
         ({"reasoning_effort": "high"}, "reasoning_effort", "unsupported_parameter"),
         ({"store": True}, "store", "unsupported_parameter"),
-        ({"skip_special_tokens": False}, "skip_special_tokens", "unsupported_parameter"),
+        ({"include_stop_str_in_output": True}, "include_stop_str_in_output", "unsupported_parameter"),
     ],
 )
 def test_refusals_name_the_field(live: Any, change: dict[str, Any], param: str, code: str) -> None:
@@ -151,9 +164,11 @@ def test_bodies_that_are_not_requests(live: Any, path: str) -> None:
         return reply.status_code, reply.json()["error"]
 
     status, error = sent(b'{"model": "fake", ')
-    assert status == 400 and "parse the JSON" in error["message"]
+    assert status == 400
+    assert "parse the JSON" in error["message"]
     status, error = sent(b"[1]")
-    assert status == 400 and "JSON object" in error["message"]
+    assert status == 400
+    assert "JSON object" in error["message"]
     status, error = sent(b"")
     assert status == 400
     status, error = sent(b"\xff\xfe{}")
@@ -161,9 +176,11 @@ def test_bodies_that_are_not_requests(live: Any, path: str) -> None:
     status, error = sent(b"[" * 100_000)
     assert status == 400
     status, error = sent(b"model=fake", "application/x-www-form-urlencoded")
-    assert status == 415 and "application/json" in error["message"]
+    assert status == 415
+    assert "application/json" in error["message"]
     status, error = sent(b"{}")
-    assert status == 400 and error["code"] == "missing_required_parameter"
+    assert status == 400
+    assert error["code"] == "missing_required_parameter"
 
 
 def test_a_body_above_the_limit(engine: FakeEngine, serve: Any) -> None:
@@ -171,27 +188,33 @@ def test_a_body_above_the_limit(engine: FakeEngine, serve: Any) -> None:
     body = json.dumps({**HELLO, "user": "x" * 2000}).encode()
     headers = {"content-type": "application/json"}
     whole = httpx.post(live.url + "/v1/chat/completions", content=body, headers=headers)
-    assert whole.status_code == 413 and whole.json()["error"]["code"] == "request_too_large"
+    assert whole.status_code == 413
+    assert whole.json()["error"]["code"] == "request_too_large"
     pieces = httpx.post(live.url + "/v1/chat/completions", content=iter([body[:900], body[900:]]), headers=headers)
     assert pieces.status_code == 413
 
 
 def test_unknown_paths_methods_and_models(live: Any) -> None:
     missing = httpx.get(live.url + "/v1/nothing")
-    assert missing.status_code == 404 and "Invalid URL (GET /v1/nothing)" in missing.json()["error"]["message"]
+    assert missing.status_code == 404
+    assert "Invalid URL (GET /v1/nothing)" in missing.json()["error"]["message"]
     wrong = httpx.get(live.url + "/v1/chat/completions")
-    assert wrong.status_code == 405 and wrong.json()["error"]["code"] == "method_not_supported"
+    assert wrong.status_code == 405
+    assert wrong.json()["error"]["code"] == "method_not_supported"
     assert "POST" in wrong.headers["allow"]
     model = post(live, "/v1/chat/completions", {**HELLO, "model": "gpt-4"})
     assert model.status_code == 404
-    assert model.json()["error"]["code"] == "model_not_found" and "fake" in model.json()["error"]["message"]
+    assert model.json()["error"]["code"] == "model_not_found"
+    assert "fake" in model.json()["error"]["message"]
 
 
 def test_a_prompt_longer_than_the_context(live: Any, engine: FakeEngine) -> None:
     engine.context = 50
     reply = post(live, "/v1/chat/completions", {**HELLO, "messages": [{"role": "user", "content": "x" * 60}]})
     error = reply.json()["error"]
-    assert reply.status_code == 400 and error["code"] == "context_length_exceeded" and error["param"] == "messages"
+    assert reply.status_code == 400
+    assert error["code"] == "context_length_exceeded"
+    assert error["param"] == "messages"
     assert "50 tokens" in error["message"]
 
 
@@ -199,20 +222,24 @@ def test_a_full_queue_says_when_to_come_back(live: Any, engine: FakeEngine) -> N
     engine.max_queue = 0
     for stream in (False, True):
         reply = post(live, "/v1/chat/completions", {**HELLO, "stream": stream})
-        assert reply.status_code == 503 and int(reply.headers["retry-after"]) >= 1
+        assert reply.status_code == 503
+        assert int(reply.headers["retry-after"]) >= 1
         error = reply.json()["error"]
-        assert error["type"] == "server_busy" and error["queued"] is False
+        assert error["type"] == "server_busy"
+        assert error["queued"] is False
     # Of several answers none is left behind when one of them finds no place.
     engine.max_queue = 2
     reply = post(live, "/v1/chat/completions", {**HELLO, "stream": True, "n": 3})
-    assert reply.status_code == 503 and not engine.live
+    assert reply.status_code == 503
+    assert not engine.live
 
 
 def test_failures_while_generating(live: Any, engine: FakeEngine) -> None:
     engine.fail_after = 4
     whole = post(live, "/v1/chat/completions", HELLO)
     assert whole.status_code == 500
-    assert whole.json()["error"]["type"] == "server_error" and "caught fire" in whole.json()["error"]["message"]
+    assert whole.json()["error"]["type"] == "server_error"
+    assert "caught fire" in whole.json()["error"]["message"]
     chunks = events(post(live, "/v1/chat/completions", {**HELLO, "stream": True}).text)
     assert "caught fire" in chunks[-1]["error"]["message"]
     assert "".join(c["choices"][0]["delta"].get("content", "") for c in chunks[:-1]) == "You "
@@ -226,7 +253,8 @@ def test_faults_of_the_program_tell_nothing_of_the_inside(
 
     monkeypatch.setattr(engine, "tokenize", broken)
     reply = post(live, "/v1/chat/completions", HELLO)
-    assert reply.status_code == 500 and "secret" not in reply.text
+    assert reply.status_code == 500
+    assert "secret" not in reply.text
     assert reply.json()["error"]["type"] == "server_error"
 
 
@@ -240,7 +268,8 @@ def test_mounted_under_another_application(engine: FakeEngine, serve: Any) -> No
     assert post(live, "/llm/two/v1/chat/completions", {**HELLO, "model": "other"}).status_code == 200
     assert post(live, "/llm/two/v1/chat/completions", HELLO).json()["error"]["code"] == "model_not_found"
     missing = httpx.get(live.url + "/llm/one/v1/nothing")
-    assert missing.status_code == 404 and "error" in missing.json()
+    assert missing.status_code == 404
+    assert "error" in missing.json()
     assert not engine.closed
 
 

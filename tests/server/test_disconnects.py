@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+
 from fake_engine import BLOCKS, FakeEngine
 
 HELLO = {"model": "fake", "messages": [{"role": "user", "content": "hello"}]}
@@ -26,7 +27,9 @@ def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
 
 def raw_request(live: Any, path: str, body: dict[str, Any]) -> socket.socket:
     content = json.dumps(body).encode()
-    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+    )
     connection = socket.create_connection(("127.0.0.1", live.port))
     connection.sendall(head.encode() + content)
     return connection

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import openai
 import pytest
+
+import openai
 from fake_engine import FakeEngine
 
 MESSAGES: list[Any] = [{"role": "user", "content": "hello"}]
@@ -26,28 +27,40 @@ def test_whole_and_streamed_reply(client: openai.OpenAI) -> None:
     assert whole.choices[0].message.content == "You said: hello (seed 1)"
     assert whole.choices[1].message.content != whole.choices[0].message.content
     logprobs = whole.choices[0].logprobs
-    assert logprobs is not None and logprobs.content is not None
+    assert logprobs is not None
+    assert logprobs.content is not None
     assert bytes(b for entry in logprobs.content for b in entry.bytes or []).decode() == "You said: hello (seed 1)"
     assert all(len(entry.top_logprobs) == 3 for entry in logprobs.content)
 
     streamed: list[list[Any]] = [[], []]
     for chunk in client.chat.completions.create(
-        model="fake", messages=MESSAGES, logprobs=True, top_logprobs=3, seed=1, n=2, max_completion_tokens=80, stream=True
+        model="fake",
+        messages=MESSAGES,
+        logprobs=True,
+        top_logprobs=3,
+        seed=1,
+        n=2,
+        max_completion_tokens=80,
+        stream=True,
     ):
         streamed[chunk.choices[0].index].append(chunk.choices[0])
     for choice, pieces in zip(whole.choices, streamed, strict=True):
         assert "".join(piece.delta.content or "" for piece in pieces) == choice.message.content
         entries = [entry for piece in pieces if piece.logprobs for entry in piece.logprobs.content]
-        assert choice.logprobs is not None and entries == choice.logprobs.content
+        assert choice.logprobs is not None
+        assert entries == choice.logprobs.content
         assert pieces[-1].finish_reason == choice.finish_reason == "stop"
 
 
 def test_stop_and_length(client: openai.OpenAI) -> None:
     stopped = client.chat.completions.create(model="fake", messages=MESSAGES, stop=["lo", "zz"])
-    assert stopped.choices[0].message.content == "You said: hel" and stopped.choices[0].finish_reason == "stop"
+    assert stopped.choices[0].message.content == "You said: hel"
+    assert stopped.choices[0].finish_reason == "stop"
     short = client.chat.completions.create(model="fake", messages=MESSAGES, max_tokens=5)
-    assert short.choices[0].message.content == "You s" and short.choices[0].finish_reason == "length"
-    assert short.usage is not None and short.usage.completion_tokens == 5
+    assert short.choices[0].message.content == "You s"
+    assert short.choices[0].finish_reason == "length"
+    assert short.usage is not None
+    assert short.usage.completion_tokens == 5
 
 
 def test_parameters_reach_the_engine(client: openai.OpenAI, engine: FakeEngine) -> None:
@@ -64,7 +77,9 @@ def test_parameters_reach_the_engine(client: openai.OpenAI, engine: FakeEngine) 
     params = engine.submitted[-1][1]
     assert (params.temperature, params.top_p, params.top_k, params.min_p) == (0.5, 0.9, 7, 0.1)
     assert (params.presence_penalty, params.frequency_penalty, params.repetition_penalty) == (1, -1, 1.2)
-    assert params.logit_bias == {65: -100} and params.ignore_eos and list(params.stop_token_ids) == [66]
+    assert params.logit_bias == {65: -100}
+    assert params.ignore_eos
+    assert list(params.stop_token_ids) == [66]
 
 
 def test_errors_have_the_client_s_types(client: openai.OpenAI, engine: FakeEngine) -> None:
@@ -86,11 +101,15 @@ def test_models_and_completions(client: openai.OpenAI) -> None:
     done = client.completions.create(model="fake", prompt="abc", max_tokens=4, logprobs=2, echo=True)
     assert done.choices[0].text == "abcYou "
     logprobs = done.choices[0].logprobs
-    assert logprobs is not None and logprobs.text_offset == list(range(7)) and logprobs.token_logprobs is not None
+    assert logprobs is not None
+    assert logprobs.text_offset == list(range(7))
+    assert logprobs.token_logprobs is not None
     assert logprobs.token_logprobs[0] is None
     scored = client.completions.create(model="fake", prompt="abc", max_tokens=0, logprobs=1, echo=True)
-    assert scored.choices[0].text == "abc" and scored.choices[0].finish_reason == "length"
-    assert scored.usage is not None and scored.usage.completion_tokens == 0
+    assert scored.choices[0].text == "abc"
+    assert scored.choices[0].finish_reason == "length"
+    assert scored.usage is not None
+    assert scored.usage.completion_tokens == 0
 
 
 def test_64_streams_at_once_none_mixed_up(live: Any, engine: FakeEngine) -> None:

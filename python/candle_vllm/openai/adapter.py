@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import pydantic
 
@@ -18,7 +18,7 @@ from candle_vllm.openai.chat_types import ChatCompletion, ChatCompletionChunk, C
 from candle_vllm.openai.completion_run import CompletionRun, prompts_of, refuse_unsupported_completion
 from candle_vllm.openai.completion_types import Completion, CompletionRequest
 from candle_vllm.openai.errors import ApiError, api_error, validation_error
-from candle_vllm.openai.jobs import Job, cancel, merged, submit
+from candle_vllm.openai.jobs import cancel, merged, submit
 from candle_vllm.openai.json_chunks import JsonChunks, Run
 from candle_vllm.openai.model_types import ModelCard, ModelList
 from candle_vllm.openai.prompts import prompt_text, refuse_unsupported_chat, text_length
@@ -86,12 +86,12 @@ class OpenAIAdapter:
     def chat_completion(self, request: ChatCompletionRequest | Mapping[str, Any]) -> ChatCompletion:
         """The whole reply to a conversation; blocks, with the GIL released."""
         run = self._chat_run(self._typed(ChatCompletionRequest, request, stream=False))
-        return run.reply(self._generate(run.jobs))
+        return run.reply(self._generate(run))
 
     async def achat_completion(self, request: ChatCompletionRequest | Mapping[str, Any]) -> ChatCompletion:
         """The whole reply to a conversation."""
         run = await self._achat_run(self._typed(ChatCompletionRequest, request, stream=False))
-        return run.reply(await self._agenerate(run.jobs))
+        return run.reply(await self._agenerate(run))
 
     def chat_completion_stream(
         self, request: ChatCompletionRequest | Mapping[str, Any]
@@ -108,25 +108,23 @@ class OpenAIAdapter:
             async for text in chunks:
                 yield ChatCompletionChunk.model_validate_json(text)
 
-    async def achat_completion_json(
-        self, request: ChatCompletionRequest | Mapping[str, Any]
-    ) -> JsonChunks:
+    async def achat_completion_json(self, request: ChatCompletionRequest | Mapping[str, Any]) -> JsonChunks:
         """As :meth:`achat_completion_stream`, but the request is submitted when this returns, and chunks are JSON text.
 
         For servers: errors of the request are raised before the first byte of a reply must be sent.
         """
         run = await self._achat_run(self._typed(ChatCompletionRequest, request, stream=True))
-        return JsonChunks(run, submit(self._engine, run.jobs))
+        return JsonChunks(run, submit(self._engine, run.jobs, run.submission))
 
     def completion(self, request: CompletionRequest | Mapping[str, Any]) -> Completion:
         """The whole reply to a legacy completion; blocks, with the GIL released."""
         run = self._completion_run(self._typed(CompletionRequest, request, stream=False))
-        return run.reply(self._generate(run.jobs))
+        return run.reply(self._generate(run))
 
     async def acompletion(self, request: CompletionRequest | Mapping[str, Any]) -> Completion:
         """The whole reply to a legacy completion."""
         run = await self._acompletion_run(self._typed(CompletionRequest, request, stream=False))
-        return run.reply(await self._agenerate(run.jobs))
+        return run.reply(await self._agenerate(run))
 
     def completion_stream(self, request: CompletionRequest | Mapping[str, Any]) -> Iterator[Completion]:
         """The reply to a legacy completion in chunks, each as soon as it is there."""
@@ -142,7 +140,7 @@ class OpenAIAdapter:
     async def acompletion_json(self, request: CompletionRequest | Mapping[str, Any]) -> JsonChunks:
         """As :meth:`acompletion_stream`, but submitted when this returns, and chunks are JSON text."""
         run = await self._acompletion_run(self._typed(CompletionRequest, request, stream=True))
-        return JsonChunks(run, submit(self._engine, run.jobs))
+        return JsonChunks(run, submit(self._engine, run.jobs, run.submission))
 
     @property
     def _context(self) -> int:
@@ -153,15 +151,14 @@ class OpenAIAdapter:
         message = f"The model '{name}' does not exist. Served here: {served}."
         return ApiError(message, param="model", code="model_not_found", status=404)
 
-    def _typed(
-        self, kind: type[RequestT], request: RequestT | Mapping[str, Any], *, stream: bool
-    ) -> RequestT:
+    def _typed(self, kind: type[RequestT], request: RequestT | Mapping[str, Any], *, stream: bool) -> RequestT:
         """The checked request; whether it streams is said by the method that was called."""
         if isinstance(request, kind):
             typed = request if request.stream is stream else request.model_copy(update={"stream": stream})
         else:
+            fields: dict[str, Any] = dict(cast(Mapping[str, Any], request))
             try:
-                typed = kind.model_validate({**request, "stream": stream})
+                typed = kind.model_validate({**fields, "stream": stream})
             except pydantic.ValidationError as error:
                 raise validation_error(error) from error
         if self._names is not None and typed.model not in self._names:
@@ -216,14 +213,16 @@ class OpenAIAdapter:
             return self._completion_run(request)
         return await asyncio.to_thread(self._completion_run, request)
 
-    def _generate(self, jobs: Sequence[Job]) -> list[GenerationOutput]:
-        return self._engine.generate([job.prompt for job in jobs], [job.params for job in jobs])
+    def _generate(self, run: Run) -> list[GenerationOutput]:
+        prompts, params = [job.prompt for job in run.jobs], [job.params for job in run.jobs]
+        return self._engine.generate(prompts, params, **run.submission)
 
-    async def _agenerate(self, jobs: Sequence[Job]) -> list[GenerationOutput]:
-        return await self._engine.generate_async([job.prompt for job in jobs], [job.params for job in jobs])
+    async def _agenerate(self, run: Run) -> list[GenerationOutput]:
+        prompts, params = [job.prompt for job in run.jobs], [job.params for job in run.jobs]
+        return await self._engine.generate_async(prompts, params, **run.submission)
 
     def _chunks(self, run: Run) -> Iterator[str]:
-        handles = submit(self._engine, run.jobs)
+        handles = submit(self._engine, run.jobs, run.submission)
         try:
             yield from run.opening()
             for index, chunk in merged(handles):

@@ -18,7 +18,7 @@ from candle_vllm.openai.chat_types import (
 )
 from candle_vllm.openai.jobs import Job, finish_text, jobs_of, room_for
 from candle_vllm.openai.reply_head import ReplyHead, UsageCount, quote
-from candle_vllm.openai.sampling import SamplingDefaults, generation_params
+from candle_vllm.openai.sampling import SamplingDefaults, Submission, generation_params, submission
 from candle_vllm.openai.tokens import TokenTexts, chat_logprobs
 from candle_vllm.records import FinishReason, GenerationChunk, GenerationOutput, TokenLogprob
 
@@ -46,6 +46,7 @@ class ChatRun:
         )
         self.jobs: list[Job] = jobs_of([(prompt, params)], request.n or 1)
         self._texts = texts
+        self.submission: Submission = submission(request)
         self._head = ReplyHead.new("chatcmpl", request.model, fingerprint)
         self._count = UsageCount(len(prompt))
         options = request.stream_options
@@ -108,9 +109,7 @@ class ChatRun:
 
     def _chunk(self, index: int, delta: str, logprobs: str = "null", finish: str = "null") -> str:
         end = f',"usage":{self._count.json()}}}' if self._usage_always else self._end
-        return (
-            f'{self._start}{{"index":{index},"delta":{delta},"logprobs":{logprobs},"finish_reason":{finish}}}]{end}'
-        )
+        return f'{self._start}{{"index":{index},"delta":{delta},"logprobs":{logprobs},"finish_reason":{finish}}}]{end}'
 
 
 def _shown(entries: Sequence[TokenLogprob], reason: FinishReason | None) -> Sequence[TokenLogprob]:

@@ -13,7 +13,7 @@ from candle_vllm.openai.completion_types import Completion, CompletionChoice, Co
 from candle_vllm.openai.errors import invalid, unsupported
 from candle_vllm.openai.jobs import Job, finish_text, jobs_of, room_for
 from candle_vllm.openai.reply_head import ReplyHead, UsageCount, quote
-from candle_vllm.openai.sampling import FinishText, SamplingDefaults, generation_params
+from candle_vllm.openai.sampling import FinishText, SamplingDefaults, Submission, generation_params, submission
 from candle_vllm.openai.tokens import CompletionLogprobsBuilder, TokenTexts
 from candle_vllm.records import FinishReason, GenerationChunk, GenerationOutput, TokenLogprob
 
@@ -97,6 +97,7 @@ class CompletionRun:
             )
             for index, job in enumerate(self.jobs)
         ]
+        self.submission: Submission = submission(request)
         self._head = ReplyHead.new("cmpl", request.model, fingerprint)
         self._count = UsageCount(sum(len(prompt) for prompt in prompts))
         options = request.stream_options

@@ -40,7 +40,7 @@ class ApiError(CandleVllmError):
         param: str | None = None,
         code: str | None = None,
         status: int = 400,
-        type: str = INVALID_REQUEST,
+        type: str = INVALID_REQUEST,  # noqa: A002 - the envelope's own word
         retry_after: int | None = None,
         extra: dict[str, Any] | None = None,
     ) -> None:
@@ -82,9 +82,7 @@ def api_error(error: BaseException) -> ApiError:
             str(error), code="queue_full", status=503, type=SERVER_BUSY, retry_after=1, extra={"queued": False}
         )
     if isinstance(error, RequestTimeoutError):
-        return ApiError(
-            str(error), code="timeout", status=503, type=SERVER_BUSY, retry_after=5, extra={"queued": True}
-        )
+        return ApiError(str(error), code="timeout", status=503, type=SERVER_BUSY, retry_after=5, extra={"queued": True})
     if isinstance(error, RequestCancelledError):
         return ApiError(str(error), code="request_cancelled", status=503, type=SERVER_ERROR, retry_after=1)
     if isinstance(error, ConfigError | TokenizationError):
@@ -117,7 +115,9 @@ def validation_error(error: pydantic.ValidationError) -> ApiError:
     """The envelope of the first thing that a typed request found wrong."""
     problems = error.errors(include_url=False)
     # A union reports each branch that failed; the one that got deepest is the one that was meant.
-    first = max(problems, key=lambda problem: (_path(problem["loc"])[0] == _path(problems[0]["loc"])[0], len(problem["loc"])))
+    first = max(
+        problems, key=lambda problem: (_path(problem["loc"])[0] == _path(problems[0]["loc"])[0], len(problem["loc"]))
+    )
     param = _param(first["loc"])
     kind = first["type"]
     if kind == "json_invalid":

@@ -8,11 +8,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from candle_vllm.errors import CandleVllmError, GenerationError, RequestCancelledError
 from candle_vllm.openai.errors import ApiError
-from candle_vllm.openai.sampling import FinishText, seed_of_choice
+from candle_vllm.openai.sampling import FinishText, Submission, seed_of_choice
 from candle_vllm.params import GenerationParams
 from candle_vllm.records import FinishReason, GenerationChunk
 
@@ -59,21 +59,17 @@ def finish_text(reason: FinishReason, stop_reason: str | int | None) -> FinishTe
         return "length"
     if reason in (FinishReason.STOP, FinishReason.STOP_SEQUENCE):
         return "stop"
-    _raise_failure(reason, stop_reason)
-
-
-def _raise_failure(reason: FinishReason, stop_reason: str | int | None) -> NoReturn:
     if reason is FinishReason.CANCELLED:
         raise RequestCancelledError("The request was cancelled before its answer was complete.")
     raise GenerationError(str(stop_reason) if stop_reason else "The answer could not be completed.")
 
 
-def submit(engine: InferenceEngine, jobs: Sequence[Job]) -> list[RequestHandle]:
+def submit(engine: InferenceEngine, jobs: Sequence[Job], how: Submission) -> list[RequestHandle]:
     """Submit every job, or none: when one is refused the others are taken back and the refusal is raised."""
     handles: list[RequestHandle] = []
     try:
         for job in jobs:
-            handles.append(engine.add_request(job.prompt, job.params))
+            handles.append(engine.add_request(job.prompt, job.params, **how))
     except CandleVllmError:
         cancel(handles)
         raise

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
 from candle_vllm.openai.jobs import Job, amerged, cancel
+from candle_vllm.openai.sampling import Submission
 from candle_vllm.records import GenerationChunk
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ class Run(Protocol):
     """What a stream needs of a request, whichever endpoint it came to; each method gives chunks as JSON text."""
 
     jobs: list[Job]
+    submission: Submission
 
     def opening(self) -> Iterator[str]:
         """Before anything was generated."""

@@ -7,7 +7,7 @@ Must not know of prompts or replies.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -33,6 +33,14 @@ class StreamOptions(BaseModel):
     """Usage so far in every chunk (vLLM's)."""
     include_obfuscation: bool | None = None
     """Padding against traffic analysis: only false can be honoured."""
+
+
+class Submission(TypedDict):
+    """How the engine is to run a request, beside its parameters: keyword arguments of its methods."""
+
+    cache_salt: str | None
+    priority: int
+    skip_special_tokens: bool
 
 
 class SamplingRequest(BaseModel):
@@ -69,10 +77,21 @@ class SamplingRequest(BaseModel):
     ignore_eos: bool | None = None
     stop_token_ids: list[Annotated[int, Field(ge=0, lt=2**32)]] | None = None
     skip_special_tokens: bool | None = None
+    """Whether special tokens are left out of the text; true unless told."""
     include_stop_str_in_output: bool | None = None
     cache_salt: str | None = None
-    priority: int | None = None
-    request_id: str | None = None
+    """Computed prefixes are shared only between requests of the same salt."""
+    priority: Annotated[int, Field(ge=-(2**31), lt=2**31)] | None = None
+    """Smaller runs first."""
+
+
+def submission(request: SamplingRequest) -> Submission:
+    """The request's fields that say how to run it."""
+    return Submission(
+        cache_salt=request.cache_salt,
+        priority=request.priority or 0,
+        skip_special_tokens=request.skip_special_tokens is not False,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +119,8 @@ def refuse_unsupported(request: SamplingRequest) -> None:
             raise invalid("stream_options", "The 'stream_options' parameter is only allowed when 'stream' is enabled.")
         if options.include_obfuscation:
             raise unsupported("stream_options.include_obfuscation", "Obfuscation of streams is not supported.")
-    if request.skip_special_tokens is False:
-        raise unsupported("skip_special_tokens", "Answers are always without special tokens; leave it true.")
     if request.include_stop_str_in_output:
         raise unsupported("include_stop_str_in_output", "Stop strings are never part of the answer; leave it false.")
-    if request.priority:
-        raise unsupported("priority", "Requests are served in order of arrival; leave 'priority' at 0.")
-    if request.cache_salt is not None:
-        raise unsupported("cache_salt", "A salt for the prefix cache is not supported yet.")
 
 
 def generation_params(

@@ -25,10 +25,7 @@ class TokenTexts:
         self._known: dict[int, tuple[str, list[int]]] = {}
 
     def of(self, token: int) -> tuple[str, list[int]]:
-        """The token's text and UTF-8 bytes.
-
-        Bytes that are no whole characters are written in the text as ``\\xNN``, as OpenAI does.
-        """
+        """The token's text and UTF-8 bytes; the text spells bytes that are no whole characters as escapes."""
         known = self._known.get(token)
         if known is None:
             raw = self._engine.token_bytes(token)

@@ -33,7 +33,7 @@ from candle_vllm.openai import (
 from candle_vllm.openai.json_chunks import JsonChunks
 from candle_vllm.openai.sampling import SamplingRequest
 from candle_vllm.server.bodies import MAX_BODY_BYTES, read_typed
-from candle_vllm.server.replies import ClientGone, EventStream, error_reply, json_reply, unless_gone
+from candle_vllm.server.replies import ClientGoneError, EventStream, error_reply, json_reply, unless_gone
 from candle_vllm.server.slot import ModelSlot
 
 if TYPE_CHECKING:
@@ -89,7 +89,9 @@ def _version() -> str:
 
 def _add_generation(app: FastAPI, slot: ModelSlot, limit: int) -> None:
     @app.post(
-        "/v1/chat/completions", response_model=None, responses={200: {"model": ChatCompletion}},
+        "/v1/chat/completions",
+        response_model=None,
+        responses={200: {"model": ChatCompletion}},
         openapi_extra=_body(ChatCompletionRequest),
     )
     async def chat_completions(request: Request) -> Response:
@@ -104,7 +106,9 @@ def _add_generation(app: FastAPI, slot: ModelSlot, limit: int) -> None:
         )
 
     @app.post(
-        "/v1/completions", response_model=None, responses={200: {"model": Completion}},
+        "/v1/completions",
+        response_model=None,
+        responses={200: {"model": Completion}},
         openapi_extra=_body(CompletionRequest),
     )
     async def completions(request: Request) -> Response:
@@ -118,7 +122,9 @@ def _body(kind: type[BaseModel]) -> dict[str, Any]:
     """How the documentation shows a body that the endpoint reads by itself."""
     schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
     definitions = schema.pop("$defs", {})
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": _inlined(schema, definitions)}}}}
+    return {
+        "requestBody": {"required": True, "content": {"application/json": {"schema": _inlined(schema, definitions)}}}
+    }
 
 
 def _inlined(node: Any, definitions: dict[str, Any]) -> Any:
@@ -147,7 +153,7 @@ async def _answer(
             return EventStream(await unless_gone(request.receive, _open(slot, typed, chunks)))
         reply = await unless_gone(request.receive, _whole(slot, typed, whole))
         return json_reply(reply.model_dump_json())
-    except (ClientGone, ClientDisconnect):
+    except (ClientGoneError, ClientDisconnect):
         return Response(status_code=_CLIENT_CLOSED)
     except Exception as error:
         return error_reply(error)

@@ -22,7 +22,7 @@ logger = logging.getLogger("candle_vllm.server")
 ResultT = TypeVar("ResultT")
 
 
-class ClientGone(Exception):
+class ClientGoneError(Exception):
     """The client closed its connection; no one reads a reply."""
 
 
@@ -35,7 +35,7 @@ def error_reply(error: BaseException, headers: dict[str, str] | None = None) -> 
     """OpenAI's envelope of any error. What is a fault of this program is logged with its trace."""
     known = api_error(error)
     if known.status >= 500 and not isinstance(error, ApiError):
-        logger.error("request failed: %s", error, exc_info=known.status == 500 and error or None)
+        logger.error("request failed: %s", error, exc_info=error if known.status == 500 else None)
     all_headers = dict(headers or {})
     if known.retry_after is not None:
         all_headers["retry-after"] = str(known.retry_after)
@@ -43,7 +43,7 @@ def error_reply(error: BaseException, headers: dict[str, str] | None = None) -> 
 
 
 async def unless_gone(receive: Receive, work: Coroutine[Any, Any, ResultT]) -> ResultT:
-    """The result of ``work``, which is cancelled when the client closes its connection (:class:`ClientGone`).
+    """The result of ``work``, which is cancelled when the client closes its connection (:class:`ClientGoneError`).
 
     To be called when the request's body has been read.
     """
@@ -53,7 +53,7 @@ async def unless_gone(receive: Receive, work: Coroutine[Any, Any, ResultT]) -> R
         await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             return task.result()
-        raise ClientGone
+        raise ClientGoneError
     except asyncio.CancelledError:
         # What had just been opened would be lost on the way out.
         if task.done() and not task.cancelled() and not task.exception():
@@ -102,7 +102,7 @@ class EventStream(Response):
         """Send the reply."""
         try:
             await unless_gone(receive, self._pump(send))
-        except (ClientGone, OSError):
+        except (ClientGoneError, OSError):
             logger.debug("client left %s before its stream ended", scope["path"])
         finally:
             await self._chunks.aclose()

@@ -22,9 +22,7 @@ class ModelSlot:
     stream may. To be used from one event loop.
     """
 
-    def __init__(
-        self, model_names: Sequence[str], *, queue_size: int = 10, request_timeout: float = 30.0
-    ) -> None:
+    def __init__(self, model_names: Sequence[str], *, queue_size: int = 10, request_timeout: float = 30.0) -> None:
         self._names = tuple(model_names)
         self._queue_size = queue_size
         self._timeout = request_timeout

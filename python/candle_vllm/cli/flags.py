@@ -1,0 +1,195 @@
+"""The flags of each subcommand: names, defaults, help. What becomes of them is decided in settings.py.
+
+The one-word flags (--m, --w, --h ...) are those of the earlier candle-vllm binary; modern spellings stand beside them.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+SUBCOMMANDS = ("serve", "chat", "complete")
+
+_EPILOG = """subcommands:
+  serve      serve OpenAI's API over HTTP (also what runs without a subcommand)
+  chat       talk to a model in the terminal, or feed it lines on standard input
+  complete   continue a text
+
+examples:
+  candle-vllm                                  serve the small default model on port 2000
+  candle-vllm --m Qwen/Qwen3-0.6B --p 8000     serve a model from Hugging Face
+  candle-vllm --f ./model-Q4_K_M.gguf          serve a local file
+  candle-vllm chat
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse without abbreviations: --h is the host here, not a short --help."""
+
+    def __init__(self, name: str, description: str, epilog: str | None = None) -> None:
+        super().__init__(
+            prog=name,
+            description=description,
+            epilog=epilog,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+
+def serve_parser(explicit: bool) -> argparse.ArgumentParser:
+    """The flags of serve; ``explicit`` when the subcommand was written out."""
+    name = "candle-vllm serve" if explicit else "candle-vllm"
+    parser = _Parser(name, "Serve a language model over OpenAI's HTTP API.", None if explicit else _EPILOG)
+    if not explicit:
+        parser.add_argument("--version", action="store_true", help="print the version and exit")
+    _add_model(parser)
+    _add_engine(parser)
+    _add_sampling(parser)
+    _add_server(parser)
+    _add_other_machines(parser)
+    return parser
+
+
+def chat_parser() -> argparse.ArgumentParser:
+    """The flags of chat."""
+    parser = _Parser(
+        "candle-vllm chat",
+        "Talk to a model. In a terminal: type, read, type on; /reset forgets the conversation, /exit leaves. "
+        "Without one: each line of standard input is a turn of the conversation, answers go to standard output.",
+    )
+    parser.add_argument("message", nargs="?", help="answer this and exit")
+    parser.add_argument("--system", metavar="TEXT", help="what the model is told before the conversation")
+    _add_generation(parser, max_tokens=None)
+    _add_model(parser)
+    _add_engine(parser)
+    _add_sampling(parser)
+    _add_other_machines(parser)
+    return parser
+
+
+def complete_parser() -> argparse.ArgumentParser:
+    """The flags of complete."""
+    parser = _Parser("candle-vllm complete", "Continue a text. The continuation is written as it is generated.")
+    parser.add_argument("prompt", nargs="?", default="-", help="the text; - or nothing reads standard input")
+    parser.add_argument("--echo", action="store_true", help="write the prompt first")
+    _add_generation(parser, max_tokens=256)
+    _add_model(parser)
+    _add_engine(parser)
+    _add_sampling(parser)
+    _add_other_machines(parser)
+    return parser
+
+
+def _add_generation(parser: argparse.ArgumentParser, max_tokens: int | None) -> None:
+    shown = "as the context allows" if max_tokens is None else str(max_tokens)
+    parser.add_argument(
+        "--max-tokens", type=int, default=max_tokens, metavar="N", help=f"of an answer at most ({shown})"
+    )
+    parser.add_argument("--seed", type=int, metavar="N", help="the same seed gives the same text")
+    parser.add_argument("--stop", action="append", metavar="TEXT", help="ends an answer; may be given several times")
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("model")
+    group.add_argument(
+        "--m",
+        "--model",
+        "--model-id",
+        dest="model",
+        metavar="MODEL",
+        help="Hugging Face id, local folder, .gguf file or alias (smollm2, the small default)",
+    )
+    group.add_argument("--w", "--weight-path", dest="weight_path", metavar="FOLDER", help="local folder of the model")
+    group.add_argument(
+        "--f",
+        "--weight-file",
+        dest="weight_file",
+        metavar="FILE",
+        help=".gguf file: a local path, or a name within --m or --w",
+    )
+    group.add_argument("--revision", metavar="NAME", help="branch, tag or commit of a Hugging Face repository")
+    group.add_argument(
+        "--hf-token", metavar="NAME", help="environment variable that holds the token, or the token itself"
+    )
+    group.add_argument("--hf-token-path", metavar="FILE", help="file that holds the Hugging Face token")
+    group.add_argument("--dtype", default="auto", help="auto (fast), f32 (exact), bf16, f16")
+    group.add_argument("--isq", metavar="TYPE", help="quantise while loading")
+    group.add_argument("--yarn-scaling-factor", type=float, metavar="X", help="stretch the context by YaRN")
+
+
+def _add_engine(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("engine")
+    group.add_argument("--max-num-seqs", type=int, default=16, metavar="N", help="sequences that run at once (16)")
+    group.add_argument("--max-model-len", type=int, metavar="N", help="longest sequence in tokens (the model's own)")
+    group.add_argument("--block-size", type=int, metavar="N", help="tokens of a KV block (the engine's own)")
+    group.add_argument("--cpu", action="store_true", help="run on the CPU")
+    group.add_argument("--device", metavar="NAME", help="auto, cpu, cuda:N or metal")
+    group.add_argument("--d", dest="device_ids", metavar="0,1", help="GPUs to use, by number")
+    group.add_argument("--threads", type=int, metavar="N", help="compute threads (the cores at hand)")
+    group.add_argument("--multithread", action="store_true", help="one process with threads; always so here")
+    group.add_argument("--mem", type=int, metavar="MB", help="memory of the KV cache (sized by itself)")
+    group.add_argument("--kvcache-mem-cpu", type=int, metavar="MB", help="the same, where the cache is on the CPU")
+    group.add_argument("--kv-fraction", type=float, metavar="X", help="share of GPU memory for the KV cache")
+    group.add_argument("--mamba-fraction", type=float, metavar="X", help="share of it for Mamba states")
+    group.add_argument("--kvcache-dtype", default="auto", metavar="TYPE", help="auto, f32 or bf16")
+    group.add_argument("--fp8-kvcache", action="store_true", help="keep keys and values in 8 bits")
+    group.add_argument(
+        "--prefill-chunk-size", type=int, metavar="N", help="tokens of one step at most (512); 0 = prompts in one piece"
+    )
+    group.add_argument("--disable-prefix-cache", action="store_true", help="compute every prompt from its start")
+    group.add_argument("--prefix-cache-max-tokens", type=int, metavar="N", help="limit of the prefix cache")
+    group.add_argument("--disable-cuda-graph", action="store_true", help="run without CUDA graphs")
+    group.add_argument("--holding-time", type=int, metavar="MS", help="wait for more requests before a step")
+
+
+def _add_sampling(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("sampling, where a request says nothing")
+    group.add_argument("--temperature", type=float, metavar="X")
+    group.add_argument("--top-p", type=float, metavar="X")
+    group.add_argument("--min-p", type=float, metavar="X")
+    group.add_argument("--top-k", type=int, metavar="N")
+    group.add_argument("--frequency-penalty", type=float, metavar="X")
+    group.add_argument("--presence-penalty", type=float, metavar="X")
+    group.add_argument("--repetition-penalty", type=float, metavar="X")
+
+
+def _add_server(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("server")
+    group.add_argument(
+        "--h",
+        "--host",
+        dest="host",
+        metavar="ADDRESS",
+        help="host, host:port, [ipv6]:port, tcp://..., or unix:///path (0.0.0.0)",
+    )
+    group.add_argument("--p", "--port", dest="port", type=int, metavar="N", help="port (2000)")
+    group.add_argument(
+        "--served-model-name",
+        action="append",
+        metavar="NAME",
+        help="name that requests use; may be given several times",
+    )
+    group.add_argument(
+        "--queue-size", type=int, default=10, metavar="N", help="requests that may wait for the model (10)"
+    )
+    group.add_argument(
+        "--request-timeout", type=float, default=30.0, metavar="S", help="seconds that one may wait for it (30)"
+    )
+    group.add_argument(
+        "--shutdown-timeout", type=float, default=5.0, metavar="S", help="seconds for running answers to end (5)"
+    )
+    group.add_argument("--verbose", action="store_true", help="log every request")
+    group.add_argument("--log", action="store_true", help="log also to candle-vllm.log in this folder")
+    group.add_argument("--record-conversation", action="store_true", help="keep conversations on the server")
+    group.add_argument("--ui-server", action="store_true", help="serve a web page to chat on")
+    group.add_argument("--mcp-command", metavar="COMMAND", help="MCP server to start")
+    group.add_argument("--mcp-args", metavar="A,B", help="its arguments")
+    group.add_argument("--mcp-config", metavar="FILE", help="MCP servers")
+    group.add_argument("--enforce-parser", metavar="NAME", help="tool call format")
+
+
+def _add_other_machines(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("several machines")
+    group.add_argument("--num-nodes", type=int, default=1, metavar="N")
+    group.add_argument("--node-rank", type=int, default=0, metavar="N")
+    group.add_argument("--master-addr", metavar="HOST")
+    group.add_argument("--master-port", type=int, metavar="N")

@@ -1,0 +1,221 @@
+"""candle-vllm serve: bind, listen, load the model behind the open port, and end in good order on a signal.
+
+Must not know of endpoints.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from candle_vllm.cli.address import Address, parse_address
+from candle_vllm.cli.loading import load_engine, summary
+from candle_vllm.cli.settings import UsageError, engine_config, sampling_defaults, served_names
+from candle_vllm.errors import CandleVllmError
+from candle_vllm.openai import OpenAIAdapter
+from candle_vllm.server import ModelSlot, create_app
+
+if TYPE_CHECKING:
+    from candle_vllm.engine import InferenceEngine
+
+logger = logging.getLogger("candle_vllm.server")
+
+_LOG_FILE = "candle-vllm.log"
+
+
+def run_serve(args: argparse.Namespace) -> int:
+    """Serve until SIGINT or SIGTERM. Returns the exit status: 0 after a signal, 1 when the model cannot be loaded."""
+    address = parse_address(args.host, args.port)
+    server = Service(args, address)
+    _set_up_logging(args)
+    with bound(address) as listener, asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(server.run(listener))
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+def _set_up_logging(args: argparse.Namespace) -> None:
+    handlers: list[logging.Handler] = [logging.StreamHandler()]
+    if args.log:
+        handlers.append(logging.FileHandler(_LOG_FILE, encoding="utf-8"))
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", handlers=handlers, force=True
+    )
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    if args.verbose:
+        logging.getLogger("candle_vllm").setLevel(logging.DEBUG)
+        logging.getLogger("uvicorn.access").setLevel(logging.INFO)
+
+
+@contextlib.contextmanager
+def bound(address: Address) -> Iterator[socket.socket]:
+    """A listening socket, bound before anything is loaded, so that a port in use is told at once."""
+    if address.path is not None:
+        with _unix_listener(address.path) as listener:
+            try:
+                yield listener
+            finally:
+                with contextlib.suppress(FileNotFoundError):
+                    Path(address.path).unlink()
+        return
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    both = address.host == "::" and socket.has_dualstack_ipv6()
+    try:
+        listener = socket.create_server((address.host, address.port), family=family, backlog=2048, dualstack_ipv6=both)
+    except OSError as error:
+        raise CandleVllmError(f"cannot listen on {address.host} port {address.port}: {error.strerror}") from error
+    with listener:
+        yield listener
+
+
+def _unix_listener(path: str) -> socket.socket:
+    probe = socket.socket(socket.AF_UNIX)
+    with probe:
+        try:
+            probe.connect(path)
+        except OSError:
+            # No one listens: what lies there is left over from a server that was killed, if it is a socket at all.
+            with contextlib.suppress(OSError):
+                if Path(path).is_socket():
+                    Path(path).unlink()
+        else:
+            raise CandleVllmError(f"cannot listen on {path}: another server does")
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        listener.bind(path)
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        raise CandleVllmError(f"cannot listen on {path}: {error.strerror or error}") from error
+    return listener
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, but signals are this module's: uvicorn would end the process by the signal again."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class Service:
+    """One server with its model: loads it, serves it, ends it."""
+
+    def __init__(self, args: argparse.Namespace, address: Address) -> None:
+        self._args = args
+        self._address = address
+        self._config = engine_config(args)
+        self._defaults = sampling_defaults(args)
+        self._names = served_names(args)
+        self._engine: InferenceEngine | None = None
+        self._failure: BaseException | None = None
+
+    async def run(self, listener: socket.socket) -> int:
+        """Serve on ``listener`` until told to stop."""
+        slot = ModelSlot(self._names, queue_size=self._args.queue_size, request_timeout=self._args.request_timeout)
+        grace = self._args.shutdown_timeout
+        server = _Server(
+            uvicorn.Config(
+                create_app(slot),
+                log_config=None,
+                access_log=self._args.verbose,
+                lifespan="off",
+                ws="none",
+                # Streams are ended by closing the engine; this is for connections that even then do not end.
+                timeout_graceful_shutdown=int(grace) + 5,
+            )
+        )
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._stop, server, loop, grace)
+        if self._address.path is None:
+            # Port 0 became a port that was free.
+            self._address = replace(self._address, port=listener.getsockname()[1])
+        loading = asyncio.ensure_future(self._load(slot, server))
+        try:
+            await server.serve(sockets=[listener])
+        finally:
+            loading.cancel()
+            if self._engine is not None:
+                await asyncio.to_thread(self._engine.close)
+        return self._status()
+
+    def _status(self) -> int:
+        if self._failure is None:
+            return 0
+        if isinstance(self._failure, CandleVllmError | UsageError | OSError):
+            raise self._failure
+        raise RuntimeError("loading the model failed") from self._failure
+
+    def _stop(self, server: _Server, loop: asyncio.AbstractEventLoop, grace: float) -> None:
+        if server.should_exit:
+            server.force_exit = True
+            return
+        logger.info("stopping: no new requests; running answers have %g seconds", grace)
+        server.should_exit = True
+        loop.call_later(grace, self._end_answers)
+
+    def _end_answers(self) -> None:
+        """Close the engine, which ends every stream with an error event."""
+        if self._engine is not None:
+            threading.Thread(target=self._engine.close, daemon=True).start()
+
+    async def _load(self, slot: ModelSlot, server: _Server) -> None:
+        began = time.monotonic()
+        try:
+            self._engine = await _in_daemon_thread(lambda: load_engine(self._args, self._config))
+            slot.set_ready(OpenAIAdapter(self._engine, model_names=self._names, defaults=self._defaults))
+        except Exception as error:
+            self._failure = error
+            slot.set_failed(str(error))
+            # Those who wait are told before the server goes.
+            server.should_exit = True
+            return
+        print(f"candle-vllm\n{summary(self._engine, began, self._names)}", file=sys.stderr)
+        print(f"  {'serving':<11} {self._address.url}/v1", file=sys.stderr, flush=True)
+
+
+async def _in_daemon_thread(work: Callable[[], InferenceEngine]) -> InferenceEngine:
+    """The result of ``work``. Unlike a pool's, its thread does not keep the process from ending while it runs."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[InferenceEngine] = loop.create_future()
+
+    def settle(set_it: Callable[[], None]) -> None:
+        if not done.cancelled():
+            set_it()
+
+    def run() -> None:
+        try:
+            engine = work()
+        except BaseException as error:
+            failure = error
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(settle, lambda: done.set_exception(failure))
+            return
+        try:
+            loop.call_soon_threadsafe(settle, lambda: done.set_result(engine))
+        except RuntimeError:
+            # The loop has closed: no one will take the engine.
+            engine.close()
+
+    threading.Thread(target=run, name="load", daemon=True).start()
+    return await done

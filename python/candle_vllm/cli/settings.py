@@ -1,0 +1,197 @@
+"""What the flags mean: engine settings, sampling defaults, names; or why a flag is refused.
+
+No flag is taken and ignored. Must not know of argparse's declarations or of servers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from candle_vllm.config import EngineConfig
+    from candle_vllm.openai import SamplingDefaults
+
+DEFAULT_MODEL = "smollm2"
+_MB = 1024 * 1024
+
+
+class UsageError(ValueError):
+    """Flags that cannot be honoured; the message says which and why. Exit status 2."""
+
+
+# Flags that nothing here can honour yet, with what to do instead. They are refused whenever they are given.
+_REFUSED = {
+    "isq": "quantising while loading is not available; load a quantised file (--f model.gguf)",
+    "yarn_scaling_factor": "set rope_scaling in the model's config.json instead",
+    "kv_fraction": "it divides a GPU's memory, and this build has no GPU engine; use --mem",
+    "mamba_fraction": "models with Mamba layers are not supported",
+    "fp8_kvcache": "keys and values in 8 bits are not available; see --kvcache-dtype",
+    "prefix_cache_max_tokens": "the prefix cache uses the KV blocks that are free; size them with --mem",
+    "record_conversation": "the server keeps no conversations; clients send the messages with each request",
+    "ui_server": "no web page comes with the server; use `candle-vllm chat` or any OpenAI client",
+    "mcp_command": "MCP servers are not available yet",
+    "mcp_args": "MCP servers are not available yet",
+    "mcp_config": "MCP servers are not available yet",
+    "enforce_parser": "tool calling is not available yet",
+    "master_addr": "serving over several machines is not available",
+    "master_port": "serving over several machines is not available",
+}
+
+
+def refuse_flags(args: argparse.Namespace) -> None:
+    """Raise :class:`UsageError` for the first flag that cannot be honoured."""
+    for name, reason in _REFUSED.items():
+        if getattr(args, name, None) not in (None, False):
+            raise UsageError(f"--{name.replace('_', '-')}: {reason}")
+    if args.num_nodes != 1:
+        raise UsageError(f"--num-nodes {args.num_nodes}: serving over several machines is not available")
+    if args.node_rank != 0:
+        raise UsageError(f"--node-rank {args.node_rank}: there is one machine, of rank 0")
+    if args.holding_time:
+        raise UsageError(
+            f"--holding-time {args.holding_time}: requests join the running batch at every step, so none is held back; "
+            "leave it out"
+        )
+    for name in ("queue_size", "request_timeout", "shutdown_timeout"):
+        if getattr(args, name, 0) < 0:
+            raise UsageError(f"--{name.replace('_', '-')}: must not be negative")
+
+
+def engine_config(args: argparse.Namespace) -> EngineConfig:
+    """The engine's settings. Raises :class:`UsageError` naming the flag that is wrong."""
+    from candle_vllm.config import EngineConfig
+    from candle_vllm.errors import ConfigError
+
+    model, weight_file = _model(args)
+    chunk = args.prefill_chunk_size
+    fields: dict[str, Any] = {
+        "model_path": model,
+        "weight_file": weight_file,
+        "revision": args.revision,
+        "hf_token": _token(args.hf_token),
+        "hf_token_path": args.hf_token_path,
+        "device": _device(args),
+        "dtype": args.dtype,
+        "max_batch_size": args.max_num_seqs,
+        "max_sequence_length": args.max_model_len,
+        "kv_cache_memory": _kv_memory(args),
+        "kv_cache_dtype": args.kvcache_dtype,
+        "enable_chunked_prefill": chunk != 0,
+        "enable_prefix_cache": not args.disable_prefix_cache,
+        "threads": args.threads,
+        "enable_cuda_graph": False if args.disable_cuda_graph else None,
+    }
+    if chunk:
+        fields["prefill_chunk_size"] = chunk
+    try:
+        return EngineConfig(**fields)
+    except ConfigError as error:
+        raise UsageError(_in_flags(str(error))) from error
+
+
+def sampling_defaults(args: argparse.Namespace) -> SamplingDefaults:
+    """What requests get that leave a sampling field out. Raises :class:`UsageError` for values out of range."""
+    from candle_vllm.errors import ConfigError
+    from candle_vllm.openai import SamplingDefaults
+    from candle_vllm.params import GenerationParams
+
+    given = {name: getattr(args, name) for name in SamplingDefaults.__slots__}
+    if given["top_k"] in (0, -1):
+        given["top_k"] = None
+    defaults = SamplingDefaults(**given)
+    try:
+        GenerationParams(**defaults.named())
+    except ConfigError as error:
+        raise UsageError("--" + str(error).replace("_", "-", 1)) from error
+    return defaults
+
+
+def served_names(args: argparse.Namespace) -> list[str]:
+    """The names under which requests may ask for the model: what was given, and its short form."""
+    if getattr(args, "served_model_name", None):
+        return list(dict.fromkeys(args.served_model_name))
+    given = args.model or args.weight_path or args.weight_file or DEFAULT_MODEL
+    names = [given]
+    path = Path(given)
+    if path.exists():
+        names.insert(0, path.stem if path.suffix == ".gguf" else path.resolve().name)
+    return list(dict.fromkeys(names))
+
+
+def _model(args: argparse.Namespace) -> tuple[str, str | None]:
+    """The model's place and the file within it. A folder wins over an id, which then only names the model."""
+    if args.weight_path is not None:
+        if not Path(args.weight_path).is_dir():
+            raise UsageError(f"--w {args.weight_path}: there is no such folder")
+        return args.weight_path, args.weight_file
+    if args.model is not None:
+        return args.model, args.weight_file
+    if args.weight_file is not None:
+        if not Path(args.weight_file).is_file():
+            raise UsageError(
+                f"--f {args.weight_file}: there is no such file; to take it from a repository or a folder name that "
+                "with --m or --w"
+            )
+        return args.weight_file, None
+    return DEFAULT_MODEL, None
+
+
+def _token(given: str | None) -> str | None:
+    """The token: the flag names the environment variable that holds it, or is the token."""
+    if given is None:
+        return None
+    if given in os.environ:
+        return os.environ[given].strip() or None
+    if given.startswith("hf_"):
+        return given
+    raise UsageError("--hf-token: there is no environment variable of that name, and a token begins with hf_")
+
+
+def _device(args: argparse.Namespace) -> str:
+    named = [
+        flag for flag, value in (("--cpu", args.cpu), ("--device", args.device), ("--d", args.device_ids)) if value
+    ]
+    if len(named) > 1:
+        raise UsageError(f"{' and '.join(named)} each name a device; give one")
+    if args.cpu:
+        return "cpu"
+    if args.device_ids is None:
+        return str(args.device or "auto")
+    ids = [part.strip() for part in args.device_ids.split(",") if part.strip()]
+    if not ids or not all(part.isascii() and part.isdigit() for part in ids):
+        raise UsageError(f"--d {args.device_ids}: give numbers of GPUs, as in 0 or 0,1")
+    if len(ids) > 1:
+        raise UsageError(f"--d {args.device_ids}: a model runs on one device here; give one number")
+    return f"cuda:{ids[0]}"
+
+
+def _kv_memory(args: argparse.Namespace) -> int | None:
+    """Bytes of the KV cache. It lies in the CPU's memory here, so both of the earlier flags name it."""
+    if args.mem is not None and args.kvcache_mem_cpu is not None and args.mem != args.kvcache_mem_cpu:
+        raise UsageError("--mem and --kvcache-mem-cpu name the same memory on a CPU; give one")
+    flag, megabytes = ("--mem", args.mem) if args.mem is not None else ("--kvcache-mem-cpu", args.kvcache_mem_cpu)
+    if megabytes is None:
+        return None
+    if megabytes < 1:
+        raise UsageError(f"{flag} {megabytes}: must be at least 1 MB")
+    return int(megabytes) * _MB
+
+
+_FLAG_OF = {
+    "model_path": "--m",
+    "max_batch_size": "--max-num-seqs",
+    "max_sequence_length": "--max-model-len",
+    "kv_cache_memory": "--mem",
+    "kv_cache_dtype": "--kvcache-dtype",
+    "hf_token_path": "--hf-token-path",
+    "prefill_chunk_size": "--prefill-chunk-size",
+}
+
+
+def _in_flags(message: str) -> str:
+    """A message of EngineConfig with the flag's name for the field's."""
+    field, space, rest = message.partition(" ")
+    return _FLAG_OF.get(field, f"--{field}") + space + rest

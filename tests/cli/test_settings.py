@@ -1,0 +1,189 @@
+"""Every flag of the earlier binary: its default, and what becomes of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from candle_vllm.cli import flags, main
+from candle_vllm.cli.settings import UsageError, engine_config, refuse_flags, sampling_defaults, served_names
+
+LEGACY_DEFAULTS: dict[str, Any] = {
+    "hf_token": None,
+    "hf_token_path": None,
+    "host": None,
+    "port": None,
+    "verbose": False,
+    "max_num_seqs": 16,
+    "block_size": None,
+    "model": None,
+    "weight_path": None,
+    "weight_file": None,
+    "dtype": "auto",
+    "isq": None,
+    "cpu": False,
+    "mem": None,
+    "kv_fraction": None,
+    "mamba_fraction": None,
+    "kvcache_mem_cpu": None,
+    "record_conversation": False,
+    "device_ids": None,
+    "holding_time": None,
+    "multithread": False,
+    "log": False,
+    "temperature": None,
+    "top_p": None,
+    "min_p": None,
+    "top_k": None,
+    "frequency_penalty": None,
+    "presence_penalty": None,
+    "prefill_chunk_size": None,
+    "kvcache_dtype": "auto",
+    "fp8_kvcache": False,
+    "disable_prefix_cache": False,
+    "prefix_cache_max_tokens": None,
+    "disable_cuda_graph": False,
+    "ui_server": False,
+    "mcp_command": None,
+    "mcp_args": None,
+    "mcp_config": None,
+    "queue_size": 10,
+    "request_timeout": 30.0,
+    "enforce_parser": None,
+    "yarn_scaling_factor": None,
+    "num_nodes": 1,
+    "node_rank": 0,
+    "master_addr": None,
+    "master_port": None,
+}
+
+
+def parsed(*argv: str) -> Any:
+    return flags.serve_parser(explicit=False).parse_args(argv)
+
+
+def config(*argv: str) -> Any:
+    args = parsed(*argv)
+    refuse_flags(args)
+    return engine_config(args)
+
+
+def test_every_legacy_flag_has_its_default() -> None:
+    args = vars(parsed())
+    assert {name: args[name] for name in LEGACY_DEFAULTS} == LEGACY_DEFAULTS
+
+
+@pytest.mark.parametrize(
+    ("argv", "field", "value"),
+    [
+        ([], "model_path", "smollm2"),
+        (["--m", "org/name"], "model_path", "org/name"),
+        (["--model", "org/name", "--f", "x.gguf"], "weight_file", "x.gguf"),
+        (["--cpu"], "device", "cpu"),
+        (["--device", "metal"], "device", "metal"),
+        (["--d", "1"], "device", "cuda:1"),
+        (["--dtype", "f32"], "dtype", "f32"),
+        (["--max-num-seqs", "3"], "max_batch_size", 3),
+        (["--max-model-len", "99"], "max_sequence_length", 99),
+        (["--mem", "64"], "kv_cache_memory", 64 * 2**20),
+        (["--kvcache-mem-cpu", "32"], "kv_cache_memory", 32 * 2**20),
+        (["--kvcache-dtype", "f32"], "kv_cache_dtype", "f32"),
+        (["--prefill-chunk-size", "1024"], "prefill_chunk_size", 1024),
+        (["--prefill-chunk-size", "0"], "enable_chunked_prefill", False),
+        (["--disable-prefix-cache"], "enable_prefix_cache", False),
+        (["--disable-cuda-graph"], "enable_cuda_graph", False),
+        (["--threads", "2"], "threads", 2),
+        (["--hf-token", "hf_abc"], "hf_token", "hf_abc"),
+        (["--multithread", "--holding-time", "0", "--num-nodes", "1"], "device", "auto"),
+    ],
+)
+def test_flags_that_set_the_engine(argv: list[str], field: str, value: Any) -> None:
+    assert getattr(config(*argv), field) == value
+
+
+def test_the_token_may_be_in_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_TOKEN", " hf_secret\n")
+    assert config("--hf-token", "MY_TOKEN").hf_token == "hf_secret"
+
+
+def test_local_weights(tmp_path: Path) -> None:
+    file = tmp_path / "tiny-Q4_0.gguf"
+    file.touch()
+    assert config("--f", str(file)).model_path == str(file)
+    assert served_names(parsed("--f", str(file))) == ["tiny-Q4_0", str(file)]
+    both = config("--w", str(tmp_path), "--f", file.name)
+    assert (both.model_path, both.weight_file) == (str(tmp_path), file.name)
+    named = parsed("--m", "my/name", "--w", str(tmp_path))
+    assert engine_config(named).model_path == str(tmp_path)
+    assert served_names(named) == ["my/name"]
+    assert served_names(parsed("--served-model-name", "a", "--served-model-name", "b")) == ["a", "b"]
+
+
+def test_sampling_flags_become_defaults() -> None:
+    args = parsed("--temperature", "0.5", "--top-k", "-1", "--top-p", "0.9", "--presence-penalty", "1")
+    assert sampling_defaults(args).named() == {"temperature": 0.5, "top_p": 0.9, "presence_penalty": 1.0}
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--isq", "q4k"],
+        ["--yarn-scaling-factor", "2"],
+        ["--kv-fraction", "0.7"],
+        ["--mamba-fraction", "0.1"],
+        ["--fp8-kvcache"],
+        ["--prefix-cache-max-tokens", "100"],
+        ["--record-conversation"],
+        ["--ui-server"],
+        ["--mcp-command", "x"],
+        ["--mcp-args", "a,b"],
+        ["--mcp-config", "mcp.json"],
+        ["--enforce-parser", "qwen"],
+        ["--holding-time", "500"],
+        ["--num-nodes", "2"],
+        ["--node-rank", "1"],
+        ["--master-addr", "h"],
+        ["--master-port", "1"],
+        ["--d", "0,1"],
+        ["--d", "x"],
+        ["--cpu", "--d", "0"],
+        ["--mem", "0"],
+        ["--mem", "1", "--kvcache-mem-cpu", "2"],
+        ["--f", "/nowhere/x.gguf"],
+        ["--w", "/nowhere"],
+        ["--hf-token", "NO_SUCH_VARIABLE"],
+        ["--max-num-seqs", "0"],
+        ["--kvcache-dtype", "f8"],
+        ["--dtype", "int3"],
+        ["--prefill-chunk-size", "-1"],
+        ["--top-p", "7"],
+        ["--temperature", "-1"],
+        ["--queue-size", "-1"],
+        ["--h", "host:1", "--p", "2"],
+        ["--port", "many"],
+        ["--nonsense"],
+        ["chat", "--ui-server"],
+        ["complete", "--isq", "q4k", "x"],
+    ],
+)
+def test_what_cannot_be_honoured_is_refused(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(argv) == 2
+    said = capsys.readouterr().err
+    flag = next(part for part in argv if part.startswith("--"))
+    assert flag in said
+    assert "error" in said
+
+
+def test_refusals_carry_reasons() -> None:
+    with pytest.raises(UsageError, match="load a quantised file"):
+        config("--isq", "q4k")
+
+
+def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    assert "--kvcache-dtype" in capsys.readouterr().out
+    assert main(["chat", "--help"]) == 0
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.strip().splitlines()[-1].startswith("candle-vllm")

@@ -1,0 +1,259 @@
+"""OpenAIAdapter over a fake engine: four doors to the same answer, cancellation, what requests become."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from candle_vllm.errors import ConfigError, GenerationError, QueueFullError, RequestCancelledError
+from candle_vllm.openai import (
+    ApiError,
+    ChatCompletion,
+    ChatCompletionChunk,
+    ChatCompletionRequest,
+    Completion,
+    OpenAIAdapter,
+    SamplingDefaults,
+)
+from fake_engine import CHATML, FakeEngine
+
+HELLO: dict[str, Any] = {"model": "any", "messages": [{"role": "user", "content": "hello"}]}
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    """A fresh fake engine."""
+    return FakeEngine()
+
+
+@pytest.fixture
+def adapter(engine: FakeEngine) -> OpenAIAdapter:
+    """An adapter over it that takes any model name."""
+    return OpenAIAdapter(engine)  # type: ignore[arg-type]
+
+
+def joined(chunks: list[ChatCompletionChunk], index: int = 0) -> str:
+    """The text of one answer."""
+    return "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices if choice.index == index)
+
+
+async def test_four_doors_one_answer(adapter: OpenAIAdapter, engine: FakeEngine) -> None:
+    request = {**HELLO, "logprobs": True, "top_logprobs": 2, "n": 2, "seed": 5, "temperature": 0.3}
+    options = {"stream_options": {"include_usage": True}}
+    whole = adapter.chat_completion(request)
+    awaited = await adapter.achat_completion(ChatCompletionRequest.model_validate(request))
+    streamed = list(adapter.chat_completion_stream({**request, **options}))
+    astreamed = [chunk async for chunk in adapter.achat_completion_stream({**request, **options})]
+    assert isinstance(whole, ChatCompletion)
+    for index, choice in enumerate(whole.choices):
+        assert choice == awaited.choices[index]
+        for chunks in (streamed, astreamed):
+            mine = [c for chunk in chunks for c in chunk.choices if c.index == index]
+            assert joined(chunks, index) == choice.message.content
+            assert mine[-1].finish_reason == choice.finish_reason
+            assert [c.delta.role for c in mine] == ["assistant"] + [None] * (len(mine) - 1)
+            entries = [entry for c in mine if c.logprobs for entry in c.logprobs.content or []]
+            assert choice.logprobs is not None
+            assert entries == choice.logprobs.content
+    for chunks in (streamed, astreamed):
+        assert chunks[-1].usage == whole.usage == awaited.usage
+    assert len({(params.seed, params.temperature) for _, params in engine.submitted}) == 2
+    assert adapter.engine is engine  # type: ignore[comparison-overlap]
+
+
+def test_usage_counts_the_prompt_once(adapter: OpenAIAdapter) -> None:
+    one, three = (adapter.chat_completion({**HELLO, "n": n, "max_tokens": 4}).usage for n in (1, 3))
+    assert (three.prompt_tokens, three.completion_tokens) == (one.prompt_tokens, 12)
+    assert three.prompt_tokens_details.cached_tokens == one.prompt_tokens_details.cached_tokens > 0
+    several = adapter.completion({"model": "any", "prompt": ["ab", "cde"], "n": 2, "max_tokens": 4}).usage
+    assert several is not None
+    assert (several.prompt_tokens, several.completion_tokens) == (5, 16)
+
+
+def test_usage_in_every_chunk(adapter: OpenAIAdapter) -> None:
+    options = {"stream_options": {"continuous_usage_stats": True}, "max_tokens": 3}
+    counts = [
+        chunk.usage.completion_tokens for chunk in adapter.chat_completion_stream({**HELLO, **options}) if chunk.usage
+    ]
+    assert counts == [0, 1, 2, 3, 3]
+
+
+def test_a_character_of_several_tokens(adapter: OpenAIAdapter, engine: FakeEngine) -> None:
+    engine.answer = "é🦀"
+    chunks = list(adapter.chat_completion_stream({**HELLO, "logprobs": True}))
+    assert joined(chunks) == "é🦀"
+    entries = [e for chunk in chunks for c in chunk.choices if c.logprobs for e in c.logprobs.content or []]
+    assert bytes(b for entry in entries for b in entry.bytes or []) == "é🦀".encode()
+    assert entries[0].token == "\\xc3"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_completion_logprobs_and_echo(adapter: OpenAIAdapter, stream: bool) -> None:
+    request = {"model": "any", "prompt": "abc", "echo": True, "logprobs": 2, "max_tokens": 3}
+    if stream:
+        pieces = [chunk.choices[0] for chunk in adapter.completion_stream(request)]
+    else:
+        pieces = adapter.completion(request).choices
+    assert "".join(piece.text for piece in pieces) == "abcYou"
+    lists = [piece.logprobs for piece in pieces if piece.logprobs]
+    assert [token for each in lists for token in each.tokens] == list("abcYou")
+    assert [offset for each in lists for offset in each.text_offset] == list(range(6))
+    assert [value is None for each in lists for value in each.token_logprobs] == [True] + [False] * 5
+    tops = [top for each in lists for top in each.top_logprobs]
+    assert tops[0] is None
+    assert tops[1] is not None
+    assert len(tops[1]) == 2
+
+
+@pytest.mark.parametrize(
+    ("prompt", "texts"),
+    [
+        ("ab", ["You said: ab"]),
+        (["ab", "c"], ["You said: ab", "You said: c"]),
+        ([97, 98], ["You said: ab"]),
+        ([[97], [98]], ["You said: a", "You said: b"]),
+    ],
+)
+def test_forms_of_prompts(adapter: OpenAIAdapter, prompt: Any, texts: list[str]) -> None:
+    reply = adapter.completion({"model": "any", "prompt": prompt})
+    assert isinstance(reply, Completion)
+    assert [choice.text for choice in reply.choices] == texts
+
+
+@pytest.mark.parametrize("prompt", [[], [[]], [""], [-1], ["a", 1], 5, None, [[1], "a"], {"a": 1}])
+def test_what_is_no_prompt(adapter: OpenAIAdapter, prompt: Any) -> None:
+    if prompt == [""]:
+        adapter.completion({"model": "any", "prompt": prompt})
+        return
+    with pytest.raises(ApiError) as refusal:
+        adapter.completion({"model": "any", "prompt": prompt})
+    assert (refusal.value.param or "").startswith("prompt")
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"suffix": "x"}, "suffix"),
+        ({"best_of": 2}, "best_of"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"logprobs": 21}, "logprobs"),
+        ({"logprobs": True}, "logprobs"),
+        ({"stop": ""}, "stop"),
+        ({"min_tokens": 99}, "min_tokens"),
+        ({"logit_bias": {"x": 1}}, "logit_bias.x"),
+    ],
+)
+def test_refusals_of_completions(adapter: OpenAIAdapter, change: dict[str, Any], param: str) -> None:
+    with pytest.raises(ApiError) as refusal:
+        adapter.completion({"model": "any", "prompt": "a", **change})
+    assert (refusal.value.status, refusal.value.param) == (400, param)
+
+
+def test_what_the_engine_is_asked(adapter: OpenAIAdapter, engine: FakeEngine) -> None:
+    adapter.chat_completion(
+        {**HELLO, "top_p": 0, "top_k": -1, "cache_salt": "s", "priority": 3, "skip_special_tokens": False}
+    )
+    prompt, params = engine.submitted[-1]
+    assert (params.temperature, params.top_k) == (1.0, None)
+    assert 0 < params.top_p < 1e-3
+    assert params.max_tokens == engine.context - len(prompt)
+    assert engine.how == {"cache_salt": "s", "priority": 3, "skip_special_tokens": False}
+    adapter.chat_completion({**HELLO, "max_tokens": 5, "max_completion_tokens": 7, "seed": -1})
+    assert engine.submitted[-1][1].max_tokens == 7
+    assert engine.submitted[-1][1].seed == 2**64 - 1
+    adapter.completion({"model": "any", "prompt": "a"})
+    assert engine.submitted[-1][1].max_tokens == 16
+
+
+def test_defaults_give_way_to_requests(engine: FakeEngine) -> None:
+    adapter = OpenAIAdapter(engine, defaults=SamplingDefaults(temperature=0.2, top_k=9))  # type: ignore[arg-type]
+    adapter.chat_completion(HELLO)
+    adapter.chat_completion({**HELLO, "temperature": 1.5, "top_k": 0})
+    assert [(p.temperature, p.top_k) for _, p in engine.submitted] == [(0.2, 9), (1.5, None)]
+
+
+def test_names_of_models(engine: FakeEngine) -> None:
+    adapter = OpenAIAdapter(engine, model_names=["a", "b"])  # type: ignore[arg-type]
+    assert [card.id for card in adapter.models().data] == ["a", "b"]
+    assert adapter.chat_completion({**HELLO, "model": "b"}).model == "b"
+    for refused in (lambda: adapter.chat_completion(HELLO), lambda: adapter.model("c")):
+        with pytest.raises(ApiError) as refusal:
+            refused()
+        assert refusal.value.status == 404
+
+
+def test_reasoning_effort_reaches_templates_that_know_it(adapter: OpenAIAdapter, engine: FakeEngine) -> None:
+    adapter.chat_completion({**HELLO, "reasoning_effort": "none"})
+    engine.chat_templates = {"default": CHATML + "{{ reasoning_effort }}{{ enable_thinking }}"}
+    knowing = OpenAIAdapter(engine)  # type: ignore[arg-type]
+    knowing.chat_completion({**HELLO, "reasoning_effort": "low", "chat_template_kwargs": {"enable_thinking": 7}})
+    assert engine.detokenize(engine.submitted[-1][0]).endswith("low7")
+    with pytest.raises(ApiError, match="field of its own"):
+        knowing.chat_completion({**HELLO, "chat_template_kwargs": {"messages": []}})
+
+
+def test_an_answer_that_was_begun(adapter: OpenAIAdapter, engine: FakeEngine) -> None:
+    begun = [*HELLO["messages"], {"role": "assistant", "content": "It is"}]
+    adapter.chat_completion({"model": "any", "messages": begun, "continue_final_message": True})
+    assert engine.detokenize(engine.submitted[-1][0]).endswith("assistant\nIt is")
+    with pytest.raises(ApiError):
+        adapter.chat_completion(
+            {"model": "any", "messages": begun, "continue_final_message": True, "add_generation_prompt": True}
+        )
+
+
+async def test_failures_are_the_engine_s_errors(adapter: OpenAIAdapter, engine: FakeEngine) -> None:
+    engine.fail_after = 2
+    with pytest.raises(GenerationError, match="caught fire"):
+        adapter.chat_completion(HELLO)
+    with pytest.raises(GenerationError, match="caught fire"):
+        [chunk async for chunk in adapter.achat_completion_stream({**HELLO, "n": 2})]
+    assert not engine.live
+    engine.max_queue = 0
+    with pytest.raises(QueueFullError):
+        await adapter.achat_completion(HELLO)
+    with pytest.raises(ConfigError):
+        adapter.completion({"model": "any", "prompt": [5000]})
+    with pytest.raises(ApiError, match="no chat template"):
+        OpenAIAdapter(FakeEngine(chat_templates={})).chat_completion(HELLO)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("answers", [1, 3])
+async def test_cancelling_and_closing_free_the_work(adapter: OpenAIAdapter, engine: FakeEngine, answers: int) -> None:
+    engine.delay, engine.answer = 0.01, "word " * 500
+    request = {**HELLO, "n": answers}
+
+    task = asyncio.create_task(adapter.achat_completion(request))
+    await asyncio.sleep(0.03)
+    assert len(engine.live) == answers
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert not engine.live
+
+    stream = adapter.achat_completion_stream(request)
+    await anext(stream)
+    assert len(engine.live) == answers
+    await stream.aclose()  # type: ignore[attr-defined]
+    assert not engine.live
+
+    unread = await adapter.achat_completion_json(request)
+    assert len(engine.live) == answers
+    await unread.aclose()
+    assert not engine.live
+
+    plain = adapter.chat_completion_stream(request)
+    next(plain)
+    assert len(engine.live) == answers
+    plain.close()  # type: ignore[attr-defined]
+    assert not engine.live
+
+
+async def test_an_engine_closed_under_its_streams(adapter: OpenAIAdapter, engine: FakeEngine) -> None:
+    engine.delay = 0.005
+    stream = adapter.achat_completion_stream(HELLO)
+    await anext(stream)
+    engine.close()
+    with pytest.raises(RequestCancelledError):
+        [chunk async for chunk in stream]
