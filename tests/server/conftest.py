@@ -28,7 +28,8 @@ class LiveServer:
         self._thread.start()
         end = time.monotonic() + 10
         while not self._server.started:
-            assert time.monotonic() < end and self._thread.is_alive(), "the server did not start"
+            assert time.monotonic() < end, "the server did not start in time"
+            assert self._thread.is_alive(), "the server ended"
             time.sleep(0.01)
 
     def stop(self) -> None:

@@ -20,6 +20,13 @@ def client(slot: ModelSlot) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=httpx.ASGITransport(create_app(slot)), base_url="http://x", timeout=20)
 
 
+async def waiters(slot: ModelSlot, count: int) -> None:
+    """Wait until so many requests wait."""
+    async with asyncio.timeout(10):
+        for _ in iter(lambda: slot.waiting < count, False):
+            await asyncio.sleep(0.01)
+
+
 def adapter() -> OpenAIAdapter:
     """What the slot is waiting for."""
     return OpenAIAdapter(FakeEngine(), model_names=["fake"])  # type: ignore[arg-type]
@@ -34,8 +41,7 @@ async def test_waiting_requests_are_answered_when_the_model_is_there() -> None:
             asyncio.create_task(http.post("/v1/chat/completions", json={**HELLO, "stream": stream}))
             for stream in (False, True)
         ]
-        while slot.waiting < 2:
-            await asyncio.sleep(0.01)
+        await waiters(slot, 2)
         slot.set_ready(adapter())
         assert [reply.status_code for reply in await asyncio.gather(*waiting)] == [200, 200]
         assert (await http.get("/health")).json()["status"] == "ok"
@@ -47,8 +53,7 @@ async def test_a_full_queue(size: int) -> None:
     slot = ModelSlot(["fake"], queue_size=size)
     async with client(slot) as http:
         waiting = [asyncio.create_task(http.post("/v1/chat/completions", json=HELLO)) for _ in range(size)]
-        while slot.waiting < size:
-            await asyncio.sleep(0.01)
+        await waiters(slot, size)
         reply = await http.post("/v1/chat/completions", json=HELLO)
         assert reply.status_code == 503
         assert int(reply.headers["retry-after"]) > 0
@@ -74,8 +79,7 @@ async def test_a_model_that_cannot_be_loaded() -> None:
     slot = ModelSlot(["fake"])
     async with client(slot) as http:
         waiting: Any = asyncio.create_task(http.post("/v1/chat/completions", json=HELLO))
-        while not slot.waiting:
-            await asyncio.sleep(0.01)
+        await waiters(slot, 1)
         slot.set_failed("tensor 'x' is broken")
         for reply in (await waiting, await http.post("/v1/chat/completions", json=HELLO)):
             assert reply.status_code == 503
