@@ -13,8 +13,11 @@ CHATML = """{% for message in messages %}<|im_start|>{{ message['role'] }}
 {{ message['content'] }}<|im_end|>
 {% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
 {% endif %}"""
-PARTS_ONLY = "{% for m in messages %}{% for p in m.content %}{% if p.type == 'text' %}<{{ p.text }}>{% endif %}{% endfor %}{% endfor %}"
-BOTH = "{% for m in messages %}{% if m.content is string %}[{{ m.content }}]{% else %}{% for p in m.content %}<{{ p.text }}>{% endfor %}{% endif %}{% endfor %}"
+PARTS_ONLY = """{% for m in messages %}{% for p in m.content -%}
+{% if p.type == 'text' %}<{{ p.text }}>{% endif %}
+{%- endfor %}{% endfor %}"""
+BOTH = """{% for m in messages %}{% if m.content is string %}[{{ m.content }}]{% else -%}
+{% for p in m.content %}<{{ p.text }}>{% endfor %}{% endif %}{% endfor %}"""
 TRIMMING = "{% for m in messages %}{{ m.role }}: {{ m.content | trim }}{{ eos_token }}{% endfor %}"
 USER = {"role": "user", "content": "hi"}
 
