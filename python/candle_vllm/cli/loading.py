@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from candle_vllm.cli.settings import UsageError, engine_config
@@ -22,15 +24,40 @@ def load_engine(args: argparse.Namespace, config: EngineConfig | None = None) ->
     from candle_vllm.engine import InferenceEngine
 
     settings = config or engine_config(args)
-    if not sys.stderr.isatty():
-        engine = InferenceEngine(settings)
-    else:
-        from rich.console import Console
-
-        with Console(stderr=True).status(f"loading {settings.model_path}"):
-            engine = InferenceEngine(settings)
+    with _bars(str(settings.model_path)) as progress:
+        engine = InferenceEngine(settings, progress=progress)
     _check_block_size(args, engine)
     return engine
+
+
+@contextmanager
+def _bars(name: str) -> Iterator[Callable[[str, int, int], None] | None]:
+    """What the engine tells its progress to: a bar a stage on a terminal, None elsewhere."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    amount = TextColumn("{task.fields[amount]}")
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), amount, TimeElapsedColumn())
+    # Standard output belongs to answers; what is logged meanwhile goes above the bars.
+    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as bars:
+        stages = {"": bars.add_task(name, total=None, amount="")}
+
+        def report(stage: str, done: int, total: int) -> None:
+            if stage not in stages:
+                stages[stage] = bars.add_task(stage, total=None, amount="")
+            bars.update(stages[stage], completed=done, total=total or None, amount=_amount(done, total))
+
+        yield report
+
+
+def _amount(done: int, total: int) -> str:
+    """How far a stage is; large numbers are bytes."""
+    if max(done, total) < 1_000_000:
+        return f"{done}/{total}" if total else str(done)
+    return f"{done / 1e6:.1f}/{total / 1e6:.1f} MB" if total else f"{done / 1e6:.1f} MB"
 
 
 def _check_block_size(args: argparse.Namespace, engine: InferenceEngine) -> None:

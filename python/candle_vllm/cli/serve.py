@@ -181,6 +181,7 @@ class Service:
 
     async def _load(self, slot: ModelSlot, server: _Server) -> None:
         began = time.monotonic()
+        logger.info("listening on %s, loading %s", self._address.url, self._config.model_path)
         try:
             self._engine = await _in_daemon_thread(lambda: load_engine(self._args, self._config))
             slot.set_ready(OpenAIAdapter(self._engine, model_names=self._names, defaults=self._defaults))
