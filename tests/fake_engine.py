@@ -89,6 +89,7 @@ class FakeEngine:
         self.gate = asyncio.Event()
         self.gate.set()
         self.closed = False
+        self.failure: str | None = None
         for name, value in settings.items():
             if not hasattr(self, name):
                 raise AttributeError(name)
@@ -136,7 +137,12 @@ class FakeEngine:
 
     def stats(self) -> EngineStats:
         return EngineStats(
-            running=len(self.live), waiting=0, kv_blocks_total=BLOCKS, kv_blocks_free=BLOCKS - 10 * len(self.live)
+            running=len(self.live),
+            waiting=0,
+            kv_blocks_total=BLOCKS,
+            kv_blocks_free=BLOCKS - 10 * len(self.live),
+            healthy=self.failure is None,
+            failure=self.failure,
         )
 
     def add_request(self, prompt: str | list[int], params: GenerationParams | None = None, **how: Any) -> FakeHandle:

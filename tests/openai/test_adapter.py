@@ -235,7 +235,7 @@ async def test_cancelling_and_closing_free_the_work(adapter: OpenAIAdapter, engi
     stream = adapter.achat_completion_stream(request)
     await anext(stream)
     assert len(engine.live) == answers
-    await stream.aclose()  # type: ignore[attr-defined]
+    await stream.aclose()
     assert not engine.live
 
     unread = await adapter.achat_completion_json(request)
@@ -246,7 +246,7 @@ async def test_cancelling_and_closing_free_the_work(adapter: OpenAIAdapter, engi
     plain = adapter.chat_completion_stream(request)
     next(plain)
     assert len(engine.live) == answers
-    plain.close()  # type: ignore[attr-defined]
+    plain.close()
     assert not engine.live
 
 

@@ -97,6 +97,19 @@ def test_health(live: Any, engine: FakeEngine) -> None:
     assert body["engine"]["kv_blocks_free"] == body["engine"]["kv_blocks_total"]
 
 
+def test_health_of_an_engine_that_failed(live: Any, engine: FakeEngine) -> None:
+    engine.failure = "the device caught fire"
+    reply = httpx.get(live.url + "/health")
+    assert reply.status_code == 503
+    assert (reply.json()["status"], reply.json()["error"]) == ("error", "the device caught fire")
+
+
+def test_what_only_the_engine_can_check(live: Any) -> None:
+    reply = post(live, "/v1/completions", {"model": "fake", "prompt": [9999]})
+    assert reply.status_code == 400
+    assert reply.json()["error"]["param"] == "prompt"
+
+
 def test_documentation_is_served(live: Any) -> None:
     schema = httpx.get(live.url + "/openapi.json").json()
     body = schema["paths"]["/v1/chat/completions"]["post"]["requestBody"]["content"]["application/json"]["schema"]

@@ -41,7 +41,7 @@ class Conversation:
         answer = ""
         try:
             stream = self._adapter.chat_completion_stream({**self._options, "messages": self._messages})
-            with contextlib.suppress(KeyboardInterrupt), contextlib.closing(stream):  # type: ignore[type-var]
+            with contextlib.suppress(KeyboardInterrupt), contextlib.closing(stream):
                 for chunk in stream:
                     piece = chunk.choices[0].delta.content or ""
                     answer += piece

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import pydantic
@@ -95,14 +95,14 @@ class OpenAIAdapter:
 
     def chat_completion_stream(
         self, request: ChatCompletionRequest | Mapping[str, Any]
-    ) -> Iterator[ChatCompletionChunk]:
+    ) -> Generator[ChatCompletionChunk, None, None]:
         """The reply in chunks, each as soon as it is there. The work begins with the first chunk asked for."""
         run = self._chat_run(self._typed(ChatCompletionRequest, request, stream=True))
         return (ChatCompletionChunk.model_validate_json(text) for text in self._chunks(run))
 
     async def achat_completion_stream(
         self, request: ChatCompletionRequest | Mapping[str, Any]
-    ) -> AsyncIterator[ChatCompletionChunk]:
+    ) -> AsyncGenerator[ChatCompletionChunk, None]:
         """The reply in chunks, each as soon as it is there."""
         async with await self.achat_completion_json(request) as chunks:
             async for text in chunks:
@@ -126,12 +126,14 @@ class OpenAIAdapter:
         run = await self._acompletion_run(self._typed(CompletionRequest, request, stream=False))
         return run.reply(await self._agenerate(run))
 
-    def completion_stream(self, request: CompletionRequest | Mapping[str, Any]) -> Iterator[Completion]:
+    def completion_stream(self, request: CompletionRequest | Mapping[str, Any]) -> Generator[Completion, None, None]:
         """The reply to a legacy completion in chunks, each as soon as it is there."""
         run = self._completion_run(self._typed(CompletionRequest, request, stream=True))
         return (Completion.model_validate_json(text) for text in self._chunks(run))
 
-    async def acompletion_stream(self, request: CompletionRequest | Mapping[str, Any]) -> AsyncIterator[Completion]:
+    async def acompletion_stream(
+        self, request: CompletionRequest | Mapping[str, Any]
+    ) -> AsyncGenerator[Completion, None]:
         """The reply to a legacy completion in chunks, each as soon as it is there."""
         async with await self.acompletion_json(request) as chunks:
             async for text in chunks:

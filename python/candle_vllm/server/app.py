@@ -182,25 +182,35 @@ def _add_models(app: FastAPI, slot: ModelSlot) -> None:
     @app.get("/v1/models", response_model=None, responses={200: {"model": ModelList}})
     async def list_models(request: Request) -> Response:
         """The served models."""
-        adapter = await slot.adapter(streaming=False)
-        return json_reply(adapter.models().model_dump_json())
+        return await _listed(request, slot, lambda adapter: adapter.models())
 
     @app.get("/v1/models/{name:path}", response_model=None, responses={200: {"model": ModelCard}})
     async def one_model(request: Request, name: str) -> Response:
         """One served model."""
-        adapter = await slot.adapter(streaming=False)
-        return json_reply(adapter.model(name).model_dump_json())
+        return await _listed(request, slot, lambda adapter: adapter.model(name))
 
     @app.get("/health", response_model=None)
     async def health(request: Request) -> Response:
         """Whether requests are answered now (200) or not (503), and the engine's figures."""
-        state: dict[str, Any] = {"status": "ok" if slot.state == "ready" else slot.state, "model": slot.model_names[0]}
-        if slot.ready is not None:
-            state["engine"] = asdict(slot.ready.engine.stats())
-        else:
-            state["waiting"] = slot.waiting
-            state["error"] = slot.error
-        return json_reply(json.dumps(state), 200 if slot.ready is not None else 503)
+        state = _health(slot)
+        return json_reply(json.dumps(state), 200 if state["status"] == "ok" else 503)
+
+
+async def _listed(request: Request, slot: ModelSlot, listing: Callable[[OpenAIAdapter], BaseModel]) -> Response:
+    try:
+        adapter = await unless_gone(request.receive, slot.adapter(streaming=False))
+        return json_reply(listing(adapter).model_dump_json())
+    except ClientGoneError:
+        return Response(status_code=_CLIENT_CLOSED)
+
+
+def _health(slot: ModelSlot) -> dict[str, Any]:
+    state: dict[str, Any] = {"status": slot.state, "model": slot.model_names[0]}
+    if slot.ready is None:
+        return {**state, "waiting": slot.waiting, "error": slot.error}
+    stats = slot.ready.engine.stats()
+    able = stats.healthy and not stats.closed
+    return {**state, "status": "ok" if able else "error", "error": stats.failure, "engine": asdict(stats)}
 
 
 def _add_errors(app: FastAPI) -> None:
