@@ -2,7 +2,7 @@
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from candle_vllm import checks
 
@@ -58,7 +58,7 @@ class EngineConfig:
     """The file to take where a repository or folder holds several, e.g. `model-Q4_K_M.gguf`."""
     revision: str | None = None
     """Branch, tag or commit of a Hugging Face repository; None = its default branch."""
-    hf_token: str | None = None
+    hf_token: str | None = field(default=None, repr=False)
     """Token for Hugging Face; None = `HF_TOKEN` or the one that its own tools stored."""
     hf_token_path: str | os.PathLike[str] | None = None
     """A file that holds the token."""
@@ -78,16 +78,16 @@ class EngineConfig:
         put(self, "max_sequence_length", longest)
         memory = checks.optional_integer("kv_cache_memory", self.kv_cache_memory, 1, 2**63 - 1, none="sized by itself")
         put(self, "kv_cache_memory", memory)
-        kv_dtypes = {name: _DTYPES[name] for name in ("auto", "f32", "float32", "bf16", "bfloat16")}
+        kv_dtypes = {kind: _DTYPES[kind] for kind in ("auto", "f32", "float32", "bf16", "bfloat16")}
         put(self, "kv_cache_dtype", kv_dtypes[checks.choice("kv_cache_dtype", self.kv_cache_dtype, kv_dtypes)])
         put(self, "prefill_chunk_size", checks.integer("prefill_chunk_size", self.prefill_chunk_size, 1, _I31))
         put(self, "threads", checks.optional_integer("threads", self.threads, 1, 4096, none="the cores at hand"))
         put(self, "max_queue", checks.optional_integer("max_queue", self.max_queue, 0, _I31, none="no limit"))
-        for field in ("enable_chunked_prefill", "enable_prefix_cache", "background"):
-            checks.boolean(field, getattr(self, field))
+        for name in ("enable_chunked_prefill", "enable_prefix_cache", "background"):
+            checks.boolean(name, getattr(self, name))
         if self.enable_cuda_graph is not None:
             checks.boolean("enable_cuda_graph", self.enable_cuda_graph)
-        for field in ("weight_file", "revision", "hf_token"):
-            value = getattr(self, field)
+        for name in ("weight_file", "revision", "hf_token"):
+            value = getattr(self, name)
             if value is not None and (not isinstance(value, str) or not value):
-                checks.refuse(field, "***" if field == "hf_token" else value, "a text that is not empty, or None")
+                checks.refuse(name, "***" if name == "hf_token" else value, "a text that is not empty, or None")

@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,8 @@ from candle_vllm.sources.choose import Chosen, choose
 
 __all__ = ["fetch"]
 
-_ATTEMPTS = 3
-_PAUSE = 0.5
-"""Seconds before the second attempt; doubled before the third."""
+_PAUSES = (0.5, 1.0)
+"""Seconds before the second and the third attempt."""
 _LOOK = 0.2
 """Seconds between two looks at how much has arrived."""
 
@@ -47,9 +46,11 @@ def fetch(
     try:
         return _download(repo, revision, weight_file, token, progress)
     except ModelLoadError as error:
-        # No answer from the hub: what was fetched before will do. A refusal by the hub stands.
-        if isinstance(error, _UnreachableError) and (found := _cached(repo, revision, weight_file)) is not None:
-            return found
+        # No answer from the hub: what was fetched before will do, if it is complete. A refusal by the hub stands.
+        if isinstance(error, _UnreachableError):
+            with suppress(ModelLoadError):
+                if (found := _cached(repo, revision, weight_file)) is not None:
+                    return found
         raise
 
 
@@ -65,12 +66,12 @@ def _download(
     endpoint = _endpoint()
     where = f"{endpoint}/{repo}" + (f" at {revision}" if revision else "")
 
-    def attempt() -> Path:
-        api = HfApi(endpoint=endpoint, token=token)
-        info = api.model_info(repo, revision=revision, files_metadata=True)
+    try:
+        info = _info(HfApi(endpoint=endpoint, token=token), repo, revision)
         siblings = {entry.rfilename: entry for entry in info.siblings or []}
         chosen = choose(sorted(siblings), weight_file, where)
         with _watched(repo, [siblings[name] for name in chosen.names], progress):
+            # The library resumes a broken download five times by itself.
             folder = snapshot_download(
                 repo,
                 revision=revision,
@@ -79,19 +80,24 @@ def _download(
                 endpoint=endpoint,
                 **_quiet(),
             )
-        return _complete(Path(folder), chosen, where)
+    except ModelLoadError:
+        raise
+    except Exception as error:
+        raise _translated(error, where, token) from error
+    return _complete(Path(folder), chosen, where)
 
-    for tries in range(1, _ATTEMPTS + 1):
+
+def _info(api: Any, repo: str, revision: str | None) -> Any:
+    """What the hub says of a repository; asked again when it does not answer or has trouble."""
+    for pause in _PAUSES:
         try:
-            return attempt()
-        except ModelLoadError:
-            raise
+            return api.model_info(repo, revision=revision, files_metadata=True)
         except Exception as error:
-            translated = _translated(error, where, token)
-            if not isinstance(translated, _UnreachableError) or tries == _ATTEMPTS:
-                raise translated from error
-            time.sleep(_PAUSE * 2 ** (tries - 1))
-    raise AssertionError  # the loop returns or raises
+            status = getattr(getattr(error, "response", None), "status_code", 500)
+            if status < 500:
+                raise
+            time.sleep(pause)
+    return api.model_info(repo, revision=revision, files_metadata=True)
 
 
 def _translated(error: Exception, where: str, token: str | None) -> ModelLoadError:

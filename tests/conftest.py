@@ -1,0 +1,81 @@
+"""Models for the tests: tiny golden checkpoints made here, and SmolLM2 fetched as users get it."""
+
+import importlib.util
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from candle_vllm import InferenceEngine, sources
+
+GOLDENS = Path(__file__).parent / "goldens"
+
+
+@pytest.fixture(scope="session")
+def goldens() -> Path:
+    """Reference data; see its README."""
+    return GOLDENS
+
+
+@pytest.fixture(scope="session")
+def materialize(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A golden checkpoint by its name, with the safetensors file that its weights.json describes."""
+    spec = importlib.util.spec_from_file_location("materialize", GOLDENS / "materialize.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    folder = tmp_path_factory.mktemp("goldens")
+
+    def make(name: str) -> Path:
+        target = folder / name
+        if not target.exists():
+            shutil.copytree(GOLDENS / "hf" / name, target, copy_function=shutil.copyfile)
+            module.checkpoint(target)
+        return target
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_model_path(materialize: Callable[[str], Path]) -> Path:
+    """A llama of 3 layers, 320 tokens and 512 positions with random weights."""
+    return materialize("llama")
+
+
+@pytest.fixture(scope="session")
+def tiny_engine(tiny_model_path: Path) -> Iterator[InferenceEngine]:
+    """An engine over the tiny model in float32, shared by all tests."""
+    with InferenceEngine.builder().model_path(tiny_model_path).dtype("f32").threads(1).build() as engine:
+        yield engine
+
+
+@pytest.fixture
+def tiny(tiny_model_path: Path) -> Iterator[Callable[..., InferenceEngine]]:
+    """Engines of the test's own over the tiny model, with the settings given; closed after it."""
+    engines: list[InferenceEngine] = []
+
+    def build(**settings: Any) -> InferenceEngine:
+        builder = InferenceEngine.builder().model_path(tiny_model_path).dtype("f32").threads(1)
+        for name, value in settings.items():
+            getattr(builder, name)(value)
+        engines.append(builder.build())
+        return engines[-1]
+
+    yield build
+    for engine in engines:
+        engine.close()
+
+
+@pytest.fixture(scope="session")
+def smollm2_path() -> Path:
+    """SmolLM2-135M-Instruct, the default model, as a `.gguf` file."""
+    return sources.resolve("smollm2")
+
+
+@pytest.fixture(scope="session")
+def smollm2_engine(smollm2_path: Path) -> Iterator[InferenceEngine]:
+    """An engine over SmolLM2 in the default arithmetic, shared by all tests."""
+    with InferenceEngine.builder().model_path(smollm2_path).max_batch_size(64).build() as engine:
+        yield engine
