@@ -44,11 +44,11 @@ pub(crate) trait Lanes: Copy {
 
 /// The oracle: plain Rust.
 #[derive(Clone, Copy)]
-pub(crate) struct Plain([f32; 16]);
+pub(crate) struct Plain(pub [f32; 16]);
 
 impl Plain {
     #[inline(always)]
-    fn zip(self, b: Self, f: impl Fn(f32, f32) -> f32) -> Self {
+    pub fn zip(self, b: Self, f: impl Fn(f32, f32) -> f32) -> Self {
         Plain(std::array::from_fn(|i| f(self.0[i], b.0[i])))
     }
 }

@@ -1,16 +1,21 @@
 //! CPU kernels: one file per operation, a scalar reference beside the vector variants.
 //! Every kernel takes a [`Compute`]: there is no global state, so two engines live in one process.
 mod activation;
+pub mod attention;
 mod buffer;
+pub mod exp;
 pub mod ggml;
 mod input;
 mod isa;
+pub mod kv;
 mod lanes;
 mod matmul;
 mod pack;
+pub mod rope;
 #[cfg(test)]
 mod testing;
 pub mod threads;
+mod tile;
 
 pub use activation::Activation;
 pub use input::{Input, Norm};

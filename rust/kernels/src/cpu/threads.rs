@@ -1,8 +1,10 @@
 //! The compute threads: a pool whose workers wait for parallel regions, spinning shortly and then parked.
 //! Knows nothing of what it runs. The caller is worker 0; a panic in a worker becomes one of the caller.
 mod park;
+mod rows;
 
 use park::Event;
+pub(crate) use rows::Rows;
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};

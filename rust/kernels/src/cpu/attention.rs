@@ -1,0 +1,243 @@
+//! Causal attention over the paged cache, with the rotary embedding and the cache writes that come before it.
+//! Knows sequences as rows, positions and blocks; no model, no scheduling.
+//!
+//! A query's bits depend on its own sequence's tokens only. Keys are cut into *segments* of 256, fixed by position. In a
+//! segment a query takes all its scores, their maximum, the probabilities and their weighted sum of values; segments are
+//! merged in order of position. Masked keys take no part in the maximum and weigh exactly 0. The sums run in the same
+//! order for one query as for a tile of them, whichever thread computes a segment.
+mod kernel;
+mod plan;
+mod softmax;
+mod tile;
+mod unit;
+mod wide;
+mod write;
+
+#[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
+mod dot;
+
+use super::Compute;
+use super::kv::{KvCache, MAX_HEAD_DIM, Seq};
+use super::rope::Rope;
+use kernel::Kernel;
+use plan::Plan;
+use std::mem::MaybeUninit;
+use unit::{Queries, Region};
+use write::{New, Prepare};
+
+/// Shape and rules of attention.
+#[derive(Debug, Clone, Copy)]
+pub struct AttnParams<'a> {
+    /// Query heads, a multiple of `kv_heads`; head `h` reads key/value head `h / (heads / kv_heads)`.
+    pub heads: usize,
+    /// Key/value heads.
+    pub kv_heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+    /// Factor on the products of queries and keys; above 0.
+    pub scale: f32,
+    /// A query at position p sees the keys at positions above `p - window`, itself included; `None` = all before it.
+    pub window: Option<usize>,
+    /// Scores become `cap * tanh(score / cap)`.
+    pub softcap: Option<f32>,
+    /// One logit a head that takes part in the softmax and has no value.
+    pub sinks: Option<&'a [f32]>,
+}
+
+/// RMS norm of each head before the rotation (Qwen3): weights `[head_dim]` of queries and keys, and epsilon.
+pub type QkNorm<'a> = (&'a [f32], &'a [f32], f32);
+
+impl AttnParams<'_> {
+    fn check(&self, cache: &KvCache) {
+        let shape = cache.shape();
+        assert!(
+            self.kv_heads == shape.kv_heads && self.head_dim == shape.head_dim,
+            "not this cache's heads"
+        );
+        assert!(
+            self.heads > 0 && self.heads.is_multiple_of(self.kv_heads),
+            "heads in groups"
+        );
+        assert!(
+            self.head_dim <= MAX_HEAD_DIM && self.scale > 0.0,
+            "head_dim or scale out of range"
+        );
+        assert!(
+            self.sinks.is_none_or(|s| s.len() == self.heads),
+            "one sink a head"
+        );
+        assert!(self.window != Some(0), "a window of at least 1");
+    }
+
+    /// Query heads of a key/value head.
+    fn group(&self) -> usize {
+        self.heads / self.kv_heads
+    }
+}
+
+/// Normalises (`qk_norm`) and rotates queries and keys in place and writes keys and values into the cache.
+/// `q`: `[rows, heads * head_dim]`, `k` and `v`: `[rows, kv_heads * head_dim]`.
+///
+/// Sequences must not write the same blocks: what the cache then holds is not defined.
+///
+/// # Panics
+/// When shapes, positions or blocks do not fit each other or the cache.
+#[allow(clippy::too_many_arguments)]
+pub fn write_qkv(
+    cx: &Compute,
+    rope: &Rope,
+    q: &mut [f32],
+    k: &mut [f32],
+    v: &[f32],
+    qk_norm: Option<QkNorm<'_>>,
+    params: &AttnParams<'_>,
+    seqs: &[Seq<'_>],
+    cache: &mut KvCache,
+    layer: usize,
+) {
+    let prepare = Prepare::new(rope, qk_norm, params, seqs);
+    write::rotate(cx, &prepare, q, params.heads, seqs, true);
+    write::rotate(cx, &prepare, k, params.kv_heads, seqs, false);
+    New::checked(None, (k, v), params, seqs, cache, layer).write_all(cx, seqs);
+}
+
+/// Attention of rotated queries over a cache that holds the keys and values of all their tokens.
+/// `q` and `out`: `[rows, heads * head_dim]`.
+///
+/// # Panics
+/// As [`write_qkv`].
+pub fn attention(
+    cx: &Compute,
+    params: &AttnParams<'_>,
+    q: &[f32],
+    seqs: &[Seq<'_>],
+    cache: &KvCache,
+    layer: usize,
+    out: &mut [f32],
+) {
+    run(
+        cx,
+        params,
+        Queries { q, prepare: None },
+        Target::Old(cache),
+        seqs,
+        layer,
+        out,
+    );
+}
+
+/// [`write_qkv`] and [`attention`] in one: fewer parallel regions, and `q`, `k` and `v` stay as they are.
+///
+/// # Panics
+/// As [`write_qkv`].
+#[allow(clippy::too_many_arguments)]
+pub fn qkv_attention(
+    cx: &Compute,
+    rope: &Rope,
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    qk_norm: Option<QkNorm<'_>>,
+    params: &AttnParams<'_>,
+    seqs: &[Seq<'_>],
+    cache: &mut KvCache,
+    layer: usize,
+    out: &mut [f32],
+) {
+    let prepare = Prepare::new(rope, qk_norm, params, seqs);
+    let queries = Queries {
+        q,
+        prepare: Some(&prepare),
+    };
+    let new = New::checked(Some(&prepare), (k, v), params, seqs, cache, layer);
+    // A sequence of few rows is written by the task that reads it; long ones are written before.
+    if seqs
+        .iter()
+        .all(|s| s.rows.len() * params.group() <= plan::UNIT_ROWS)
+    {
+        run(cx, params, queries, Target::New(&new), seqs, layer, out);
+    } else {
+        new.write_all(cx, seqs);
+        run(
+            cx,
+            params,
+            queries,
+            Target::Old(new.cache()),
+            seqs,
+            layer,
+            out,
+        );
+    }
+}
+
+/// The cache: complete, or without the tokens of this step.
+#[derive(Clone, Copy)]
+enum Target<'a> {
+    Old(&'a KvCache),
+    New(&'a New<'a>),
+}
+
+fn run(
+    cx: &Compute,
+    params: &AttnParams<'_>,
+    queries: Queries<'_>,
+    target: Target<'_>,
+    seqs: &[Seq<'_>],
+    layer: usize,
+    out: &mut [f32],
+) {
+    let (cache, new) = match target {
+        Target::Old(cache) => (cache, None),
+        Target::New(new) => (new.cache(), Some(new)),
+    };
+    let width = params.heads * params.head_dim;
+    params.check(cache);
+    assert_eq!(queries.q.len(), out.len(), "q and out: [rows, {width}]");
+    check_rows(seqs, out.len(), width);
+    cache.check(layer, seqs);
+    let plan = Plan::new(params, seqs, cx.pool.threads(), new.is_some());
+    let kernel = Kernel::of(cx.cpu, cache.page().dtype);
+    let mut partials = Vec::new();
+    partials.resize_with(
+        plan.partials * plan::partial_len(params.head_dim),
+        MaybeUninit::uninit,
+    );
+    let region = Region::new(
+        params,
+        queries,
+        new,
+        seqs,
+        cache,
+        layer,
+        kernel,
+        &plan,
+        &mut partials,
+        out,
+    );
+    // SAFETY: `for_each` runs each task once; `Kernel::of` gives what the machine has.
+    cx.pool
+        .for_each(plan.tasks.len(), &|task| unsafe { region.run(task) });
+}
+
+/// Checks that `values` are rows of `width` and that each belongs to one sequence at most, in order.
+fn check_rows(seqs: &[Seq<'_>], values: usize, width: usize) {
+    assert!(
+        values.is_multiple_of(width),
+        "{values} values in rows of {width}"
+    );
+    let mut end = 0;
+    for seq in seqs {
+        let rows = &seq.rows;
+        assert!(
+            end <= rows.start && rows.start <= rows.end,
+            "rows {rows:?} after {end}"
+        );
+        end = rows.end;
+    }
+    assert!(end <= values / width, "row {end} of {}", values / width);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,104 @@
+//! Products of a Bf16 cache by `vdpbf16ps`: two dimensions, or two keys, a step, added in f32.
+//! Every `unsafe` here needs AVX-512 with BF16 and takes valid tiles.
+use super::super::kv::GROUP;
+use super::tile::{PROBS, SCORES, Tile};
+use super::wide::by_rows;
+use std::arch::x86_64::*;
+
+#[inline(always)]
+unsafe fn pairs(at: *const u8) -> __m512bh {
+    // SAFETY: 64 readable bytes; every bit pattern is a vector of bf16.
+    unsafe { std::mem::transmute::<__m512i, __m512bh>(_mm512_loadu_si512(at.cast())) }
+}
+
+#[inline(always)]
+unsafe fn broadcast(at: *const u8) -> __m512bh {
+    // SAFETY: 4 readable bytes; as above.
+    unsafe {
+        let pair = at.cast::<i32>().read_unaligned();
+        std::mem::transmute::<__m512i, __m512bh>(_mm512_set1_epi32(pair))
+    }
+}
+
+/// Products of queries and keys into `scores`.
+///
+/// # Safety
+/// See the module.
+#[inline(always)]
+pub(super) unsafe fn scores(t: &Tile) {
+    // SAFETY: see above.
+    unsafe { by_rows!(t, |row, N| scores_of::<N>(t, row)) }
+}
+
+#[inline(always)]
+unsafe fn scores_of<const N: usize>(t: &Tile, row: usize) {
+    for page in t.first..t.last {
+        // SAFETY: `row..row + N` are rows of the tile; pages hold two groups of keys, then values.
+        unsafe {
+            let keys = [t.pages[page], t.pages[page].add(t.page.group_bytes())];
+            let mut sums = [[_mm512_setzero_ps(); 2]; N];
+            for pair in 0..t.page.key_dims / 2 {
+                let k = keys.map(|k| pairs(k.add(pair * 64)));
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    let q = broadcast(t.q.add((row + r) * t.query_bytes() + pair * 4));
+                    for (sum, k) in sums.iter_mut().zip(k) {
+                        *sum = _mm512_dpbf16_ps(*sum, k, q);
+                    }
+                }
+            }
+            for (r, sums) in sums.iter().enumerate() {
+                let to = t.scores.add((row + r) * SCORES + page * 2 * GROUP);
+                _mm512_storeu_ps(to, sums[0]);
+                _mm512_storeu_ps(to.add(GROUP), sums[1]);
+            }
+        }
+    }
+}
+
+/// Sums of values weighted by probability into `out`.
+///
+/// # Safety
+/// See the module.
+#[inline(always)]
+pub(super) unsafe fn values(t: &Tile) {
+    let groups = t.page.value_dims / GROUP;
+    for group in (0..groups).step_by(4) {
+        // SAFETY: see above.
+        unsafe {
+            match groups - group {
+                1 => by_rows!(t, |row, N| values_of::<N, 1>(t, row, group)),
+                2 => by_rows!(t, |row, N| values_of::<N, 2>(t, row, group)),
+                3 => by_rows!(t, |row, N| values_of::<N, 3>(t, row, group)),
+                _ => by_rows!(t, |row, N| values_of::<N, 4>(t, row, group)),
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn values_of<const N: usize, const G: usize>(t: &Tile, row: usize, group: usize) {
+    // SAFETY: `row..row + N` are rows of the tile, `group..group + G` groups of 16 dimensions.
+    unsafe {
+        let mut sums = [[_mm512_setzero_ps(); G]; N];
+        for page in t.first..t.last {
+            let values = t.pages[page].add(t.page.key_bytes() + group * 1024);
+            for pair in 0..GROUP {
+                let v: [__m512bh; G] =
+                    std::array::from_fn(|g| pairs(values.add(g * 1024 + pair * 64)));
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    let p = t.probs.add((row + r) * PROBS + page * 2 * GROUP + 2 * pair);
+                    let p = broadcast(p.cast());
+                    for (sum, v) in sums.iter_mut().zip(v) {
+                        *sum = _mm512_dpbf16_ps(*sum, v, p);
+                    }
+                }
+            }
+        }
+        for (r, sums) in sums.iter().enumerate() {
+            for (g, sum) in sums.iter().enumerate() {
+                let at = (row + r) * t.page.value_dims + (group + g) * GROUP;
+                _mm512_storeu_ps(t.out.add(at), *sum);
+            }
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! The variants of attention's inner functions, one set for each instruction set and cache type.
+use super::super::exp::Float;
+use super::super::kv::KvType;
+use super::super::lanes::Plain;
+use super::super::{Cpu, Isa};
+use super::softmax::{self, State};
+use super::tile::Tile;
+use super::wide;
+
+/// Inner functions of one instruction set and cache type.
+///
+/// All are unsafe: the machine must have the instruction set, pointers must be valid as the generic twins say.
+pub(super) struct Kernel {
+    /// Scores, softmax and values of a tile.
+    pub segment: unsafe fn(&mut Tile),
+    /// See [`softmax::merge`].
+    pub merge: unsafe fn(&mut State, f32, f32, *const f32, usize),
+    /// See [`softmax::finish`].
+    pub finish: unsafe fn(&State, Option<f32>, usize, *mut f32),
+    /// Rounds as many f32 (a multiple of 16) to bf16.
+    pub narrow: unsafe fn(*const f32, *mut u16, usize),
+}
+
+#[inline(always)]
+unsafe fn narrow<L: Float>(from: *const f32, to: *mut u16, n: usize) {
+    for i in (0..n).step_by(16) {
+        // SAFETY: both hold `n` values, a multiple of 16.
+        unsafe { L::load(from.add(i)).store_bf16(to.add(i)) };
+    }
+}
+
+#[inline(always)]
+unsafe fn wide_segment<L: Float, const BF16: bool>(t: &mut Tile) {
+    // SAFETY: as the caller's.
+    unsafe {
+        wide::scores::<L, BF16>(t);
+        softmax::softmax::<L, BF16>(t);
+        wide::values::<L, BF16>(t);
+    }
+}
+
+/// Functions that enable an instruction set and inline the generic bodies.
+macro_rules! variants {
+    ($name:ident, $lanes:ty $(, $features:literal)?) => {
+        // SAFETY (all blocks): the caller answers for the instruction set and the pointers.
+        #[allow(clippy::undocumented_unsafe_blocks)]
+        mod $name {
+            use super::*;
+            $(#[target_feature(enable = $features)])?
+            unsafe fn segment<const BF16: bool>(t: &mut Tile) {
+                unsafe { wide_segment::<$lanes, BF16>(t) }
+            }
+            $(#[target_feature(enable = $features)])?
+            unsafe fn merge(state: &mut State, max: f32, sum: f32, out: *const f32, dims: usize) {
+                unsafe { softmax::merge::<$lanes>(state, max, sum, out, dims) }
+            }
+            $(#[target_feature(enable = $features)])?
+            unsafe fn finish(state: &State, sink: Option<f32>, head_dim: usize, out: *mut f32) {
+                unsafe { softmax::finish::<$lanes>(state, sink, head_dim, out) }
+            }
+            $(#[target_feature(enable = $features)])?
+            unsafe fn narrow(from: *const f32, to: *mut u16, n: usize) {
+                unsafe { super::narrow::<$lanes>(from, to, n) }
+            }
+            pub static F32: Kernel = Kernel { segment: segment::<false>, merge, finish, narrow };
+            pub static BF16: Kernel = Kernel { segment: segment::<true>, merge, finish, narrow };
+        }
+    };
+}
+
+variants!(plain, Plain);
+#[cfg(target_arch = "x86_64")]
+variants!(avx2, super::super::super::lanes::Ymm, "avx2,fma,f16c");
+#[cfg(target_arch = "x86_64")]
+variants!(
+    avx512,
+    super::super::super::lanes::Zmm,
+    "avx512f,avx512bw,avx512vl,avx512dq"
+);
+
+#[cfg(target_arch = "x86_64")]
+// SAFETY (all blocks): the caller answers for the instruction set and the pointers.
+#[allow(clippy::undocumented_unsafe_blocks)]
+mod x86 {
+    use super::super::super::lanes::Zmm;
+    use super::super::super::tile::{Amx, Tiles};
+    use super::super::{amx, dot};
+    use super::*;
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
+    unsafe fn dot_segment(t: &mut Tile) {
+        unsafe {
+            dot::scores(t);
+            softmax::softmax::<Zmm, true>(t);
+            dot::values(t);
+        }
+    }
+    pub static DOT: Kernel = Kernel {
+        segment: dot_segment,
+        ..avx512::BF16
+    };
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
+    unsafe fn tile_segment(t: &mut Tile) {
+        unsafe {
+            let mut tiles = Amx::begin();
+            amx::scores(&mut tiles, t);
+            softmax::softmax::<Zmm, true>(t);
+            amx::values(&mut tiles, t);
+        }
+    }
+    pub static TILES: Kernel = Kernel {
+        segment: tile_segment,
+        ..avx512::BF16
+    };
+}
+
+impl Kernel {
+    /// The functions for a cache of `dtype` on `cpu`.
+    pub fn of(cpu: Cpu, dtype: KvType) -> &'static Kernel {
+        match (cpu.isa, dtype) {
+            #[cfg(target_arch = "x86_64")]
+            (Isa::Avx2, KvType::F32) => &avx2::F32,
+            #[cfg(target_arch = "x86_64")]
+            (Isa::Avx2, KvType::Bf16) => &avx2::BF16,
+            #[cfg(target_arch = "x86_64")]
+            (Isa::Avx512 | Isa::Amx, KvType::F32) => &avx512::F32,
+            #[cfg(target_arch = "x86_64")]
+            (Isa::Avx512, KvType::Bf16) if !cpu.bf16 => &avx512::BF16,
+            #[cfg(target_arch = "x86_64")]
+            (Isa::Avx512, KvType::Bf16) => &x86::DOT,
+            #[cfg(target_arch = "x86_64")]
+            (Isa::Amx, KvType::Bf16) => &x86::TILES,
+            (_, KvType::F32) => &plain::F32,
+            (_, KvType::Bf16) => &plain::BF16,
+        }
+    }
+}

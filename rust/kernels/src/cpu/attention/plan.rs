@@ -1,0 +1,135 @@
+//! How attention is cut into tasks for the threads. Only who computes what is decided here, never an order of sums.
+use super::super::kv::Seq;
+use super::AttnParams;
+use std::ops::Range;
+
+/// Keys a segment.
+pub(super) const SEGMENT: usize = 256;
+/// Most rows (queries times heads of a group) of a unit: how often keys and values are read from beyond the caches.
+pub(super) const UNIT_ROWS: usize = 128;
+/// Tasks a thread should have at least, so that all end at about the same time.
+const TASKS: usize = 4;
+
+/// Query rows of one sequence and one key/value head that are computed together.
+#[derive(Debug, Clone)]
+pub(super) struct Unit {
+    pub seq: usize,
+    pub head: usize,
+    /// Queries, counted in the sequence's rows.
+    pub queries: Range<usize>,
+    /// Segments that any of them sees.
+    pub segments: Range<usize>,
+    /// Set when several tasks compute it.
+    pub split: Option<Split>,
+}
+
+/// A unit whose segments are computed by several tasks.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Split {
+    /// First row of its partial results.
+    pub offset: usize,
+    /// Its counter of unfinished tasks.
+    pub counter: usize,
+}
+
+/// Some segments of a unit.
+#[derive(Debug, Clone)]
+pub(super) struct Task {
+    pub unit: usize,
+    pub segments: Range<usize>,
+}
+
+/// Units and tasks of one call.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    pub units: Vec<Unit>,
+    pub tasks: Vec<Task>,
+    /// Tasks of each split unit.
+    pub counters: Vec<u32>,
+    /// Rows of partial results of all split units, each [`partial_len`] f32.
+    pub partials: usize,
+}
+
+/// Positions that the query at `position` sees.
+pub(super) fn visible(window: Option<usize>, position: usize) -> Range<usize> {
+    let first = window.map_or(0, |w| (position + 1).saturating_sub(w));
+    first..position + 1
+}
+
+impl Plan {
+    /// `fused`: the task with a sequence's newest segments writes its keys, so those stay in one task.
+    pub fn new(params: &AttnParams<'_>, seqs: &[Seq<'_>], threads: usize, fused: bool) -> Plan {
+        let mut plan = Plan::default();
+        let rows: usize = seqs.iter().map(|s| s.rows.len()).sum::<usize>() * params.heads;
+        let enough = rows
+            .div_ceil(threads * TASKS)
+            .next_multiple_of(32)
+            .min(UNIT_ROWS);
+        let unit_rows = if fused { UNIT_ROWS } else { enough };
+        let queries = (unit_rows / params.group()).max(1);
+        for (seq, s) in seqs.iter().enumerate() {
+            // The last queries see the most keys: they go first.
+            for block in (0..s.rows.len().div_ceil(queries)).rev() {
+                let queries = block * queries..s.rows.len().min((block + 1) * queries);
+                let first = visible(params.window, s.position + queries.start).start;
+                let segments = first / SEGMENT..(s.position + queries.end).div_ceil(SEGMENT);
+                for head in 0..params.kv_heads {
+                    let (queries, segments) = (queries.clone(), segments.clone());
+                    plan.units.push(Unit {
+                        seq,
+                        head,
+                        queries,
+                        segments,
+                        split: None,
+                    });
+                }
+            }
+        }
+        plan.split(params, seqs, threads);
+        plan
+    }
+
+    /// Cuts units of many segments where whole units would leave threads without work.
+    fn split(&mut self, params: &AttnParams<'_>, seqs: &[Seq<'_>], threads: usize) {
+        let tiles = |u: &Unit| (u.queries.len() * params.group()).div_ceil(16);
+        let cost = |u: &Unit| u.segments.len() * tiles(u);
+        let total: usize = self.units.iter().map(cost).sum();
+        let share = (total / (threads * TASKS)).max(1);
+        for (index, unit) in self.units.iter_mut().enumerate() {
+            let newest = (seqs[unit.seq].position / SEGMENT).max(unit.segments.start);
+            if threads == 1 || cost(unit) <= share || newest == unit.segments.start {
+                self.tasks.push(Task {
+                    unit: index,
+                    segments: unit.segments.clone(),
+                });
+                continue;
+            }
+            let piece = (share / tiles(unit)).max(1);
+            let before = self.tasks.len();
+            // Segments with new tokens stay together: see `fused`.
+            self.tasks.push(Task {
+                unit: index,
+                segments: newest..unit.segments.end,
+            });
+            for start in (unit.segments.start..newest).step_by(piece) {
+                let segments = start..newest.min(start + piece);
+                self.tasks.push(Task {
+                    unit: index,
+                    segments,
+                });
+            }
+            unit.split = Some(Split {
+                offset: self.partials,
+                counter: self.counters.len(),
+            });
+            self.counters.push((self.tasks.len() - before) as u32);
+            let rows = unit.queries.len() * params.group();
+            self.partials += unit.segments.len() * rows;
+        }
+    }
+}
+
+/// f32 of one row's result for one segment: maximum, sum and padded values.
+pub(super) fn partial_len(head_dim: usize) -> usize {
+    head_dim.next_multiple_of(16) + 2
+}

@@ -1,0 +1,84 @@
+//! Attention as the formula has it: softmax over all visible keys at once, in f64.
+use super::scenario::Scenario;
+
+impl Scenario {
+    /// Outputs of every sequence, `[tokens, heads * head_dim]`.
+    pub fn reference(&self) -> Vec<Vec<f64>> {
+        (0..self.lengths.len())
+            .map(|s| self.reference_of(s))
+            .collect()
+    }
+
+    fn prepared(&self, data: &[f32], heads: usize, weight: &[f32]) -> Vec<f64> {
+        let dim = self.head_dim;
+        let mut all: Vec<f64> = data.iter().map(|&v| f64::from(v)).collect();
+        for (i, head) in all.chunks_exact_mut(dim).enumerate() {
+            if self.norm {
+                let mean = head.iter().map(|v| v * v).sum::<f64>() / dim as f64;
+                let factor = 1.0 / (mean + f64::from(Self::EPS)).sqrt();
+                head.iter_mut()
+                    .zip(weight)
+                    .for_each(|(v, w)| *v *= factor * f64::from(*w));
+            }
+            let position = i / heads;
+            for (j, f) in self.frequencies().iter().enumerate() {
+                let half = self.rotary_dim / 2;
+                let (a, b) = if self.interleaved {
+                    (2 * j, 2 * j + 1)
+                } else {
+                    (j, j + half)
+                };
+                let (sin, cos) = f64::from(position as f32 * f).sin_cos();
+                (head[a], head[b]) = (head[a] * cos - head[b] * sin, head[b] * cos + head[a] * sin);
+            }
+        }
+        all
+    }
+
+    fn reference_of(&self, sequence: usize) -> Vec<f64> {
+        let (dim, group) = (self.head_dim, self.heads / self.kv_heads);
+        let [q, k, v] = self.data(sequence);
+        let [wq, wk] = self.norm_weights();
+        let (q, k) = (
+            self.prepared(&q, self.heads, &wq),
+            self.prepared(&k, self.kv_heads, &wk),
+        );
+        let mut out = vec![0.0; q.len()];
+        for (i, (q, out)) in q
+            .chunks_exact(dim)
+            .zip(out.chunks_exact_mut(dim))
+            .enumerate()
+        {
+            let (position, head) = (i / self.heads, i % self.heads);
+            let first = self.window.map_or(0, |w| (position + 1).saturating_sub(w));
+            let at = |p: usize| (p * self.kv_heads + head / group) * dim;
+            let scores: Vec<f64> = (first..=position)
+                .map(|p| {
+                    let dot: f64 = q.iter().zip(&k[at(p)..]).map(|(a, b)| a * b).sum();
+                    let score = dot * f64::from(self.scale);
+                    self.softcap
+                        .map_or(score, |c| f64::from(c) * (score / f64::from(c)).tanh())
+                })
+                .collect();
+            let sink = self.sinks.get(head).map(|&s| f64::from(s));
+            let max = scores
+                .iter()
+                .copied()
+                .chain(sink)
+                .fold(f64::NEG_INFINITY, f64::max);
+            let sum: f64 = scores
+                .iter()
+                .copied()
+                .chain(sink)
+                .map(|s| (s - max).exp())
+                .sum();
+            for (p, s) in (first..=position).zip(scores) {
+                let weight = (s - max).exp() / sum;
+                for (o, v) in out.iter_mut().zip(&v[at(p)..]) {
+                    *o += weight * f64::from(*v);
+                }
+            }
+        }
+        out
+    }
+}

@@ -1,0 +1,53 @@
+//! One tile: up to 32 query rows of one key/value head against one segment of keys. What every variant works on.
+use super::super::kv::{PAGE, Page};
+use super::plan::SEGMENT;
+
+/// Most rows of a tile.
+pub(super) const ROWS: usize = 32;
+/// Pages of a segment.
+pub(super) const PAGES: usize = SEGMENT / PAGE;
+/// f32 from one row of scores to the next: a segment, and a cache line so that rows do not share cache sets.
+pub(super) const SCORES: usize = SEGMENT + 16;
+/// bf16 from one row of probabilities to the next.
+pub(super) const PROBS: usize = SEGMENT + 32;
+
+/// Rules of one call, as the kernels need them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rules {
+    /// Factor on the products.
+    pub scale: f32,
+    pub softcap: Option<f32>,
+}
+
+/// Queries, keys and the places for what is computed. Rows that do not exist (up to the next 16) may hold anything.
+pub(super) struct Tile {
+    /// Rows, 1 to [`ROWS`].
+    pub rows: usize,
+    pub page: Page,
+    pub rules: Rules,
+    /// `[rows][page.key_dims]` of the cache's type.
+    pub q: *const u8,
+    /// Pages of the segment; `first..last` are set.
+    pub pages: [*const u8; PAGES],
+    pub first: usize,
+    pub last: usize,
+    /// Keys that each row sees, counted in the segment: from, to.
+    pub see: [[u16; 2]; ROWS],
+    /// f32 `[ROWS][SCORES]`: products, then (F32) probabilities.
+    pub scores: *mut f32,
+    /// bf16 `[ROWS][PROBS]`: probabilities (Bf16).
+    pub probs: *mut u16,
+    /// f32 `[ROWS][page.value_dims]`: sums of values weighted by probability.
+    pub out: *mut f32,
+    /// Largest score of each row times log2(e), minus infinity when it sees no key.
+    pub max: [f32; ROWS],
+    /// Sum of probabilities of each row.
+    pub sum: [f32; ROWS],
+}
+
+impl Tile {
+    /// Bytes from one query to the next.
+    pub fn query_bytes(&self) -> usize {
+        self.page.key_dims * self.page.dtype.bytes()
+    }
+}

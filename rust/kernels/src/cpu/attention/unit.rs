@@ -1,0 +1,377 @@
+//! One parallel region of attention: what a task does, from packing the queries to the finished rows.
+use super::super::kv::{KvCache, KvType, MAX_HEAD_DIM, PAGE, Page, Seq};
+use super::super::threads::Rows;
+use super::AttnParams;
+use super::kernel::Kernel;
+use super::plan::{Plan, SEGMENT, Split, Task, Unit, partial_len, visible};
+use super::softmax::State;
+use super::tile::{PAGES, PROBS, ROWS, Rules, SCORES, Tile};
+use super::write::{New, Prepare};
+use std::cell::Cell;
+use std::mem::MaybeUninit;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Queries `[rows, heads * head_dim]`, and the norm and rotation that they still need.
+#[derive(Clone, Copy)]
+pub(super) struct Queries<'a> {
+    pub q: &'a [f32],
+    pub prepare: Option<&'a Prepare<'a>>,
+}
+
+/// All that the tasks of a region share.
+pub(super) struct Region<'a> {
+    pub params: &'a AttnParams<'a>,
+    pub queries: Queries<'a>,
+    /// Keys and values to write first; a task writes those of its own sequence and head.
+    pub new: Option<&'a New<'a>>,
+    pub seqs: &'a [Seq<'a>],
+    pub cache: &'a KvCache,
+    pub layer: usize,
+    pub kernel: &'static Kernel,
+    pub plan: &'a Plan,
+    /// Tasks that each split unit waits for.
+    counters: Vec<AtomicU32>,
+    /// `[units][segments][rows][partial_len]`
+    partials: Rows<'a, MaybeUninit<f32>>,
+    /// `[rows * heads, head_dim]`
+    out: Rows<'a, f32>,
+}
+
+/// A cache line, as unit of aligned memory.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([u8; 64]);
+
+thread_local! {
+    /// Working memory of this thread, kept from task to task.
+    static SCRATCH: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
+}
+
+/// Places in the working memory.
+struct Scratch {
+    q: *mut u8,
+    scores: *mut f32,
+    probs: *mut u16,
+    tile_out: *mut f32,
+    out: *mut f32,
+}
+
+impl Scratch {
+    /// Lays out the memory for `rows` rows; `memory` grows as needed.
+    fn new(memory: &mut Vec<Line>, page: Page, rows: usize) -> Scratch {
+        let rows = rows.next_multiple_of(ROWS);
+        let sizes = [
+            rows * page.key_dims * page.dtype.bytes(),
+            ROWS * SCORES * 4,
+            ROWS * PROBS * 2,
+            ROWS * page.value_dims * 4,
+            rows * page.value_dims * 4,
+        ]
+        .map(|bytes| bytes.div_ceil(size_of::<Line>()));
+        let lines = sizes.iter().sum();
+        if memory.len() < lines {
+            memory.resize(lines, Line([0; 64]));
+        }
+        let mut at = memory.as_mut_ptr();
+        let [q, scores, probs, tile_out, out] = sizes.map(|lines| {
+            let start = at;
+            // SAFETY: the vector holds the sum of all sizes.
+            at = unsafe { at.add(lines) };
+            start
+        });
+        Scratch {
+            q: q.cast(),
+            scores: scores.cast(),
+            probs: probs.cast(),
+            tile_out: tile_out.cast(),
+            out: out.cast(),
+        }
+    }
+}
+
+/// The queries of a unit, packed, and where its results gather.
+struct Job<'a> {
+    unit: &'a Unit,
+    seq: &'a Seq<'a>,
+    rows: usize,
+    page: Page,
+    scratch: Scratch,
+    states: Vec<State>,
+}
+
+impl<'a> Region<'a> {
+    /// `partials` holds [`Plan::partials`] values, `out` `[rows, heads * head_dim]`.
+    #[allow(clippy::too_many_arguments)]
+    pub fn new(
+        params: &'a AttnParams<'a>,
+        queries: Queries<'a>,
+        new: Option<&'a New<'a>>,
+        seqs: &'a [Seq<'a>],
+        cache: &'a KvCache,
+        layer: usize,
+        kernel: &'static Kernel,
+        plan: &'a Plan,
+        partials: &'a mut [MaybeUninit<f32>],
+        out: &'a mut [f32],
+    ) -> Self {
+        let counters = plan.counters.iter().map(|&n| AtomicU32::new(n)).collect();
+        let partials = Rows::new(partials, partial_len(params.head_dim));
+        let out = Rows::new(out, params.head_dim);
+        Region {
+            params,
+            queries,
+            new,
+            seqs,
+            cache,
+            layer,
+            kernel,
+            plan,
+            counters,
+            partials,
+            out,
+        }
+    }
+
+    /// Does task `index` of the plan.
+    ///
+    /// # Safety
+    /// Each task runs once; the kernel's instruction set exists.
+    pub unsafe fn run(&self, index: usize) {
+        let task = &self.plan.tasks[index];
+        let unit = &self.plan.units[task.unit];
+        let seq = &self.seqs[unit.seq];
+        if let Some(new) = self.new
+            && task.segments.end == unit.segments.end
+        {
+            // SAFETY: of this sequence and head this is the only task that touches segments with new tokens.
+            unsafe { new.write(seq, unit.queries.clone(), unit.head) };
+        }
+        let mut memory = SCRATCH.take();
+        let rows = unit.queries.len() * self.params.group();
+        let page = self.cache.page();
+        let scratch = Scratch::new(&mut memory, page, rows);
+        let mut job = Job {
+            unit,
+            seq,
+            rows,
+            page,
+            scratch,
+            states: Vec::new(),
+        };
+        // SAFETY: as the caller's.
+        unsafe {
+            self.pack(&job);
+            match unit.split {
+                None => {
+                    self.begin(&mut job);
+                    self.walk(&mut job, task.segments.clone(), None);
+                    self.finish(&job);
+                }
+                Some(split) => self.part(&mut job, task, split),
+            }
+        }
+        SCRATCH.set(memory);
+    }
+
+    /// Query head of row `row` of a unit, and its row in q and out.
+    fn place(&self, job: &Job<'_>, row: usize) -> (usize, usize) {
+        let group = self.params.group();
+        let query = job.seq.rows.start + job.unit.queries.start + row / group;
+        (job.unit.head * group + row % group, query)
+    }
+
+    fn position(&self, job: &Job<'_>, row: usize) -> usize {
+        job.seq.position + job.unit.queries.start + row / self.params.group()
+    }
+
+    /// Brings the queries into the cache's type, padded.
+    unsafe fn pack(&self, job: &Job<'_>) {
+        let (dim, width) = (
+            self.params.head_dim,
+            self.params.heads * self.params.head_dim,
+        );
+        let key_dims = job.page.key_dims;
+        let mut own = [0f32; MAX_HEAD_DIM];
+        for row in 0..job.rows {
+            let (head, query) = self.place(job, row);
+            let q = &self.queries.q[query * width + head * dim..][..dim];
+            own[..dim].copy_from_slice(q);
+            if let Some(prepare) = self.queries.prepare {
+                prepare.head(&mut own[..dim], self.position(job, row), true);
+            }
+            // SAFETY: the scratch holds `rows` padded queries; `own` holds the widest.
+            unsafe {
+                match job.page.dtype {
+                    KvType::F32 => {
+                        let to = job.scratch.q.cast::<f32>().add(row * key_dims);
+                        to.copy_from_nonoverlapping(own.as_ptr(), key_dims);
+                    }
+                    KvType::Bf16 => {
+                        let to = job.scratch.q.cast::<u16>().add(row * key_dims);
+                        (self.kernel.narrow)(own.as_ptr(), to, key_dims);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Empties the merged results.
+    unsafe fn begin(&self, job: &mut Job<'_>) {
+        let dims = job.page.value_dims;
+        // SAFETY: the scratch holds `rows` rows.
+        unsafe { job.scratch.out.write_bytes(0, job.rows * dims) };
+        let state = |row| State {
+            max: f32::NEG_INFINITY,
+            sum: 0.0,
+            // SAFETY: as above.
+            out: unsafe { job.scratch.out.add(row * dims) },
+        };
+        job.states = (0..job.rows).map(state).collect();
+    }
+
+    /// Computes `segments` in order: merges them, or keeps each result apart for [`Region::part`].
+    unsafe fn walk(&self, job: &mut Job<'_>, segments: Range<usize>, split: Option<Split>) {
+        let mut tile = Tile {
+            rows: 0,
+            page: job.page,
+            rules: Rules {
+                scale: self.params.scale,
+                softcap: self.params.softcap,
+            },
+            q: job.scratch.q,
+            pages: [std::ptr::null(); PAGES],
+            first: 0,
+            last: 0,
+            see: [[0; 2]; ROWS],
+            scores: job.scratch.scores,
+            probs: job.scratch.probs,
+            out: job.scratch.tile_out,
+            max: [0.0; ROWS],
+            sum: [0.0; ROWS],
+        };
+        let offset = self.cache.offset(self.layer, job.unit.head);
+        for segment in segments {
+            let pages = self.see(&mut tile, job, segment, 0..job.rows);
+            for page in pages {
+                let index = segment * PAGES + page;
+                tile.pages[page] = self.cache.at(job.seq.blocks, index, offset);
+            }
+            for first in (0..job.rows).step_by(ROWS) {
+                let rows = first..job.rows.min(first + ROWS);
+                let pages = self.see(&mut tile, job, segment, rows.clone());
+                (tile.first, tile.last) = (pages.start, pages.end);
+                tile.rows = rows.len();
+                // SAFETY: the scratch holds all rows; `see` gives pages that exist.
+                unsafe {
+                    tile.q = job.scratch.q.add(first * tile.query_bytes());
+                    if pages.is_empty() {
+                        (tile.max, tile.sum) = ([f32::NEG_INFINITY; ROWS], [0.0; ROWS]);
+                    } else {
+                        (self.kernel.segment)(&mut tile);
+                    }
+                    match split {
+                        None => self.merge(job, &tile, rows),
+                        Some(split) => self.keep(job, &tile, rows, segment, split),
+                    }
+                }
+            }
+        }
+    }
+
+    /// The pages of `segment` that `rows` see; the keys that each sees, for the first of them, in the tile.
+    fn see(
+        &self,
+        tile: &mut Tile,
+        job: &Job<'_>,
+        segment: usize,
+        rows: Range<usize>,
+    ) -> Range<usize> {
+        let base = segment * SEGMENT;
+        let inside = |p: usize| p.clamp(base, base + SEGMENT) - base;
+        let (mut first, mut last) = (SEGMENT, 0);
+        for (i, row) in rows.enumerate() {
+            let keys = visible(self.params.window, self.position(job, row));
+            let (from, to) = (inside(keys.start), inside(keys.end));
+            if let Some(see) = tile.see.get_mut(i) {
+                *see = [from as u16, to as u16];
+            }
+            if from < to {
+                (first, last) = (first.min(from), last.max(to));
+            }
+        }
+        if first < last {
+            first / PAGE..last.div_ceil(PAGE)
+        } else {
+            0..0
+        }
+    }
+
+    unsafe fn merge(&self, job: &mut Job<'_>, tile: &Tile, rows: Range<usize>) {
+        for (i, row) in rows.enumerate() {
+            let dims = job.page.value_dims;
+            // SAFETY: the tile has computed `rows.len()` rows.
+            unsafe {
+                let out = tile.out.add(i * dims);
+                (self.kernel.merge)(&mut job.states[row], tile.max[i], tile.sum[i], out, dims);
+            }
+        }
+    }
+
+    /// Normalises and writes the rows.
+    unsafe fn finish(&self, job: &Job<'_>) {
+        for (row, state) in job.states.iter().enumerate() {
+            let (head, query) = self.place(job, row);
+            let sink = self.params.sinks.map(|s| s[head]);
+            // SAFETY: rows of different units differ, and a unit is finished once.
+            unsafe {
+                let out = self.out.row(query * self.params.heads + head);
+                (self.kernel.finish)(state, sink, out.len(), out.as_mut_ptr());
+            }
+        }
+    }
+
+    /// Writes a tile's results of one segment to the partials.
+    unsafe fn keep(
+        &self,
+        job: &Job<'_>,
+        tile: &Tile,
+        rows: Range<usize>,
+        segment: usize,
+        split: Split,
+    ) {
+        let dims = job.page.value_dims;
+        let first = split.offset + (segment - job.unit.segments.start) * job.rows;
+        for (i, row) in rows.enumerate() {
+            // SAFETY: a segment of a unit is computed by one task.
+            unsafe {
+                let to = self.partials.row(first + row).as_mut_ptr().cast::<f32>();
+                to.write(tile.max[i]);
+                to.add(1).write(tile.sum[i]);
+                to.add(2)
+                    .copy_from_nonoverlapping(tile.out.add(i * dims), dims);
+            }
+        }
+    }
+
+    /// A task of a split unit: keeps its segments apart; the last to end merges all of them in order.
+    unsafe fn part(&self, job: &mut Job<'_>, task: &Task, split: Split) {
+        // SAFETY: as the caller's; after the last task has counted down, no one writes the partials of this unit.
+        unsafe {
+            self.walk(job, task.segments.clone(), Some(split));
+            if self.counters[split.counter].fetch_sub(1, Ordering::AcqRel) != 1 {
+                return;
+            }
+            self.begin(job);
+            for segment in 0..job.unit.segments.len() {
+                for (row, state) in job.states.iter_mut().enumerate() {
+                    let from = self.partials.row(split.offset + segment * job.rows + row);
+                    let from = from.as_ptr().cast::<f32>();
+                    let (max, sum) = (from.read(), from.add(1).read());
+                    (self.kernel.merge)(state, max, sum, from.add(2), job.page.value_dims);
+                }
+            }
+            self.finish(job);
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! What comes before attention: per-head norm and rotation of queries and keys, and the writes into the cache.
+use super::super::Compute;
+use super::super::kv::{KvCache, PAGE, Seq, Writer};
+use super::super::rope::{Rope, Table};
+use super::super::threads::Rows;
+use super::{AttnParams, QkNorm};
+use std::ops::Range;
+
+/// Values under which the work stays on the calling thread.
+const SERIAL: usize = 16 * 1024;
+/// Rows that a task rotates.
+const CHUNK: usize = 32;
+
+/// Norm and rotation of one call.
+pub(super) struct Prepare<'a> {
+    table: Table<'a>,
+    norm: Option<QkNorm<'a>>,
+    head_dim: usize,
+}
+
+impl<'a> Prepare<'a> {
+    pub fn new(
+        rope: &'a Rope,
+        norm: Option<QkNorm<'a>>,
+        params: &AttnParams<'_>,
+        seqs: &[Seq<'_>],
+    ) -> Self {
+        let head_dim = params.head_dim;
+        assert!(
+            rope.rotary_dim() <= head_dim,
+            "rotary_dim {} of {head_dim}",
+            rope.rotary_dim()
+        );
+        if let Some((q, k, _)) = norm {
+            assert!(
+                q.len() == head_dim && k.len() == head_dim,
+                "qk norm weights: [{head_dim}]"
+            );
+        }
+        let positions = seqs.iter().map(|s| s.position + s.rows.len()).max();
+        Prepare {
+            table: rope.table(positions.unwrap_or(0)),
+            norm,
+            head_dim,
+        }
+    }
+
+    /// Normalises and rotates one head of a query (or key) in place.
+    #[inline]
+    pub fn head(&self, x: &mut [f32], position: usize, query: bool) {
+        if let Some((q, k, eps)) = self.norm {
+            normalise(x, if query { q } else { k }, eps);
+        }
+        self.table.at(position).apply(x);
+    }
+}
+
+/// RMS norm in place; sums in 16 lanes of plain Rust, so that every machine gives the same bits.
+#[inline(always)]
+fn normalise(x: &mut [f32], weight: &[f32], eps: f32) {
+    let mut lanes = [0f32; 16];
+    for chunk in x.chunks(16) {
+        for (lane, v) in lanes.iter_mut().zip(chunk) {
+            *lane += v * v;
+        }
+    }
+    for half in [8, 4, 2, 1] {
+        for i in 0..half {
+            lanes[i] += lanes[i + half];
+        }
+    }
+    let factor = 1.0 / (lanes[0] / x.len() as f32 + eps).sqrt();
+    for (v, w) in x.iter_mut().zip(weight) {
+        *v = *v * factor * w;
+    }
+}
+
+/// Runs `f` for each of `tasks`, on all threads when there is enough to do.
+fn each<T: Sync>(cx: &Compute, values: usize, tasks: &[T], f: &(dyn Fn(&T) + Sync)) {
+    if values < SERIAL {
+        tasks.iter().for_each(f);
+    } else {
+        cx.pool.for_each(tasks.len(), &|i| f(&tasks[i]));
+    }
+}
+
+/// Normalises and rotates all heads of `x` (`[rows, heads * head_dim]`) in place.
+pub(super) fn rotate(
+    cx: &Compute,
+    prepare: &Prepare<'_>,
+    x: &mut [f32],
+    heads: usize,
+    seqs: &[Seq<'_>],
+    query: bool,
+) {
+    let width = heads * prepare.head_dim;
+    let values = x.len();
+    super::check_rows(seqs, values, width);
+    let tasks: Vec<(&Seq<'_>, Range<usize>)> = seqs
+        .iter()
+        .flat_map(|s| {
+            let chunk = move |i: usize| (s, i..s.rows.len().min(i + CHUNK));
+            (0..s.rows.len()).step_by(CHUNK).map(chunk)
+        })
+        .collect();
+    let x = Rows::new(x, width);
+    each(cx, values, &tasks, &|(seq, rows)| {
+        for row in rows.clone() {
+            // SAFETY: `check_rows` has seen that rows exist and belong to one sequence; a task has its own.
+            let heads = unsafe { x.row(seq.rows.start + row) };
+            for head in heads.chunks_exact_mut(prepare.head_dim) {
+                prepare.head(head, seq.position + row, query);
+            }
+        }
+    });
+}
+
+/// New keys and values on their way into the cache.
+pub(super) struct New<'a> {
+    /// Norm and rotation of the keys, unless they had it.
+    prepare: Option<&'a Prepare<'a>>,
+    k: &'a [f32],
+    v: &'a [f32],
+    kv_heads: usize,
+    head_dim: usize,
+    layer: usize,
+    writer: Writer<'a>,
+}
+
+impl<'a> New<'a> {
+    /// Checks shapes and sequences.
+    pub fn checked(
+        prepare: Option<&'a Prepare<'a>>,
+        (k, v): (&'a [f32], &'a [f32]),
+        params: &AttnParams<'_>,
+        seqs: &[Seq<'_>],
+        cache: &'a mut KvCache,
+        layer: usize,
+    ) -> Self {
+        let width = params.kv_heads * params.head_dim;
+        params.check(cache);
+        assert_eq!(k.len(), v.len(), "k and v: [rows, {width}]");
+        super::check_rows(seqs, k.len(), width);
+        cache.check(layer, seqs);
+        let (kv_heads, head_dim) = (params.kv_heads, params.head_dim);
+        New {
+            prepare,
+            k,
+            v,
+            kv_heads,
+            head_dim,
+            layer,
+            writer: cache.shared(),
+        }
+    }
+
+    /// The cache that is written.
+    pub fn cache(&self) -> &KvCache {
+        self.writer.cache()
+    }
+
+    /// Writes rows `rows` (counted in the sequence) of one head.
+    ///
+    /// # Safety
+    /// No other thread reads or writes these pages of this head.
+    pub unsafe fn write(&self, seq: &Seq<'_>, rows: Range<usize>, head: usize) {
+        let page = self.cache().page();
+        let offset = self.cache().offset(self.layer, head);
+        let mut own = [0f32; super::super::kv::MAX_HEAD_DIM];
+        for row in rows {
+            let position = seq.position + row;
+            let start = ((seq.rows.start + row) * self.kv_heads + head) * self.head_dim;
+            let (mut key, value) = (
+                &self.k[start..start + self.head_dim],
+                &self.v[start..start + self.head_dim],
+            );
+            if let Some(prepare) = self.prepare {
+                let own = &mut own[..self.head_dim];
+                own.copy_from_slice(key);
+                prepare.head(own, position, false);
+                key = own;
+            }
+            // SAFETY: `checked` has seen that the blocks exist; the caller answers for other threads.
+            unsafe {
+                let at = self.writer.at(seq.blocks, position / PAGE, offset);
+                if position.is_multiple_of(PAGE) {
+                    page.clear(at);
+                }
+                page.write(at, position % PAGE, key, value);
+            }
+        }
+    }
+
+    /// Writes all rows of all sequences.
+    pub fn write_all(&self, cx: &Compute, seqs: &[Seq<'_>]) {
+        // Whole pages, so that the first token of one is written before the others.
+        let tasks: Vec<(&Seq<'_>, Range<usize>)> = seqs
+            .iter()
+            .filter(|s| !s.rows.is_empty())
+            .flat_map(|s| {
+                let (start, end) = (s.position, s.position + s.rows.len());
+                (start / PAGE..end.div_ceil(PAGE)).map(move |page| {
+                    let from = (page * PAGE).max(start);
+                    (s, from - start..((page + 1) * PAGE).min(end) - start)
+                })
+            })
+            .collect();
+        each(cx, self.k.len(), &tasks, &|(seq, rows)| {
+            for head in 0..self.kv_heads {
+                // SAFETY: a page of a sequence has one task, and sequences write blocks of their own.
+                unsafe { self.write(seq, rows.clone(), head) };
+            }
+        });
+    }
+}

@@ -1,0 +1,315 @@
+//! The paged cache of keys and values: shape, memory and layout. Knows nothing of attention.
+//!
+//! A block holds `block_size` tokens of all layers. Inside, per layer, 32 tokens and key/value head, lies a *page*:
+//! - keys: two groups of 16 tokens, a lane being a token: F32 `[dims][16]`, Bf16 `[dims / 2][16][2]`
+//! - values: F32 `[32][dims]`, Bf16 `[dims / 16][16 pairs of tokens][16][2]`
+//!
+//! so that both operands of AMX tiles and of `vdpbf16ps` are read in place.
+mod memory;
+
+use memory::Memory;
+use std::ops::Range;
+
+/// Tokens a page.
+pub(crate) const PAGE: usize = 32;
+/// Tokens a group: the lanes of a vector.
+pub(crate) const GROUP: usize = 16;
+
+/// Element type of keys and values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KvType {
+    /// Exact: attention computes in f32.
+    F32,
+    /// Fast: attention multiplies bf16 and adds f32.
+    Bf16,
+}
+
+impl KvType {
+    /// Bytes an element.
+    pub fn bytes(self) -> usize {
+        match self {
+            KvType::F32 => 4,
+            KvType::Bf16 => 2,
+        }
+    }
+}
+
+/// What a cache holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KvShape {
+    /// Layers.
+    pub layers: usize,
+    /// Blocks.
+    pub blocks: usize,
+    /// Tokens a block, a multiple of 32.
+    pub block_size: usize,
+    /// Key/value heads a layer.
+    pub kv_heads: usize,
+    /// Width of a head, a multiple of 8 up to 256.
+    pub head_dim: usize,
+    /// Element type.
+    pub dtype: KvType,
+}
+
+/// Why there is no cache.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AllocError {
+    /// The shape cannot be laid out.
+    #[error("KV cache: {0}")]
+    Shape(String),
+    /// The system has not that much memory.
+    #[error("no memory for a KV cache of {blocks} blocks of {block_bytes} bytes")]
+    Memory {
+        /// Blocks asked for.
+        blocks: usize,
+        /// Bytes a block.
+        block_bytes: usize,
+    },
+}
+
+impl KvShape {
+    /// Bytes of one block: keys and values of all layers, padding included.
+    pub fn block_bytes(&self) -> usize {
+        let pages = self.layers * (self.block_size / PAGE).max(1) * self.kv_heads;
+        pages * self.page().bytes()
+    }
+
+    pub(crate) fn page(&self) -> Page {
+        // Bf16 keys are multiplied 32 dimensions at a time; padding is zero and stays so.
+        let keys = match self.dtype {
+            KvType::F32 => self.head_dim,
+            KvType::Bf16 => self.head_dim.next_multiple_of(32),
+        };
+        Page {
+            key_dims: keys,
+            value_dims: self.head_dim.next_multiple_of(16),
+            dtype: self.dtype,
+        }
+    }
+
+    fn check(&self) -> Result<usize, AllocError> {
+        let error = |text: String| Err(AllocError::Shape(text));
+        if self.block_size == 0 || !self.block_size.is_multiple_of(PAGE) {
+            return error(format!(
+                "block_size {} is not a multiple of {PAGE}",
+                self.block_size
+            ));
+        }
+        if self.head_dim == 0 || !self.head_dim.is_multiple_of(8) || self.head_dim > MAX_HEAD_DIM {
+            let dim = self.head_dim;
+            return error(format!(
+                "head_dim {dim} is not a multiple of 8 up to {MAX_HEAD_DIM}"
+            ));
+        }
+        if self.layers == 0 || self.blocks == 0 || self.kv_heads == 0 {
+            return error("layers, blocks and kv_heads must be at least 1".into());
+        }
+        let pages = [
+            self.layers,
+            self.block_size / PAGE,
+            self.kv_heads,
+            self.blocks,
+        ]
+        .into_iter()
+        .try_fold(self.page().bytes(), usize::checked_mul);
+        match pages {
+            Some(bytes) if bytes < isize::MAX as usize / 2 => Ok(bytes),
+            _ => error(format!("{self:?} is larger than the address space")),
+        }
+    }
+}
+
+/// Widest head.
+pub const MAX_HEAD_DIM: usize = 256;
+
+/// Layout of the keys and values of one head and 32 tokens.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Page {
+    /// Padded width of a key.
+    pub key_dims: usize,
+    /// Padded width of a value.
+    pub value_dims: usize,
+    pub dtype: KvType,
+}
+
+impl Page {
+    /// Bytes of a group of 16 keys.
+    pub fn group_bytes(&self) -> usize {
+        GROUP * self.key_dims * self.dtype.bytes()
+    }
+    /// Bytes of all keys: where the values begin.
+    pub fn key_bytes(&self) -> usize {
+        2 * self.group_bytes()
+    }
+    /// Bytes of all values.
+    pub fn value_bytes(&self) -> usize {
+        PAGE * self.value_dims * self.dtype.bytes()
+    }
+    /// Bytes of both.
+    pub fn bytes(&self) -> usize {
+        self.key_bytes() + self.value_bytes()
+    }
+
+    /// Writes the token at `slot` (0..32) of the page at `page`.
+    ///
+    /// # Safety
+    /// `page` is a whole page of this layout that no one else reads or writes; `key` and `value` are no wider than it.
+    pub unsafe fn write(&self, page: *mut u8, slot: usize, key: &[f32], value: &[f32]) {
+        debug_assert!(slot < PAGE && key.len() <= self.key_dims && value.len() <= self.value_dims);
+        let narrow = |v: f32| half::bf16::from_f32(v).to_bits();
+        // SAFETY: all offsets lie in the page: slot < 32, and dims are below the padded widths.
+        unsafe {
+            let group = page.add(slot / GROUP * self.group_bytes());
+            let lane = slot % GROUP;
+            let values = page.add(self.key_bytes());
+            match self.dtype {
+                KvType::F32 => {
+                    for (d, &k) in key.iter().enumerate() {
+                        group.cast::<f32>().add(d * GROUP + lane).write(k);
+                    }
+                    let row = values.cast::<f32>().add(slot * self.value_dims);
+                    row.copy_from_nonoverlapping(value.as_ptr(), value.len());
+                }
+                KvType::Bf16 => {
+                    for (i, k) in key.chunks_exact(2).enumerate() {
+                        let pair = [narrow(k[0]), narrow(k[1])];
+                        group.cast::<[u16; 2]>().add(i * GROUP + lane).write(pair);
+                    }
+                    for (d, &v) in value.iter().enumerate() {
+                        let at = d / 16 * 512 + slot / 2 * 32 + d % 16 * 2 + slot % 2;
+                        values.cast::<u16>().add(at).write(narrow(v));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Zeroes the values of a page before its first token is written: a probability of 0 times what an earlier owner
+    /// left (a NaN, say) must be 0. Keys need no zeroing, scores of absent keys are never looked at.
+    ///
+    /// # Safety
+    /// As [`Page::write`].
+    pub unsafe fn clear(&self, page: *mut u8) {
+        // SAFETY: the values lie behind the keys.
+        unsafe {
+            page.add(self.key_bytes())
+                .write_bytes(0, self.value_bytes())
+        };
+    }
+}
+
+/// One sequence's part of a step.
+#[derive(Debug, Clone)]
+pub struct Seq<'a> {
+    /// Its rows in q, k, v and the output.
+    pub rows: Range<usize>,
+    /// Position of the first of these rows: the number of its tokens that the cache already holds.
+    pub position: usize,
+    /// Physical blocks in order of position; they cover `position + rows.len()` tokens at least.
+    pub blocks: &'a [u32],
+}
+
+/// Keys and values of all layers. Memory is given by the system when it is first written, and given back on drop.
+#[derive(Debug)]
+pub struct KvCache {
+    shape: KvShape,
+    page: Page,
+    memory: Memory,
+}
+
+impl KvCache {
+    /// An empty cache.
+    pub fn new(shape: KvShape) -> Result<KvCache, AllocError> {
+        let bytes = shape.check()?;
+        let memory = Memory::zeroed(bytes).ok_or(AllocError::Memory {
+            blocks: shape.blocks,
+            block_bytes: shape.block_bytes(),
+        })?;
+        Ok(KvCache {
+            shape,
+            page: shape.page(),
+            memory,
+        })
+    }
+
+    /// Its shape.
+    pub fn shape(&self) -> &KvShape {
+        &self.shape
+    }
+
+    pub(crate) fn page(&self) -> Page {
+        self.page
+    }
+
+    /// Bytes before the pages of (`layer`, `head`) in their block.
+    pub(crate) fn offset(&self, layer: usize, head: usize) -> usize {
+        let subs = self.shape.block_size / PAGE;
+        (layer * subs * self.shape.kv_heads + head) * self.page.bytes()
+    }
+
+    /// Checks what every kernel relies on: a layer that exists and sequences whose block tables cover their tokens
+    /// with blocks that exist.
+    ///
+    /// # Panics
+    /// When one of them does not hold.
+    pub(crate) fn check(&self, layer: usize, seqs: &[Seq<'_>]) {
+        assert!(
+            layer < self.shape.layers,
+            "layer {layer} of {}",
+            self.shape.layers
+        );
+        for seq in seqs {
+            let tokens = seq.position + seq.rows.len();
+            let covered = seq.blocks.len().saturating_mul(self.shape.block_size);
+            assert!(
+                tokens <= covered,
+                "{tokens} tokens in {} blocks",
+                seq.blocks.len()
+            );
+            let largest = seq.blocks.iter().fold(0, |a, &b| a.max(b)) as usize;
+            assert!(
+                largest < self.shape.blocks,
+                "block {largest} of {}",
+                self.shape.blocks
+            );
+        }
+    }
+
+    /// Where page `index` (of 32 tokens, counted in the sequence) of the head at `offset` lies.
+    #[inline]
+    pub(crate) fn at(&self, blocks: &[u32], index: usize, offset: usize) -> *const u8 {
+        let subs = self.shape.block_size / PAGE;
+        let block = blocks[index / subs] as usize;
+        let sub = index % subs * self.shape.kv_heads * self.page.bytes();
+        let byte = block * self.shape.layers * subs * self.shape.kv_heads * self.page.bytes()
+            + sub
+            + offset;
+        debug_assert!(byte + self.page.bytes() <= self.memory.len());
+        // SAFETY: `check` has seen that the block exists; layer and head were checked when `offset` was made.
+        unsafe { self.memory.as_ptr().add(byte) }
+    }
+
+    /// The cache as several threads write it, each its own pages.
+    pub(crate) fn shared(&mut self) -> Writer<'_> {
+        Writer { cache: self }
+    }
+}
+
+/// A cache that is being written by several threads at disjoint pages.
+pub(crate) struct Writer<'a> {
+    cache: &'a KvCache,
+}
+
+impl Writer<'_> {
+    /// As [`KvCache::at`]; made from a mutable borrow, so that pages may be written through it.
+    #[inline]
+    pub fn at(&self, blocks: &[u32], index: usize, offset: usize) -> *mut u8 {
+        self.cache.at(blocks, index, offset).cast_mut()
+    }
+    pub fn cache(&self) -> &KvCache {
+        self.cache
+    }
+}
+
+#[cfg(test)]
+mod tests;
