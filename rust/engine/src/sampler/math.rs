@@ -84,6 +84,23 @@ pub fn weigh(
     total
 }
 
+/// Sets weights to 0 that come after `last` (smaller, or equal with a larger id) or are below `floor`, and brings `sums`
+/// up to date. Returns the total.
+pub fn cut(weights: &mut [f32], sums: &mut [f64], last: (f32, u32), floor: f32) -> f64 {
+    let mut total = 0.0;
+    let mut id = 0;
+    for (ws, s) in weights.chunks_mut(BLOCK).zip(sums) {
+        for w in &mut *ws {
+            let keep = (*w > last.0 || (*w == last.0 && id <= last.1)) && *w >= floor;
+            *w = if keep { *w } else { 0.0 };
+            id += 1;
+        }
+        *s = sum(ws);
+        total += *s;
+    }
+    total
+}
+
 /// ln of the sum of e^x over the row, with `max` its largest value.
 pub fn log_sum_exp(row: &[f32], max: f32) -> f64 {
     let mut total = 0.0;

@@ -65,6 +65,7 @@ pub struct Sampler {
     weights: Vec<f32>,
     sums: Vec<f64>,
     maxima: Vec<f32>,
+    bins: Vec<f64>,
     entries: Vec<Entry>,
     order: Vec<Entry>,
 }
@@ -111,34 +112,20 @@ impl Sampler {
         if let Some(k) = top_k {
             select::top_k(logits, k, &mut self.maxima, &mut self.entries);
             self.entries.sort_unstable_by_key(|e| e.1);
-            self.entries
-                .iter_mut()
-                .for_each(|e| e.0 = math::weight(e.0, max, scale));
-        } else if let Some(p) = top_p {
-            let total = math::weigh(logits, max, scale, 0.0, &mut self.weights, &mut self.sums);
-            // All weights below this one together are less than the tail that top_p cuts off.
-            let bound = ((1.0 - p) * total / logits.len() as f64 * 0.999) as f32;
-            self.entries.clear();
-            self.entries.extend(
-                (0..)
-                    .zip(&self.weights)
-                    .filter(|&(_, &w)| w > bound)
-                    .map(|(id, &w)| (w, id)),
-            );
-            return Ok(self.draw_entries(Some(p * total), params.min_p, random));
-        } else {
-            let total = math::weigh(
-                logits,
-                max,
-                scale,
-                params.min_p,
-                &mut self.weights,
-                &mut self.sums,
-            );
-            return Ok(math::pick(&self.weights, &self.sums, random * total) as u32);
+            let weigh = |e: &mut Entry| e.0 = math::weight(e.0, max, scale);
+            self.entries.iter_mut().for_each(weigh);
+            let target = top_p.map(|p| p * mass(&self.entries));
+            return Ok(self.draw_entries(target, params.min_p, random));
         }
-        let target = top_p.map(|p| p * mass(&self.entries));
-        Ok(self.draw_entries(target, params.min_p, random))
+        let (weights, sums) = (&mut self.weights, &mut self.sums);
+        let floor = if top_p.is_some() { 0.0 } else { params.min_p };
+        let mut total = math::weigh(logits, max, scale, floor, weights, sums);
+        if let Some(p) = top_p {
+            let last =
+                select::nucleus_of_row(weights, p * total, &mut self.bins, &mut self.entries);
+            total = math::cut(weights, sums, last, params.min_p);
+        }
+        Ok(math::pick(weights, sums, random * total) as u32)
     }
 
     /// Draws from `entries` (weight and id, by id): only the nucleus of mass `target`, only weights from `min_p` on.

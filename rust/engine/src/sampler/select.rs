@@ -86,6 +86,47 @@ pub fn nucleus(mut entries: &mut [Entry], mut target: f64) -> Entry {
     last
 }
 
+/// The same for all weights of a row, each in [0, 1] at the index of its id, in one pass and a look at few.
+///
+/// The high bits of a weight choose one of about a thousand bins, in order of size; the bin in which the sum reaches
+/// `target` is the only one whose entries are compared. `bins` and `entries` are scratch.
+pub fn nucleus_of_row(
+    weights: &[f32],
+    mut target: f64,
+    bins: &mut Vec<f64>,
+    entries: &mut Vec<Entry>,
+) -> Entry {
+    // Sign, exponent and three bits of the fraction.
+    const SHIFT: u32 = 20;
+    let bin = |w: f32| (w.to_bits() >> SHIFT) as usize;
+    bins.clear();
+    bins.resize(bin(1.0) + 1, 0.0);
+    for &w in weights {
+        if let Some(sum) = bins.get_mut(bin(w)) {
+            *sum += f64::from(w);
+        }
+    }
+    let mut chosen = 0;
+    for (i, &sum) in bins.iter().enumerate().rev().filter(|(_, sum)| **sum > 0.0) {
+        chosen = i;
+        if sum >= target {
+            break;
+        }
+        target -= sum;
+    }
+    entries.clear();
+    entries.extend(
+        (0..)
+            .zip(weights)
+            .filter(|&(_, &w)| bin(w) == chosen)
+            .map(|(id, &w)| (w, id)),
+    );
+    if entries.is_empty() {
+        return (0.0, u32::MAX);
+    }
+    nucleus(entries, target)
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::random::uniform;
@@ -148,6 +189,32 @@ mod tests {
                     nucleus(&mut entries, p * total),
                     *expected.unwrap_or(&walk[n as usize - 1]),
                     "{n} {p}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_nucleus_of_a_row_is_that_of_its_entries() {
+        let (mut bins, mut scratch) = (Vec::new(), Vec::new());
+        for (n, power) in [
+            (1u64, 1),
+            (40, 1),
+            (40, 30),
+            (3000, 1),
+            (3000, 4),
+            (3000, 60),
+        ] {
+            let mut row: Vec<f32> = (0..n).map(|i| (uniform(4, i) as f32).powi(power)).collect();
+            row[n as usize / 2] = 1.0;
+            let total: f64 = row.iter().map(|&w| f64::from(w)).sum();
+            for p in [0.001, 0.3, 0.5, 0.9, 0.999] {
+                let mut entries: Vec<Entry> = row.iter().copied().zip(0..).collect();
+                let expected = nucleus(&mut entries, p * total);
+                assert_eq!(
+                    nucleus_of_row(&row, p * total, &mut bins, &mut scratch),
+                    expected,
+                    "{n} {power} {p}"
                 );
             }
         }

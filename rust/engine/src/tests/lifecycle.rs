@@ -58,6 +58,13 @@ fn message(events: &[Event]) -> String {
 }
 
 #[test]
+fn engines_and_mailboxes_cross_threads() {
+    fn shared<T: Send + Sync>() {}
+    shared::<Engine>();
+    shared::<Mailbox>();
+}
+
+#[test]
 fn many_threads_submit_and_wait() {
     let (engine, _) = engine(EngineConfig::default());
     std::thread::scope(|scope| {
