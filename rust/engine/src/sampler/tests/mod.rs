@@ -104,134 +104,43 @@ fn chi_square(
 }
 
 fn cases() -> Vec<(&'static str, GenerationParams)> {
-    let some = || GenerationParams {
-        seed: Some(11),
-        ..Default::default()
+    let case = |name: &'static str, change: fn(&mut GenerationParams)| {
+        let mut params = GenerationParams {
+            seed: Some(11),
+            ..Default::default()
+        };
+        change(&mut params);
+        (name, params)
     };
     vec![
-        ("plain", some()),
-        (
-            "cold",
-            GenerationParams {
-                temperature: 0.3,
-                ..some()
-            },
-        ),
-        (
-            "hot",
-            GenerationParams {
-                temperature: 5.0,
-                ..some()
-            },
-        ),
-        (
-            "top_k 1",
-            GenerationParams {
-                top_k: Some(1),
-                ..some()
-            },
-        ),
-        (
-            "top_k 7",
-            GenerationParams {
-                top_k: Some(7),
-                ..some()
-            },
-        ),
-        (
-            "top_k beyond the vocabulary",
-            GenerationParams {
-                top_k: Some(1 << 20),
-                ..some()
-            },
-        ),
-        (
-            "top_p",
-            GenerationParams {
-                top_p: 0.7,
-                ..some()
-            },
-        ),
-        (
-            "top_p of a hot row",
-            GenerationParams {
-                top_p: 0.95,
-                temperature: 3.0,
-                ..some()
-            },
-        ),
-        (
-            "top_p tiny",
-            GenerationParams {
-                top_p: 1e-6,
-                ..some()
-            },
-        ),
-        (
-            "top_p close to one",
-            GenerationParams {
-                top_p: 0.9999,
-                ..some()
-            },
-        ),
-        (
-            "min_p",
-            GenerationParams {
-                min_p: 0.2,
-                ..some()
-            },
-        ),
-        (
-            "min_p 1",
-            GenerationParams {
-                min_p: 1.0,
-                ..some()
-            },
-        ),
-        (
-            "top_k and top_p",
-            GenerationParams {
-                top_k: Some(10),
-                top_p: 0.6,
-                ..some()
-            },
-        ),
-        (
-            "all",
-            GenerationParams {
-                top_k: Some(12),
-                top_p: 0.9,
-                min_p: 0.1,
-                temperature: 1.7,
-                ..some()
-            },
-        ),
-        (
-            "top_p and min_p",
-            GenerationParams {
-                top_p: 0.8,
-                min_p: 0.05,
-                temperature: 0.8,
-                ..some()
-            },
-        ),
-        (
-            "bias",
-            GenerationParams {
-                logit_bias: vec![(3, 4.0), (5, -100.0)],
-                ..some()
-            },
-        ),
-        (
-            "penalties",
-            GenerationParams {
-                repetition_penalty: 1.4,
-                frequency_penalty: 0.7,
-                presence_penalty: -0.4,
-                top_p: 0.9,
-                ..some()
-            },
-        ),
+        case("plain", |_| {}),
+        case("cold", |p| p.temperature = 0.3),
+        case("hot", |p| p.temperature = 5.0),
+        case("top_k 1", |p| p.top_k = Some(1)),
+        case("top_k 7", |p| p.top_k = Some(7)),
+        case("top_k of all", |p| p.top_k = Some(1 << 20)),
+        case("top_p", |p| p.top_p = 0.7),
+        case("top_p, hot", |p| (p.top_p, p.temperature) = (0.95, 3.0)),
+        case("top_p tiny", |p| p.top_p = 1e-6),
+        case("top_p close to one", |p| p.top_p = 0.9999),
+        case("min_p", |p| p.min_p = 0.2),
+        case("min_p 1", |p| p.min_p = 1.0),
+        case("top_k and top_p", |p| (p.top_k, p.top_p) = (Some(10), 0.6)),
+        case("top_p and min_p", |p| {
+            (p.top_p, p.min_p, p.temperature) = (0.8, 0.05, 0.8)
+        }),
+        case("all", |p| {
+            (p.top_k, p.top_p, p.min_p, p.temperature) = (Some(12), 0.9, 0.1, 1.7);
+        }),
+        case("bias", |p| p.logit_bias = vec![(3, 4.0), (5, -100.0)]),
+        case("penalties", |p| {
+            (
+                p.repetition_penalty,
+                p.frequency_penalty,
+                p.presence_penalty,
+            ) = (1.4, 0.7, -0.4);
+            p.top_p = 0.9;
+        }),
     ]
 }
 
