@@ -7,12 +7,12 @@ use std::{
 };
 
 use serde_json::Value;
-use tokenizers::{AddedToken, Tokenizer as Encoder};
+use tokenizers::{AddedToken, Tokenizer as Json};
 
 use super::{
     detok::{Detok, Lead, Rule, SPACE},
     template,
-    tokenizer::Parts,
+    tokenizer::{Encoder, Parts},
 };
 use crate::{Error, Result};
 
@@ -43,7 +43,7 @@ pub(super) fn load(folder: &Path) -> Result<Parts> {
         return Err(without_tokenizer_json(folder));
     };
     let wrong = |e: tokenizers::Error| Error::ModelLoad(format!("{}: {e}", file.display()));
-    let mut encoder: Encoder = text.parse().map_err(wrong)?;
+    let mut encoder: Json = text.parse().map_err(wrong)?;
     drop(text);
     encoder.with_padding(None);
     encoder.with_truncation(None).map_err(wrong)?;
@@ -63,7 +63,7 @@ pub(super) fn load(folder: &Path) -> Result<Parts> {
     let detok = detok(&encoder, &file)?;
     let templates = template::from_folder(folder, &config)?;
     Ok(Parts {
-        encoder,
+        encoder: Encoder::Json(Box::new(encoder)),
         detok,
         affixes,
         eos_ids: eos_id.into_iter().collect(),
@@ -112,7 +112,7 @@ fn named_tokens(config: &Value, map: &Value) -> BTreeMap<String, String> {
 /// Adds what tokenizer_config.json knows beyond tokenizer.json: `added_tokens_decoder`, and that named tokens are
 /// special. Tokens that would get an id of their own are left out: the model has no row for them.
 fn add_tokens(
-    encoder: &mut Encoder,
+    encoder: &mut Json,
     config: &Value,
     named: &BTreeMap<String, String>,
 ) -> std::result::Result<(), tokenizers::Error> {
@@ -158,7 +158,7 @@ fn add_tokens(
 /// What tokenizer_config.json's `add_bos_token` and `add_eos_token` put around a text, where it has them; else
 /// tokenizer.json's own post-processor stands.
 fn affixes(
-    encoder: &Encoder,
+    encoder: &Json,
     config: &Value,
     bos: Option<u32>,
     eos: Option<u32>,
@@ -184,7 +184,7 @@ fn affixes(
 }
 
 /// The pieces of the vocabulary, and how its decoder joins them.
-fn detok(encoder: &Encoder, file: &Path) -> Result<Detok> {
+fn detok(encoder: &Json, file: &Path) -> Result<Detok> {
     let decoder = serde_json::to_value(encoder.get_decoder());
     let decoder =
         decoder.map_err(|e| Error::ModelLoad(format!("{}: decoder: {e}", file.display())))?;

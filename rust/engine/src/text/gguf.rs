@@ -1,19 +1,16 @@
 //! A tokenizer from GGUF metadata (`tokenizer.ggml.*`): byte-level BPE and SentencePiece-style vocabularies.
 //! Keys: ggml `docs/gguf.md`; what the keys leave open is done as llama.cpp does it.
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use ahash::AHashMap;
 use candle_vllm_model::weights::gguf::{Metadata, Value};
-use tokenizers::{
-    AddedToken, NormalizerWrapper, Tokenizer as Encoder,
-    models::bpe::{BPE, Merges},
-    normalizers::{Prepend, Replace, Sequence},
-};
 
 use super::{
+    bpe::{Alphabet, Bpe, Order, WholeWords},
     detok::{Detok, Lead, Rule, SPACE, byte_token},
-    pre, spm, template,
-    tokenizer::Parts,
+    merge::{Merge, NONE, Pairs},
+    pre, template,
+    tokenizer::{Encoder, Parts},
+    vocabulary::Vocabulary,
 };
 use crate::{Error, Result};
 
@@ -25,40 +22,40 @@ mod kind {
     pub(super) const UNKNOWN: i64 = 2;
     pub(super) const CONTROL: i64 = 3;
     pub(super) const USER_DEFINED: i64 = 4;
-    pub(super) const UNUSED: i64 = 5;
+    pub(super) const BYTE: i64 = 6;
 }
 
 fn wrong(key: &str, what: impl std::fmt::Display) -> Error {
     Error::ModelLoad(format!("GGUF metadata {key}: {what}"))
 }
 
-/// The vocabulary as the metadata has it.
-struct Vocabulary<'a> {
-    tokens: &'a [String],
+/// The tokens as the metadata has them.
+struct Tokens<'a> {
+    texts: &'a [String],
     kinds: Option<&'a [i64]>,
 }
 
-impl<'a> Vocabulary<'a> {
+impl<'a> Tokens<'a> {
     fn new(metadata: &'a Metadata) -> Result<Self> {
-        let tokens = metadata
+        let texts = metadata
             .texts(TOKENS)
             .ok_or_else(|| wrong(TOKENS, "missing, or not a list of texts"))?;
-        if tokens.is_empty() || u32::try_from(tokens.len()).is_err() {
-            return Err(wrong(TOKENS, format!("{} tokens", tokens.len())));
+        if texts.is_empty() || u32::try_from(texts.len()).is_err() {
+            return Err(wrong(TOKENS, format!("{} tokens", texts.len())));
         }
         let key = "tokenizer.ggml.token_type";
         let kinds = match metadata.get(key) {
             None => None,
-            Some(Value::Ints(kinds)) if kinds.len() >= tokens.len() => Some(kinds.as_slice()),
+            Some(Value::Ints(kinds)) if kinds.len() >= texts.len() => Some(kinds.as_slice()),
             Some(Value::Ints(kinds)) => {
                 return Err(wrong(
                     key,
-                    format!("{} entries for {} tokens", kinds.len(), tokens.len()),
+                    format!("{} entries for {} tokens", kinds.len(), texts.len()),
                 ));
             }
             Some(_) => return Err(wrong(key, "not a list of integers")),
         };
-        Ok(Self { tokens, kinds })
+        Ok(Self { texts, kinds })
     }
 
     fn kind(&self, id: usize) -> i64 {
@@ -73,30 +70,43 @@ impl<'a> Vocabulary<'a> {
         )
     }
 
+    /// Ids of the tokens that are looked for.
+    fn added(&self) -> Vec<u32> {
+        let ids = 0..self.texts.len();
+        ids.filter(|&id| self.is_added(id) && !self.texts[id].is_empty())
+            .map(|id| id as u32)
+            .collect()
+    }
+
+    fn vocabulary(&self) -> Result<Vocabulary> {
+        Vocabulary::new(self.texts).ok_or_else(|| wrong(TOKENS, "more than 4 GiB of text"))
+    }
+
     /// Whether the token is left out of a text that skips special tokens.
     fn is_special(&self, id: usize) -> bool {
         matches!(self.kind(id), kind::UNKNOWN | kind::CONTROL)
     }
 }
 
+/// An encoder, its counterpart, and whether a text begins with `bos` unless the metadata says otherwise.
+type Model = (Bpe, Detok, bool);
+
 /// Loads the tokenizer that `metadata` describes.
 pub(super) fn load(metadata: &Metadata) -> Result<Parts> {
     let key = "tokenizer.ggml.model";
-    let vocabulary = Vocabulary::new(metadata)?;
-    let (mut encoder, detok, add_bos) = match metadata.text(key) {
-        Some("gpt2") => byte_level(metadata, &vocabulary)?,
-        Some("llama") => sentencepiece(metadata, &vocabulary)?,
+    let tokens = Tokens::new(metadata)?;
+    let (bpe, detok, add_bos) = match metadata.text(key) {
+        Some("gpt2") => byte_level(metadata, &tokens)?,
+        Some("llama") => sentencepiece(metadata, &tokens)?,
+        Some("gemma4") => gemma4(metadata, &tokens)?,
         Some(model) => {
-            return Err(wrong(
-                key,
-                format!("`{model}` is not supported; supported are gpt2 and llama"),
-            ));
+            let what = format!("`{model}` is not supported; supported are gpt2, llama and gemma4");
+            return Err(wrong(key, what));
         }
         None => return Err(wrong(key, "missing, so the file has no tokenizer")),
     };
-    add_tokens(&mut encoder, &vocabulary)?;
     let templates = template::from_gguf(metadata);
-    let named = Named::new(metadata, &vocabulary)?;
+    let named = Named::new(metadata, &tokens)?;
     let flag = |name: &str, default: bool| {
         metadata
             .bool(&format!("tokenizer.ggml.{name}"))
@@ -107,21 +117,19 @@ pub(super) fn load(metadata: &Metadata) -> Result<Parts> {
     let after = named
         .id("eos_token")
         .filter(|_| flag("add_eos_token", false));
-    let affixes = Some((before.into_iter().collect(), after.into_iter().collect()));
-    let eos_ids = eos_ids(&named, &vocabulary, templates.get(template::DEFAULT));
     Ok(Parts {
-        encoder,
+        encoder: Encoder::Bpe(Box::new(bpe)),
         detok,
-        affixes,
-        eos_ids,
+        affixes: Some((before.into_iter().collect(), after.into_iter().collect())),
+        eos_ids: eos_ids(&named, &tokens, templates.get(template::DEFAULT)),
         bos_id,
-        special_tokens: named.texts(&vocabulary),
+        special_tokens: named.texts(&tokens),
         templates,
     })
 }
 
 /// Byte-level BPE: GPT-2 and all that came of it.
-fn byte_level(metadata: &Metadata, vocabulary: &Vocabulary) -> Result<(Encoder, Detok, bool)> {
+fn byte_level(metadata: &Metadata, tokens: &Tokens) -> Result<Model> {
     let key = "tokenizer.ggml.pre";
     let name = metadata.text(key).unwrap_or("default");
     let Some(pre) = pre::find(name) else {
@@ -130,129 +138,159 @@ fn byte_level(metadata: &Metadata, vocabulary: &Vocabulary) -> Result<(Encoder, 
             format!("the pre-tokenizer `{name}` is not known"),
         ));
     };
+    let mut detok = Detok::with_capacity(Rule::ByteLevel, tokens.texts.len());
+    for (id, token) in tokens.texts.iter().enumerate() {
+        if tokens.is_added(id) {
+            detok.push_plain(token, tokens.is_special(id));
+        } else {
+            detok.push(token, false);
+        }
+    }
+    let mut ids = Box::new([NONE; 256]);
+    let mut whole = WholeWords::new();
+    for id in (0..detok.len() as u32).filter(|&id| !tokens.is_added(id as usize)) {
+        match detok.token_bytes(id) {
+            [] => {}
+            [byte] if ids[*byte as usize] == NONE => ids[*byte as usize] = id,
+            bytes if pre.ignore_merges => {
+                whole.insert(bytes.into(), id);
+            }
+            _ => {}
+        }
+    }
+    let vocabulary = tokens.vocabulary()?;
+    let order = Order::Ranks(merges(metadata, &vocabulary)?);
+    let whole = pre.ignore_merges.then_some(whole);
+    let alphabet = Alphabet::Bytes {
+        cutters: pre.build()?,
+        ids,
+        whole,
+    };
+    Ok((
+        Bpe::new(vocabulary, alphabet, order, tokens.added())?,
+        detok,
+        pre.add_bos,
+    ))
+}
+
+/// `tokenizer.ggml.merges`: pairs of tokens with a space between, best first.
+fn merges(metadata: &Metadata, vocabulary: &Vocabulary) -> Result<Pairs> {
     let key = "tokenizer.ggml.merges";
     let lines = metadata
         .texts(key)
         .ok_or_else(|| wrong(key, "missing, or not a list of texts"))?;
-    let mut merges: Merges = Vec::with_capacity(lines.len());
-    for line in lines {
+    let mut pairs = Pairs::with_capacity(lines.len());
+    let mut joint = String::new();
+    for (line, rank) in lines.iter().zip(0..) {
         // A token may itself begin with a space, so the first character is never the border.
         let border = line.char_indices().skip(1).find(|(_, c)| *c == ' ');
         let Some((at, _)) = border else {
             return Err(wrong(key, format!("`{line}` is not a pair of tokens")));
         };
-        merges.push((line[..at].to_owned(), line[at + 1..].to_owned()));
-    }
-    let bpe = BPE::builder()
-        .vocab_and_merges(ids(vocabulary), merges)
-        .ignore_merges(pre.ignore_merges);
-    let mut encoder = Encoder::new(bpe.build().map_err(|e| wrong(key, e))?);
-    encoder.with_pre_tokenizer(Some(pre.build()?));
-
-    let mut detok = Detok::with_capacity(Rule::ByteLevel, vocabulary.tokens.len());
-    for (id, token) in vocabulary.tokens.iter().enumerate() {
-        if vocabulary.is_added(id) {
-            detok.push_plain(token, vocabulary.is_special(id));
-        } else {
-            detok.push(token, false);
-        }
-    }
-    Ok((encoder, detok, pre.add_bos))
-}
-
-fn ids(vocabulary: &Vocabulary) -> AHashMap<String, u32> {
-    vocabulary
-        .tokens
-        .iter()
-        .zip(0..)
-        .map(|(token, id)| (token.clone(), id))
-        .collect()
-}
-
-/// SentencePiece BPE: spaces are `▁`, characters without a piece are bytes `<0xNN>`.
-fn sentencepiece(metadata: &Metadata, vocabulary: &Vocabulary) -> Result<(Encoder, Detok, bool)> {
-    let key = "tokenizer.ggml.scores";
-    let scores = match metadata.get(key) {
-        Some(Value::Floats(scores)) if scores.len() >= vocabulary.tokens.len() => scores,
-        Some(_) => {
+        let (left, right) = (&line[..at], &line[at + 1..]);
+        joint.clear();
+        joint.push_str(left);
+        joint.push_str(right);
+        let ids = (
+            vocabulary.get(left),
+            vocabulary.get(right),
+            vocabulary.get(&joint),
+        );
+        let (Some(left), Some(right), Some(id)) = ids else {
             return Err(wrong(
                 key,
-                format!("not {} floats", vocabulary.tokens.len()),
+                format!("`{line}`: the parts and what they make must be tokens"),
             ));
-        }
+        };
+        pairs.insert(left, right, Merge { rank, id });
+    }
+    Ok(pairs)
+}
+
+/// SentencePiece BPE: of two neighbours, those are joined first whose joint piece has the highest score.
+fn sentencepiece(metadata: &Metadata, tokens: &Tokens) -> Result<Model> {
+    let key = "tokenizer.ggml.scores";
+    let scores = match metadata.get(key) {
+        Some(Value::Floats(scores)) if scores.len() >= tokens.texts.len() => scores,
+        Some(_) => return Err(wrong(key, format!("not {} floats", tokens.texts.len()))),
         None => return Err(wrong(key, "missing")),
     };
-    let known: HashMap<&str, u32> = vocabulary
-        .tokens
-        .iter()
-        .map(String::as_str)
-        .zip(0..)
-        .collect();
-    let mut pieces: Vec<(&str, f32)> = Vec::with_capacity(vocabulary.tokens.len());
-    for (id, token) in vocabulary.tokens.iter().enumerate() {
-        let plain = !vocabulary.is_special(id) && vocabulary.kind(id) != kind::UNUSED;
-        if plain && byte_token(token).is_none() {
-            pieces.push((token, scores[id]));
-        }
+    if let Some(at) = scores.iter().position(|score| score.is_nan()) {
+        return Err(wrong(key, format!("score {at} is not a number")));
     }
-    let merges = spm::merges(&pieces, &known);
-    let unknown = metadata
-        .uint("tokenizer.ggml.unknown_token_id")
-        .and_then(|id| usize::try_from(id).ok());
-    let unknown = vocabulary.tokens.get(unknown.unwrap_or(0));
-    let mut bpe = BPE::builder()
-        .vocab_and_merges(ids(vocabulary), merges)
-        .byte_fallback(true)
-        .fuse_unk(true);
-    if let Some(unknown) = unknown {
-        bpe = bpe.unk_token(unknown.clone());
-    }
-    let mut encoder = Encoder::new(bpe.build().map_err(|e| wrong(TOKENS, e))?);
-
+    let made = |id: usize| !tokens.is_special(id) && tokens.kind(id) != kind::BYTE;
+    let rank = |id: usize| made(id).then(|| descending(scores[id]));
+    let order = Order::Scores((0..tokens.texts.len()).map(rank).collect());
     let prefix = metadata
         .bool("tokenizer.ggml.add_space_prefix")
         .unwrap_or(true);
-    let space = Replace::new(" ", SPACE.to_string()).map_err(|e| wrong(TOKENS, e))?;
-    let mut steps: Vec<NormalizerWrapper> = Vec::new();
-    if prefix {
-        steps.push(Prepend::new(SPACE.to_string()).into());
-    }
-    steps.push(space.into());
-    encoder
-        .with_normalizer(Some(Sequence::new(steps)))
-        .map_err(|e| wrong(TOKENS, e))?;
+    characters(metadata, tokens, order, prefix)
+}
 
+/// Gemma 4's: SentencePiece's alphabet, but merges from a list.
+fn gemma4(metadata: &Metadata, tokens: &Tokens) -> Result<Model> {
+    let order = Order::Ranks(merges(metadata, &tokens.vocabulary()?)?);
+    let prefix = metadata
+        .bool("tokenizer.ggml.add_space_prefix")
+        .unwrap_or(false);
+    characters(metadata, tokens, order, prefix)
+}
+
+/// Spaces are `▁`, characters without a piece are bytes `<0xNN>`.
+fn characters(metadata: &Metadata, tokens: &Tokens, order: Order, prefix: bool) -> Result<Model> {
     let lead = if prefix { Lead::StripOne } else { Lead::Keep };
     let rule = Rule::Sentencepiece {
         lead,
         byte_tokens: true,
         whole_runs: false,
     };
-    let mut detok = Detok::with_capacity(rule, vocabulary.tokens.len());
-    for (id, token) in vocabulary.tokens.iter().enumerate() {
-        detok.push(token, vocabulary.is_special(id));
-    }
-    Ok((encoder, detok, true))
-}
-
-/// Control, unknown and user-defined tokens are found in a text as they stand.
-fn add_tokens(encoder: &mut Encoder, vocabulary: &Vocabulary) -> Result<()> {
-    let mut added: Vec<AddedToken> = Vec::new();
-    for (id, token) in vocabulary.tokens.iter().enumerate() {
-        if vocabulary.is_added(id) && !token.is_empty() {
-            added
-                .push(AddedToken::from(token.clone(), vocabulary.is_special(id)).normalized(false));
+    let mut detok = Detok::with_capacity(rule, tokens.texts.len());
+    let mut bytes = Box::new([NONE; 256]);
+    let mut before_space = HashSet::new();
+    for (id, token) in tokens.texts.iter().enumerate() {
+        detok.push(token, tokens.is_special(id));
+        if let Some(byte) = byte_token(token) {
+            bytes[byte as usize] = id as u32;
+        }
+        for (at, _) in token.match_indices(SPACE) {
+            before_space.extend(token[..at].chars().next_back().filter(|&c| c != SPACE));
         }
     }
-    encoder.add_tokens(added).map_err(|e| wrong(TOKENS, e))?;
-    Ok(())
+    before_space.insert(SPACE);
+    let unknown = metadata
+        .uint("tokenizer.ggml.unknown_token_id")
+        .unwrap_or(0);
+    let unknown = u32::try_from(unknown)
+        .ok()
+        .filter(|&id| (id as usize) < tokens.texts.len());
+    let alphabet = Alphabet::Characters {
+        prefix,
+        bytes,
+        unknown,
+        before_space,
+    };
+    Ok((
+        Bpe::new(tokens.vocabulary()?, alphabet, order, tokens.added())?,
+        detok,
+        true,
+    ))
+}
+
+/// A number that is the smaller the larger the score is.
+fn descending(score: f32) -> u32 {
+    let bits = score.to_bits();
+    if bits >> 31 == 0 {
+        !(bits | 1 << 31)
+    } else {
+        bits
+    }
 }
 
 /// Special tokens that the metadata names.
 struct Named(BTreeMap<&'static str, u32>);
 
 impl Named {
-    fn new(metadata: &Metadata, vocabulary: &Vocabulary) -> Result<Self> {
+    fn new(metadata: &Metadata, tokens: &Tokens) -> Result<Self> {
         let names = [
             ("bos_token", "bos"),
             ("eos_token", "eos"),
@@ -272,14 +310,14 @@ impl Named {
             };
             let id = metadata
                 .uint(&key)
-                .filter(|&id| id < vocabulary.tokens.len() as u64);
+                .filter(|&id| id < tokens.texts.len() as u64);
             match id {
                 Some(id) => named.insert(name, id as u32),
                 // -1 and the like stand for `none` in old files; only an end that cannot be told is an error.
                 None if matches!(name, "eos_token" | "eot_token" | "eom_token") => {
                     return Err(wrong(
                         &key,
-                        format!("{value:?} is no id of {} tokens", vocabulary.tokens.len()),
+                        format!("{value:?} is no id of {} tokens", tokens.texts.len()),
                     ));
                 }
                 None => None,
@@ -292,8 +330,8 @@ impl Named {
         self.0.get(name).copied()
     }
 
-    fn texts(&self, vocabulary: &Vocabulary) -> BTreeMap<String, String> {
-        let text = |id: u32| vocabulary.tokens[id as usize].clone();
+    fn texts(&self, tokens: &Tokens) -> BTreeMap<String, String> {
+        let text = |id: u32| tokens.texts[id as usize].clone();
         self.0
             .iter()
             .map(|(name, &id)| ((*name).to_owned(), text(id)))
@@ -302,7 +340,7 @@ impl Named {
 }
 
 /// Ids that end an answer: eos, eot and eom of the metadata, and the end-of-turn token that its chat template writes.
-fn eos_ids(named: &Named, vocabulary: &Vocabulary, template: Option<&String>) -> Vec<u32> {
+fn eos_ids(named: &Named, tokens: &Tokens, template: Option<&String>) -> Vec<u32> {
     let mut ids: BTreeSet<u32> = ["eos_token", "eot_token", "eom_token"]
         .iter()
         .filter_map(|n| named.id(n))
@@ -313,11 +351,11 @@ fn eos_ids(named: &Named, vocabulary: &Vocabulary, template: Option<&String>) ->
         .filter(|end| template.is_some_and(|template| template.contains(end)));
     let ends: Vec<&str> = ends.collect();
     if !ends.is_empty() {
-        let controls = vocabulary
-            .tokens
+        let controls = tokens
+            .texts
             .iter()
             .zip(0..)
-            .filter(|(_, id)| vocabulary.is_added(*id as usize));
+            .filter(|(_, id)| tokens.is_added(*id as usize));
         ids.extend(
             controls
                 .filter(|(token, _)| ends.contains(&token.as_str()))

@@ -1,15 +1,19 @@
 //! Text of a model: its tokenizer, from a folder or from GGUF metadata, and text that streams.
 //! Knows nothing of requests, scheduling or how templates are rendered.
+mod bpe;
 mod bytes;
+mod class;
 mod detok;
 mod folder;
 mod gguf;
+mod merge;
 mod pre;
-mod spm;
 mod stop;
 pub mod stream;
 mod template;
 pub mod tokenizer;
+mod vocabulary;
+mod words;
 
 pub use stream::{Piece, TextStream};
 pub use tokenizer::Tokenizer;

@@ -1,31 +1,31 @@
 //! How byte-level vocabularies cut a text into words before they merge, by GGUF's `tokenizer.ggml.pre`.
 //! Each row is the pre-tokenizer of the model family's own tokenizer.json; names are llama.cpp's.
-use tokenizers::{
-    PreTokenizerWrapper, SplitDelimiterBehavior,
-    pre_tokenizers::{
-        byte_level::ByteLevel,
-        digits,
-        punctuation::Punctuation,
-        sequence::Sequence,
-        split::{Split, SplitPattern},
-    },
-};
+use fancy_regex::Regex;
 
+use super::{
+    class::{NUMBER, PUNCTUATION},
+    words::Scan,
+};
 use crate::{Error, Result};
 
 /// One cut.
 #[derive(Debug, Clone, Copy)]
 enum Step {
-    /// Each match of the expression is a word.
+    /// Each match of the expression is a word, and what is between.
     Cut(&'static str),
     /// Each digit is a word.
     Digit,
-    /// A run of digits is a word.
-    Digits,
     /// A run of punctuation is a word.
     Punctuation,
-    /// GPT-2's own cut.
+    /// See `words.rs`.
     Gpt2,
+    /// See `words.rs`.
+    Llama { digits: usize, marks: bool },
+    /// See `words.rs`.
+    Tekken { digits: usize, contractions: bool },
+    /// Runs of digits, each cut after three ASCII digits. Falcon does so after bytes have become letters, where some
+    /// bytes of larger characters are digits too. Must come last.
+    EncodedDigits,
 }
 
 /// What `tokenizer.ggml.pre` stands for.
@@ -38,33 +38,31 @@ pub(super) struct Pre {
     pub(super) add_bos: bool,
 }
 
-use Step::{Cut, Digit, Digits, Gpt2};
+use Step::{Cut, Digit, EncodedDigits, Gpt2, Llama, Tekken};
 
 const GPT2: &[Step] = &[Gpt2];
 const SMOLLM: &[Step] = &[Digit, Gpt2];
-const FALCON: &[Step] = &[Step::Punctuation, Gpt2, Digits, Cut("[0-9][0-9][0-9]")];
-const LLAMA3: &[Step] = &[Cut(concat!(
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*",
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-))];
-const QWEN2: &[Step] = &[Cut(concat!(
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*",
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-))];
-const QWEN35: &[Step] = &[Cut(concat!(
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*",
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-))];
-const TEKKEN: &[Step] = &[Cut(concat!(
-    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+",
-    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*",
-    r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-))];
-const GPT4O: &[Step] = &[Cut(concat!(
-    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
-    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
-    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-))];
+const FALCON: &[Step] = &[Step::Punctuation, Gpt2, EncodedDigits];
+const LLAMA3: &[Step] = &[Llama {
+    digits: 3,
+    marks: false,
+}];
+const QWEN2: &[Step] = &[Llama {
+    digits: 1,
+    marks: false,
+}];
+const QWEN35: &[Step] = &[Llama {
+    digits: 1,
+    marks: true,
+}];
+const TEKKEN: &[Step] = &[Tekken {
+    digits: 1,
+    contractions: false,
+}];
+const GPT4O: &[Step] = &[Tekken {
+    digits: 3,
+    contractions: true,
+}];
 const SEED_CODER: &[Step] = &[Cut(concat!(
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1}| ?[^\s\p{L}\p{N}\r\n]+",
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -148,32 +146,109 @@ pub(super) fn find(name: &str) -> Option<Pre> {
     Some(Pre { steps, ignore_merges, add_bos })
 }
 
+/// A cut, ready to be made.
+#[derive(Debug)]
+enum Cutter {
+    Step(Step),
+    Regex(Box<Regex>),
+}
+
+/// The cuts of a vocabulary, ready to be made.
+#[derive(Debug)]
+pub(super) struct Cutters(Vec<Cutter>);
+
 impl Pre {
-    /// The pre-tokenizer: the cuts, then bytes to letters.
-    pub(super) fn build(&self) -> Result<PreTokenizerWrapper> {
-        let mut steps: Vec<PreTokenizerWrapper> = Vec::new();
-        let mut encoded = false;
-        for step in self.steps {
-            steps.push(match step {
-                Cut(expression) => {
-                    let pattern = SplitPattern::Regex((*expression).to_owned());
-                    let split = Split::new(pattern, SplitDelimiterBehavior::Isolated, false);
-                    split
-                        .map_err(|e| Error::ModelLoad(format!("tokenizer.ggml.pre: {e}")))?
-                        .into()
+    /// Compiles the expressions.
+    pub(super) fn build(&self) -> Result<Cutters> {
+        let cutter = |step: &Step| match step {
+            Cut(expression) => {
+                let regex = Regex::new(expression);
+                let regex =
+                    regex.map_err(|e| Error::ModelLoad(format!("tokenizer.ggml.pre: {e}")))?;
+                Ok(Cutter::Regex(Box::new(regex)))
+            }
+            step => Ok(Cutter::Step(*step)),
+        };
+        Ok(Cutters(
+            self.steps.iter().map(cutter).collect::<Result<_>>()?,
+        ))
+    }
+}
+
+impl Cutters {
+    /// Calls `word` with the bytes of each word of `text`, in order.
+    pub(super) fn words(&self, text: &str, word: &mut impl FnMut(&[u8])) -> Result<()> {
+        cut(&self.0, text, word)
+    }
+}
+
+fn cut(cutters: &[Cutter], text: &str, word: &mut impl FnMut(&[u8])) -> Result<()> {
+    let Some((first, rest)) = cutters.split_first() else {
+        word(text.as_bytes());
+        return Ok(());
+    };
+    let scan = Scan::new(text);
+    let end = |at: usize| match first {
+        Cutter::Step(Gpt2) => scan.gpt2(at),
+        Cutter::Step(Llama { digits, marks }) => scan.llama(at, *digits, *marks),
+        Cutter::Step(Tekken {
+            digits,
+            contractions,
+        }) => scan.tekken(at, *digits, *contractions),
+        Cutter::Step(Digit) => scan.class(at, NUMBER, 1),
+        _ => scan.class(at, PUNCTUATION, usize::MAX),
+    };
+    match first {
+        Cutter::Step(EncodedDigits) => encoded_digits(text.as_bytes(), word),
+        Cutter::Regex(regex) => {
+            let mut at = 0;
+            for found in regex.find_iter(text) {
+                let found = found.map_err(|e| {
+                    Error::Tokenization(format!("cannot cut the text into words: {e}"))
+                })?;
+                if found.start() > at {
+                    cut(rest, &text[at..found.start()], word)?;
                 }
-                Digit => digits::Digits::new(true).into(),
-                Digits => digits::Digits::new(false).into(),
-                Step::Punctuation => Punctuation::new(SplitDelimiterBehavior::Contiguous).into(),
-                Gpt2 => {
-                    encoded = true;
-                    ByteLevel::new(false, false, true).into()
+                cut(rest, found.as_str(), word)?;
+                at = found.end();
+            }
+            if at < text.len() {
+                cut(rest, &text[at..], word)?;
+            }
+        }
+        Cutter::Step(_) => {
+            let mut at = 0;
+            while at < text.len() {
+                let end = end(at).max(at + 1);
+                cut(rest, &text[at..end], word)?;
+                at = end;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// See `Step::EncodedDigits`.
+fn encoded_digits(bytes: &[u8], word: &mut impl FnMut(&[u8])) {
+    // Superscripts and fractions of Latin-1, whose bytes stand for themselves.
+    let digit = |byte: u8| matches!(byte, b'0'..=b'9' | 0xB2 | 0xB3 | 0xB9 | 0xBC..=0xBE);
+    for run in bytes.chunk_by(|&a, &b| digit(a) == digit(b)) {
+        let mut start = 0;
+        let mut at = 0;
+        while let Some(three) = run.get(at..at + 3) {
+            if three.iter().all(u8::is_ascii_digit) {
+                if start < at {
+                    word(&run[start..at]);
                 }
-            });
+                word(three);
+                at += 3;
+                start = at;
+            } else {
+                at += 1;
+            }
         }
-        if !encoded {
-            steps.push(ByteLevel::new(false, false, false).into());
+        if start < run.len() {
+            word(&run[start..]);
         }
-        Ok(Sequence::new(steps).into())
     }
 }

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use candle_vllm_model::weights::TokenizerSource;
 
 use super::{
+    bpe::Bpe,
     detok::{Detok, Partial},
     folder, gguf,
 };
@@ -14,10 +15,18 @@ use crate::{Error, Result};
 #[derive(Clone)]
 pub struct Tokenizer(pub(super) Arc<Parts>);
 
+/// Turns text into ids.
+pub(super) enum Encoder {
+    /// Any tokenizer.json.
+    Json(Box<tokenizers::Tokenizer>),
+    /// Byte-pair merging.
+    Bpe(Box<Bpe>),
+}
+
 /// What a tokenizer is made of.
 pub(super) struct Parts {
     /// Text to ids.
-    pub(super) encoder: tokenizers::Tokenizer,
+    pub(super) encoder: Encoder,
     /// Ids to text.
     pub(super) detok: Detok,
     /// Ids put before and after a text when special tokens are asked for; `None` = as the encoder's post-processor has it.
@@ -52,13 +61,18 @@ impl Tokenizer {
     /// `Tokenization` when the vocabulary cannot write the text.
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
         let affixes = self.0.affixes.as_ref().filter(|_| add_special_tokens);
-        let by_encoder = add_special_tokens && self.0.affixes.is_none();
-        let encoding = self.0.encoder.encode_fast(text, by_encoder);
-        let encoding =
-            encoding.map_err(|e| Error::Tokenization(format!("cannot tokenize the text: {e}")))?;
+        let ids = match &self.0.encoder {
+            Encoder::Bpe(bpe) => bpe.encode(text)?,
+            Encoder::Json(json) => {
+                let by_json = add_special_tokens && self.0.affixes.is_none();
+                let encoding = json.encode_fast(text, by_json);
+                let wrong = |e| Error::Tokenization(format!("cannot tokenize the text: {e}"));
+                encoding.map_err(wrong)?.get_ids().to_vec()
+            }
+        };
         Ok(match affixes {
-            None => encoding.get_ids().to_vec(),
-            Some((before, after)) => [before, encoding.get_ids(), after].concat(),
+            None => ids,
+            Some((before, after)) => [before.as_slice(), &ids, after].concat(),
         })
     }
 
@@ -81,7 +95,10 @@ impl Tokenizer {
     /// Ends a text that was decoded token by token.
     pub(super) fn finish(&self, partial: &mut Partial, out: &mut String) -> Result<()> {
         self.0.detok.finish(partial, out, |ids| {
-            let text = self.0.encoder.decode(ids, false);
+            let text = match &self.0.encoder {
+                Encoder::Json(json) => json.decode(ids, false),
+                Encoder::Bpe(_) => Ok(String::new()),
+            };
             text.map_err(|e| Error::Tokenization(format!("cannot decode the tokens: {e}")))
         })
     }
@@ -98,12 +115,18 @@ impl Tokenizer {
 
     /// The id of a token in the vocabulary's own spelling (`Ġthe`, `▁the`, `<|im_end|>`).
     pub fn token_to_id(&self, token: &str) -> Option<u32> {
-        self.0.encoder.token_to_id(token)
+        match &self.0.encoder {
+            Encoder::Json(json) => json.token_to_id(token),
+            Encoder::Bpe(bpe) => bpe.vocabulary().get(token),
+        }
     }
 
     /// The vocabulary's own spelling of a token.
     pub fn id_to_token(&self, id: u32) -> Option<String> {
-        self.0.encoder.id_to_token(id)
+        match &self.0.encoder {
+            Encoder::Json(json) => json.id_to_token(id),
+            Encoder::Bpe(bpe) => bpe.vocabulary().text(id).map(str::to_owned),
+        }
     }
 
     /// Whether the id is a special (control) token, which `skip_special_tokens` leaves out.

@@ -71,6 +71,7 @@ impl Reader<'_> {
                             .map(|v| match v {
                                 Value::Uint(i) => i as i64,
                                 Value::Int(i) => i,
+                                Value::Bool(b) => i64::from(b),
                                 _ => panic!(),
                             })
                             .collect(),
@@ -106,6 +107,7 @@ pub fn all() -> Vec<(String, Tokenizer, PathBuf)> {
         "deepseek-coder",
         "deepseek-llm",
         "falcon",
+        "gemma-4",
         "gpt-2",
         "llama-bpe",
         "llama-spm",
@@ -159,4 +161,27 @@ fn every_cut_gives_the_ids_of_transformers() {
         failed.len(),
         failed.join("\n")
     );
+}
+
+/// Prints megabytes of text a second; run with `--release -- --ignored --nocapture`.
+#[test]
+#[ignore = "measures"]
+fn speed() {
+    let readme = include_str!("../../../../tests/goldens/README.md").replace('<', "");
+    let code = include_str!("vocabularies.rs");
+    let text = format!("{readme}\n{code}\n日本語のテキスト、中文文本。한국어 텍스트\n").repeat(60);
+    for (name, tokenizer, _) in all() {
+        let start = std::time::Instant::now();
+        let ids = tokenizer.encode(&text, false).unwrap();
+        let encoded = start.elapsed().as_secs_f64();
+        let decoded = tokenizer.decode(&ids, false).unwrap();
+        let seconds = start.elapsed().as_secs_f64() - encoded;
+        let size = text.len() as f64 / 1e6;
+        println!(
+            "{name}: encode {:.2} MB/s, decode {:.1} MB/s",
+            size / encoded,
+            size / seconds
+        );
+        assert!(decoded == text, "{name} does not give the text back");
+    }
 }
