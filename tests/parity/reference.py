@@ -1,0 +1,40 @@
+"""Reads the references in tests/goldens: what transformers computed in float32."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+GOLDENS = Path(__file__).parent.parent / "goldens"
+
+HF_CASES = [
+    "llama",
+    "llama_config_v4",
+    "llama_tied_bias",
+    "llama_linear_rope",
+    "llama_yarn",
+    "mistral_sliding",
+    "qwen2",
+    "qwen3",
+]
+GGUF_CASES = [case for case in HF_CASES if (GOLDENS / "gguf" / f"{case}.gguf").exists()]
+GGML_TYPES = ["F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"]
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Log-probabilities of each row, in float64."""
+    wide = logits.astype(np.float64)
+    wide -= wide.max(-1, keepdims=True)
+    return wide - np.log(np.exp(wide).sum(-1, keepdims=True))
+
+
+def archive(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of an npz."""
+    with np.load(path) as data:
+        return {name: data[name] for name in data.files}
+
+
+def smollm2() -> dict[str, Any]:
+    """SmolLM2-135M-Instruct: chats and texts."""
+    return json.loads((GOLDENS / "smollm2" / "reference.json").read_text())

@@ -1,0 +1,76 @@
+"""A sequence's log-probabilities are the same bits however the engine runs it.
+
+Alone, in a batch of 32 mixed lengths, prefilled in chunks of 16, of 100 and whole, after a prefix-cache hit, after a
+preemption, with one thread and with two.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from candle_vllm import GenerationOutput, GenerationParams, InferenceEngine
+
+CASES = ["hf/llama", "hf/mistral_sliding", "hf/qwen3", "ggml/Q4_1", "ggml/Q4_K"]
+MODES = ["f32", "auto"]
+
+RANDOM = np.random.RandomState(7)
+PROMPTS = [RANDOM.randint(4, 300, size=n).tolist() for n in [230, *RANDOM.randint(1, 200, size=31)]]
+PARAMS = GenerationParams(max_tokens=24, temperature=0.8, seed=11, ignore_eos=True, logprobs=0)
+
+
+def bits(output: GenerationOutput) -> tuple[tuple[int, ...], list[bytes]]:
+    assert output.logprobs is not None
+    return tuple(output.tokens), [np.float32(entry.logprob).tobytes() for entry in output.logprobs]
+
+
+@pytest.fixture(params=[(case, mode) for case in CASES for mode in MODES], ids=lambda p: f"{p[0]}-{p[1]}")
+def opener(request: pytest.FixtureRequest, checkpoint: Callable[[str], Path]) -> Callable[..., object]:
+    case, mode = request.param
+
+    @contextmanager
+    def open_engine(**settings: object) -> Iterator[InferenceEngine]:
+        builder = InferenceEngine.builder().model_path(checkpoint(case)).dtype(mode).threads(2)
+        builder.max_sequence_length(512).enable_prefix_cache(False)
+        for name, value in settings.items():
+            getattr(builder, name)(value)
+        with builder.build() as engine:
+            yield engine
+
+    return open_engine
+
+
+def test_bits_are_a_function_of_the_sequence_alone(opener: Callable[..., object]) -> None:
+    with opener() as engine:
+        alone = [bits(engine.generate(prompt, PARAMS)) for prompt in PROMPTS]
+    with opener(max_batch_size=32) as engine:
+        assert [bits(out) for out in engine.generate(PROMPTS, PARAMS)] == alone
+    for chunk in (16, 100):
+        with opener(max_batch_size=8, prefill_chunk_size=chunk) as engine:
+            assert [bits(out) for out in engine.generate(PROMPTS, PARAMS)] == alone
+    with opener(enable_chunked_prefill=False) as engine:
+        assert [bits(out) for out in engine.generate(PROMPTS[:8], PARAMS)] == alone[:8]
+    with opener(threads=1) as engine:
+        assert [bits(out) for out in engine.generate(PROMPTS[:8], PARAMS)] == alone[:8]
+
+
+def test_bits_survive_a_prefix_hit(opener: Callable[..., object]) -> None:
+    with opener(enable_prefix_cache=True) as engine:
+        first = engine.generate(PROMPTS[0], PARAMS)
+        again = engine.generate(PROMPTS[0], PARAMS)
+        assert first.stats.cached_tokens == 0
+        assert again.stats.cached_tokens >= 192
+        assert bits(again) == bits(first)
+
+
+def test_bits_survive_preemption(opener: Callable[..., object]) -> None:
+    with opener() as engine:
+        alone = [bits(engine.generate(prompt, PARAMS)) for prompt in PROMPTS[:12]]
+        block_bytes = engine.model_info.kv_bytes // engine.model_info.kv_blocks
+    # Room for the longest sequence and little more: running sequences must give way.
+    with opener(max_sequence_length=288, kv_cache_memory=14 * block_bytes) as engine:
+        got = [bits(out) for out in engine.generate(PROMPTS[:12], PARAMS)]
+        assert engine.stats().preemptions > 0
+        assert got == alone
