@@ -137,3 +137,56 @@ fn fast_mode_stays_near_the_portable_backend() {
         );
     }
 }
+
+#[test]
+fn bits_do_not_depend_on_chunks_threads_or_block_placement() {
+    for (case, dtype) in CASES
+        .iter()
+        .flat_map(|c| [(c, cpu::Dtype::F32), (c, cpu::Dtype::Auto)])
+    {
+        let tokens = prompt(75, 3);
+        let whole = logits(on_cpu(case, dtype, 1).as_mut(), &tokens, 75, &[0, 1, 2]);
+        let mut two = on_cpu(case, dtype, 2);
+        for chunk in [1, 16, 33] {
+            let parts = logits(two.as_mut(), &tokens, chunk, &[9, 2, 5]);
+            assert!(
+                whole
+                    .iter()
+                    .zip(&parts)
+                    .all(|(a, b)| a.to_bits() == b.to_bits()),
+                "{case} {dtype:?} by {chunk}"
+            );
+        }
+    }
+}
+
+#[test]
+fn bits_do_not_depend_on_the_batch() {
+    for (case, dtype) in CASES
+        .iter()
+        .flat_map(|c| [(c, cpu::Dtype::F32), (c, cpu::Dtype::Auto)])
+    {
+        let mut model = on_cpu(case, dtype, 2);
+        let prompts: Vec<Vec<u32>> = (0..21)
+            .map(|i| prompt(1 + (i * 13) % 60, i as u32))
+            .collect();
+        let alone: Vec<Vec<f32>> = prompts
+            .iter()
+            .map(|p| logits(model.as_mut(), p, p.len(), &[0, 1])[..].to_vec())
+            .collect();
+        let (mut kv, mut step) = (model.new_kv(64).unwrap(), Step::default());
+        for (i, p) in prompts.iter().enumerate() {
+            step.push(p, 0, &[2 * i as u32, 2 * i as u32 + 1], p.len());
+        }
+        let together = model.forward(&step, &mut kv).unwrap();
+        let alone: Vec<f32> = alone.concat();
+        assert!(
+            alone
+                .iter()
+                .zip(together.data())
+                .all(|(a, b)| a.to_bits() == b.to_bits()),
+            "{case} {dtype:?}"
+        );
+        assert_eq!(alone.len(), together.data().len());
+    }
+}

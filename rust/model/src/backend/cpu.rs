@@ -3,15 +3,18 @@
 use std::ops::Range;
 
 use candle_vllm_kernels::cpu::{
-    self as kernels, Activation, Compute, Input, Job, Matrix, Mode, ggml::GgmlType,
+    self as kernels, Activation, Compute, Input, Job, Matrix, Mode,
+    attention::AttnParams,
+    ggml::GgmlType,
+    kv::{KvCache, KvType, Seq},
 };
 use half::{bf16, f16};
 
-use super::{Backend, Packer};
+use super::{Backend, KvDtype, KvShape, Packer};
 use crate::{
-    Error, Kv, Result, Step, Tensor,
+    Error, Kv, Result, Slice, Step, Tensor,
     backend::{portable, tensor::Recycler},
-    layers::{Attention, Linear, Mlp, Norm},
+    layers::{Attention, Linear, Mlp, Norm, Rope},
     quant::{Format, Packed},
     weights::Stored,
 };
@@ -35,6 +38,8 @@ pub struct Cpu {
     dtype: Dtype,
     input: Input,
     spare: Recycler,
+    /// The rotation table; one a model.
+    rope: Option<kernels::rope::Rope>,
 }
 
 fn device_error(e: impl std::fmt::Display) -> Error {
@@ -57,6 +62,7 @@ impl Cpu {
             dtype,
             input: Input::new(),
             spare: Recycler::default(),
+            rope: None,
         })
     }
 
@@ -111,6 +117,30 @@ fn narrowed(stored: &Stored<'_>, to: impl Fn(f32) -> [u8; 2]) -> Vec<u8> {
     values.into_iter().flat_map(to).collect()
 }
 
+fn layout(shape: &KvShape, blocks: usize, block_size: usize) -> kernels::kv::KvShape {
+    kernels::kv::KvShape {
+        layers: shape.layers,
+        blocks,
+        block_size,
+        kv_heads: shape.kv_heads,
+        head_dim: shape.head_dim,
+        dtype: match shape.dtype {
+            KvDtype::F32 => KvType::F32,
+            KvDtype::Bf16 => KvType::Bf16,
+        },
+    }
+}
+
+fn rope(rope: &Rope) -> kernels::rope::Rope {
+    match rope.dynamic {
+        None => kernels::rope::Rope::new(rope.inv_freq.clone(), rope.attention_factor, false),
+        Some(dynamic) => {
+            let at = Box::new(move |position| dynamic.inv_freq(position));
+            kernels::rope::Rope::by_position(dynamic.dim / 2, at, rope.attention_factor, false)
+        }
+    }
+}
+
 impl Backend for Cpu {
     fn name(&self) -> String {
         format!("cpu ({})", self.compute.cpu.name())
@@ -125,6 +155,15 @@ impl Backend for Cpu {
             cpu: self.compute.cpu,
             dtype: self.dtype,
         })
+    }
+
+    fn kv_block_bytes(&self, shape: &KvShape) -> usize {
+        layout(shape, 1, self.block_size()).block_bytes()
+    }
+
+    fn new_kv(&self, shape: &KvShape, blocks: usize) -> Result<Kv> {
+        let cache = KvCache::new(layout(shape, blocks, self.block_size())).map_err(device_error)?;
+        Ok(Kv::new(blocks, self.block_size(), Box::new(cache)))
     }
 
     fn embed(&mut self, table: &dyn Format, ids: &[u32]) -> Result<Tensor> {
@@ -149,11 +188,40 @@ impl Backend for Cpu {
     fn attention(
         &mut self,
         layer: &Attention,
-        qkv: [Tensor; 3],
+        [q, k, v]: [Tensor; 3],
         step: &Step,
         kv: &mut Kv,
     ) -> Result<Tensor> {
-        portable::attention(self.device(), layer, qkv, step, kv)?.into_host()
+        let Some(cache) = kv.storage_mut::<KvCache>() else {
+            let text = "this KV cache was made by another backend";
+            return Err(Error::Run(text.into()));
+        };
+        let rope = self.rope.get_or_insert_with(|| rope(&layer.rope));
+        let h = &layer.heads;
+        let seq = |s: &Slice| Seq {
+            rows: s.tokens.clone(),
+            position: s.position,
+            blocks: &step.blocks[s.blocks.clone()],
+        };
+        let seqs: Vec<Seq<'_>> = step.slices.iter().map(seq).collect();
+        let params = AttnParams {
+            heads: h.heads,
+            kv_heads: h.kv_heads,
+            head_dim: h.head_dim,
+            scale: h.scale,
+            window: h.window,
+            softcap: None,
+            sinks: None,
+        };
+        let norms = layer.qk_norm.as_ref();
+        let norms = norms.map(|[q, k]| (&q.weight[..], &k.weight[..], q.eps));
+        let (cx, [q, k, v]) = (&self.compute, [&q, &k, &v].map(Tensor::data));
+        let mut out = self.spare.tensor(step.tokens.len(), h.heads * h.head_dim);
+        let to = out.data_mut()?;
+        kernels::attention::qkv_attention(
+            cx, rope, q, k, v, norms, &params, &seqs, cache, h.layer, to,
+        );
+        Ok(out)
     }
 
     fn linear(&mut self, x: &Tensor, w: &Linear) -> Result<Tensor> {
