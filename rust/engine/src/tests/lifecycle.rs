@@ -1,6 +1,6 @@
 //! The engine from outside: threads, waking, failing, closing, cancelling at every stage.
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::fake::{BLOCK, Controls, Fake, POISON};
@@ -371,4 +371,70 @@ fn answers_enter_the_prefix_cache_and_salts_keep_it_apart() {
     assert_eq!(complete(&longer, Some("a")).1, 0);
     assert_eq!(complete(&longer, Some("a")).1, 20);
     assert_eq!(complete(&longer, Some("b")).1, 0);
+}
+
+#[test]
+fn threads_that_submit_poll_cancel_and_vanish_leave_nothing_behind() {
+    let (engine, _) = engine(EngineConfig {
+        max_batch_size: 8,
+        max_queue: Some(20),
+        kv_cache_memory: Some(80 * BLOCK as u64 * 4),
+        prefill_chunk_size: 16,
+        ..Default::default()
+    });
+    let full = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for t in 0..8usize {
+            let (engine, full) = (&engine, &full);
+            scope.spawn(move || {
+                for i in 0..60usize {
+                    let mailbox = Mailbox::new().unwrap();
+                    let prompt: Vec<u32> = (0..1 + i * 13 % 60)
+                        .map(|p| (p * (1 + t % 3)) as u32 % 40)
+                        .collect();
+                    let submitted: Vec<u64> = (0..4)
+                        .filter_map(|_| {
+                            match engine.submit(request(&prompt, 1 + i % 40), &mailbox) {
+                                Ok(id) => Some(id),
+                                Err(Error::QueueFull(_)) => {
+                                    full.fetch_add(1, Ordering::Relaxed);
+                                    None
+                                }
+                                Err(e) => panic!("{e}"),
+                            }
+                        })
+                        .collect();
+                    let cancelled = if (i + t) % 3 == 0 {
+                        submitted.len() / 2
+                    } else {
+                        0
+                    };
+                    submitted[..cancelled]
+                        .iter()
+                        .for_each(|&id| engine.abort(id));
+                    if (i + t) % 5 == 0 {
+                        continue;
+                    }
+                    let mut open = submitted.len();
+                    while open > 0 {
+                        let events = mailbox.poll(Some(Duration::from_secs(20)));
+                        assert!(!events.is_empty(), "no event within 20 seconds");
+                        open -= events.iter().filter(|e| e.finish.is_some()).count();
+                    }
+                }
+            });
+        }
+    });
+    let limit = Instant::now() + Duration::from_secs(20);
+    while engine.stats().running + engine.stats().waiting > 0 {
+        assert!(Instant::now() < limit, "{:?}", engine.stats());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let stats = engine.stats();
+    assert!(stats.healthy);
+    assert_eq!(stats.kv_blocks_free, 80);
+    assert!(
+        stats.counters.aborts > 0 && full.load(Ordering::Relaxed) > 0,
+        "{stats:?}"
+    );
 }
