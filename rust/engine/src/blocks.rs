@@ -398,4 +398,18 @@ mod tests {
         assert!(pool.find(root(), None, &[2]).is_none());
         assert!(pool.register(root(), None, &[2], b).is_none());
     }
+
+    #[test]
+    fn equal_tokens_after_another_prefix_are_a_miss_even_if_the_hashes_collide() {
+        let mut pool = BlockPool::new(3, 1);
+        let mut block = || pool.allocate().unwrap();
+        let (a, b, c) = (block(), block(), block());
+        let (_, first) = pool.register(root(), None, &[1], a).unwrap();
+        let (_, second) = pool.register(root(), None, &[2], b).unwrap();
+        pool.register(first, None, &[5], c).unwrap();
+        assert_eq!(pool.find(first, None, &[5]).unwrap().0, c);
+        let other = pool.hash(second, &[5]);
+        pool.by_hash.insert(other, c);
+        assert!(pool.find(second, None, &[5]).is_none());
+    }
 }
