@@ -93,11 +93,16 @@ def api_error(error: BaseException) -> ApiError:
 
 
 # Fields of requests that the engine checks again, against the model; its messages begin with their names.
-_ENGINE_FIELDS = {"prompt": "prompt", "logit_bias": "logit_bias", "stop_token_ids": "stop_token_ids"}
+_ENGINE_FIELDS = {
+    "prompt": "prompt",
+    "prompt_logprobs": "logprobs",
+    "logit_bias": "logit_bias",
+    "stop_token_ids": "stop_token_ids",
+}
 
 
 def _field(message: str) -> str | None:
-    return _ENGINE_FIELDS.get(re.split(r"[^a-z_]", message, maxsplit=1)[0])
+    return _ENGINE_FIELDS.get(re.split(r"[^a-z_]", message.removeprefix("the "), maxsplit=1)[0])
 
 
 _CODES = {
