@@ -124,4 +124,4 @@ def test_it_is_frozen_and_can_be_varied() -> None:
     with pytest.raises(ConfigError, match="top_p"):
         dataclasses.replace(params, top_p=7)
     with pytest.raises(TypeError):
-        GenerationParams(128)  # type: ignore[misc]
+        GenerationParams(128)  # type: ignore[call-arg]

@@ -50,22 +50,35 @@ def token_ids(prompt: Sequence[int]) -> list[int]:
         ) from None
 
 
+def plain(prompt: Prompt) -> Prompt:
+    """The prompt as a text or a list of plain ints; raises ConfigError for anything else."""
+    return prompt if isinstance(prompt, str) else token_ids(prompt)
+
+
+def parameters(params: object) -> GenerationParams:
+    """The parameters, or the defaults for None; raises ConfigError for anything else."""
+    if params is None:
+        return GenerationParams()
+    if not isinstance(params, GenerationParams):
+        raise ConfigError(f"params must be GenerationParams; got {type(params).__name__}")
+    return params
+
+
 def jobs(prompts: Any, params: GenerationParams | Sequence[GenerationParams] | None) -> list[Job]:
     """A job a prompt: one set of parameters serves all, or a list has one each."""
     try:
-        listed = list(prompts)
+        listed = [plain(prompt) for prompt in prompts]
     except TypeError:
         raise ConfigError(f"prompt must be a text, a list of token ids, or a list of these; got {prompts!r}") from None
-    if params is None or isinstance(params, GenerationParams):
-        shared = params if params is not None else GenerationParams()
+    if not isinstance(params, Sequence):
+        shared = parameters(params)
         return [Job(prompt, shared) for prompt in listed]
-    each = list(params)
-    if len(each) != len(listed):
+    if len(params) != len(listed):
         raise ConfigError(
             f"params must be one set of parameters or a list as long as the prompts; "
-            f"got {len(each)} for {len(listed)} prompts"
+            f"got {len(params)} for {len(listed)} prompts"
         )
-    return [Job(prompt, own) for prompt, own in zip(listed, each, strict=True)]
+    return [Job(prompt, parameters(own)) for prompt, own in zip(listed, params, strict=True)]
 
 
 def run(work: Sequence[Job], submit: Submit, advance: Callable[[], None] | None) -> list[GenerationOutput]:

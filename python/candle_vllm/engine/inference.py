@@ -4,6 +4,7 @@ Resolves the model's name, then speaks to the native engine; knows nothing of ch
 """
 
 import asyncio
+import os
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -69,6 +70,7 @@ class InferenceEngine:
         self._config = config
         self._path = Path(path)
         self._native = _native.Engine(config, str(path), progress)
+        self._process = os.getpid()
         self._lock = threading.Lock()
         self._inboxes: weakref.WeakSet[Inbox] = weakref.WeakSet()
         self._by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Inbox] = weakref.WeakKeyDictionary()
@@ -302,7 +304,12 @@ class InferenceEngine:
         return self._native.closed
 
     def close(self) -> None:
-        """Cancel all requests, end the engine's threads and give its memory back. Any number of calls."""
+        """Cancel all requests, end the engine's threads and give its memory back. Any number of calls.
+
+        In a forked child it does nothing: the engine is its parent's.
+        """
+        if os.getpid() != self._process:
+            return
         self._native.close()
         with self._lock:
             inboxes = list(self._inboxes)
@@ -330,13 +337,11 @@ class InferenceEngine:
         priority: int,
         skip_special_tokens: bool,
     ) -> RequestHandle:
-        params = GenerationParams() if params is None else params
-        if not isinstance(params, GenerationParams):
-            raise ConfigError(f"params must be GenerationParams; got {type(params).__name__}")
+        params = batch.parameters(params)
         if cache_salt is not None and not isinstance(cache_salt, str):
             checks.refuse("cache_salt", cache_salt, "a text, or None")
         request, tokens = self._native.submit(
-            prompt if isinstance(prompt, str) else batch.token_ids(prompt),
+            batch.plain(prompt),
             params,
             inbox.mailbox,
             cache_salt,
@@ -375,9 +380,9 @@ def _work(prompt: Prompt | Sequence[str] | Sequence[Sequence[int]], params: Para
     """Whether one answer or a list is due, and the jobs."""
     if not batch.is_prompt(prompt):
         return False, batch.jobs(prompt, params)
-    if params is not None and not isinstance(params, GenerationParams):
+    if isinstance(params, Sequence):
         raise ConfigError("params: one prompt takes one set of parameters; got a list")
-    return True, [Job(prompt, GenerationParams() if params is None else params)]
+    return True, batch.jobs([prompt], params)
 
 
 def _name_of(config: EngineConfig, path: Path) -> str:

@@ -1,0 +1,66 @@
+"""The default model through the Python API, against reference data: greedy text, perplexity, many at once."""
+
+import asyncio
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from candle_vllm import GenerationParams, InferenceEngine
+
+
+@pytest.fixture(scope="module")
+def reference(goldens: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((goldens / "smollm2" / "reference.json").read_text(encoding="utf-8"))
+    return loaded
+
+
+def agrees(got: list[int], wanted: list[int], margins: list[float], least: float) -> bool:
+    """Whether tokens are the reference's up to a place where its two best are closer than `least`."""
+    for token, due, margin in zip(got, wanted, margins, strict=False):
+        if token != due:
+            return margin < least
+    return True
+
+
+def test_greedy_text(smollm2_engine: InferenceEngine, reference: dict[str, Any]) -> None:
+    chats = reference["chats"]
+    params = [GenerationParams(max_tokens=len(chat["greedy_token_ids"]), temperature=0) for chat in chats]
+    outputs = smollm2_engine.generate([chat["prompt_token_ids"] for chat in chats], params)
+    for chat, output in zip(chats, outputs, strict=True):
+        # The default arithmetic rounds activations to int8, which moves logits by some tenths.
+        assert agrees(output.tokens, chat["greedy_token_ids"], chat["margins"], 0.6), chat["text"]
+
+
+def test_perplexity(smollm2_engine: InferenceEngine, reference: dict[str, Any]) -> None:
+    scored = GenerationParams(max_tokens=0, prompt_logprobs=0)
+    texts = reference["texts"]
+    outputs = smollm2_engine.generate([text["token_ids"] for text in texts], scored)
+    got = [entry.logprob for output in outputs for entry in output.prompt_logprobs or [] if entry]
+    wanted = [logprob for text in texts for logprob in text["logprobs"]]
+    assert len(got) == len(wanted)
+    ratio = math.exp((math.fsum(wanted) - math.fsum(got)) / len(got))
+    assert ratio == pytest.approx(1, abs=5e-3)
+
+
+async def test_many_streams_at_once(smollm2_engine: InferenceEngine, reference: dict[str, Any]) -> None:
+    params = [GenerationParams(max_tokens=12, seed=n, temperature=1.0) for n in range(32)]
+    prompts = [reference["chats"][n % 8]["prompt_token_ids"] for n in range(32)]
+
+    async def read(n: int) -> list[int]:
+        stream = smollm2_engine.generate_stream(prompts[n], params[n])
+        return [token async for chunk in stream for token in chunk.token_ids]
+
+    together = await asyncio.gather(*(read(n) for n in range(32)))
+    alone = [(await smollm2_engine.generate_async(prompts[n], params[n])).tokens for n in (0, 9, 31)]
+    assert alone == [together[0], together[9], together[31]]
+
+
+def test_text_round_trip(smollm2_engine: InferenceEngine) -> None:
+    text = "Naïve café — 東京 🚀\n\tdef f(x): return x**2 <|im_start|>"
+    ids = smollm2_engine.tokenize(text)
+    assert smollm2_engine.detokenize(ids, skip_special_tokens=False) == text
+    assert smollm2_engine.model_info.name == "SmolLM2-135M-Instruct.Q4_1.gguf"
+    assert smollm2_engine.chat_template is not None
