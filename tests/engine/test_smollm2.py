@@ -34,6 +34,7 @@ def test_greedy_text(smollm2_engine: InferenceEngine, reference: dict[str, Any])
         assert agrees(output.tokens, chat["greedy_token_ids"], chat["margins"], 0.6), chat["text"]
 
 
+@pytest.mark.slow
 def test_perplexity(smollm2_engine: InferenceEngine, reference: dict[str, Any]) -> None:
     scored = GenerationParams(max_tokens=0, prompt_logprobs=0)
     texts = reference["texts"]

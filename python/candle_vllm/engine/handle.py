@@ -19,7 +19,7 @@ from candle_vllm.records import GenerationChunk, GenerationOutput
 __all__ = ["RequestHandle"]
 
 _SLICE = 1.0
-"""Seconds between two looks at whether the engine was closed under a waiting thread."""
+"""Seconds that a thread waits at a time; in between it looks whether its handle was closed."""
 
 
 class RequestHandle:
@@ -187,9 +187,6 @@ class RequestHandle:
             return
         pause = _SLICE if deadline is None else min(_SLICE, max(deadline - time.monotonic(), 0.001))
         self._inbox.wait(sink, pause)
-        if not sink.ready and self._engine.closed:
-            self._inbox.pump(0)
-            sink.fail(_engine_closed())
 
     async def _wait_async(self) -> None:
         sink = self._sink
@@ -212,7 +209,3 @@ class RequestHandle:
         running, waiting = report[3:]
         if not self._sink.ready and running + waiting == 0:
             self._sink.fail(GenerationError(f"request {self._id} is not known to the engine any more"))
-
-
-def _engine_closed() -> RequestCancelledError:
-    return RequestCancelledError("the engine was closed before the answer was complete")
