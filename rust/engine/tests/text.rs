@@ -8,6 +8,10 @@ use std::{
 use candle_vllm_engine::text::{TextStream, Tokenizer};
 use candle_vllm_model::weights::{Checkpoint, TokenizerSource};
 
+#[path = "text/folders.rs"]
+mod folders;
+#[path = "text/metadata.rs"]
+mod metadata;
 #[path = "text/vocabularies.rs"]
 mod vocabularies;
 

@@ -1,8 +1,9 @@
 //! Text to ids by byte-pair merging: byte-level vocabularies (GPT-2's kind) and SentencePiece-style ones.
 //! Special tokens are found first, as they stand; what is between is cut into words and merged. Knows nothing of files.
-use std::collections::HashSet;
+use std::{borrow::Cow, collections::HashSet};
 
 use aho_corasick::{AhoCorasick, MatchKind};
+use tokenizers::NormalizedString;
 
 use super::{
     detok::SPACE,
@@ -29,8 +30,10 @@ pub(super) enum Alphabet {
         cutters: Cutters,
         /// Token of each byte.
         ids: Box<[u32; 256]>,
-        /// Tokens of whole words, where those come before merges.
-        whole: Option<WholeWords>,
+        /// Tokens by their bytes, where a word that is a token is taken whole.
+        whole: Option<Vocabulary>,
+        /// Whether characters are composed first (Unicode's NFC).
+        compose: bool,
     },
     /// Characters, spaces as `▁`; a character without a token is its bytes.
     Characters {
@@ -45,14 +48,26 @@ pub(super) enum Alphabet {
     },
 }
 
-/// Tokens by their bytes.
-pub(super) type WholeWords = std::collections::HashMap<Box<[u8]>, u32>;
-
 /// Finds tokens that stand in a text as they are: the leftmost, and of those that start there the longest.
 #[derive(Debug)]
 struct Added {
     automaton: AhoCorasick,
     ids: Vec<u32>,
+}
+
+/// The text in Unicode's form NFC.
+fn composed(text: &str) -> Cow<'_, str> {
+    // Characters that NFC leaves as they are, whatever stands beside them: Latin, Cyrillic letters, kana, Han, Hangul.
+    let stays = |c: char| {
+        matches!(c, '\0'..='\u{2FF}' | '\u{400}'..='\u{482}' | '\u{3000}'..='\u{3098}' | '\u{30A0}'..='\u{30FF}'
+            | '\u{3400}'..='\u{4DBF}' | '\u{4E00}'..='\u{9FFF}' | '\u{AC00}'..='\u{D7A3}' | '\u{FF00}'..='\u{FFEF}')
+    };
+    if text.chars().all(stays) {
+        return Cow::Borrowed(text);
+    }
+    let mut normalized = NormalizedString::from(text);
+    normalized.nfc();
+    Cow::Owned(normalized.get().to_owned())
 }
 
 /// A byte-pair encoder.
@@ -74,7 +89,7 @@ impl Bpe {
     ) -> Result<Self> {
         let texts = added
             .iter()
-            .map(|&id| vocabulary.text(id).unwrap_or_default());
+            .map(|&id| vocabulary.spelling(id).unwrap_or_default());
         let automaton = AhoCorasick::builder()
             .match_kind(MatchKind::LeftmostLongest)
             .build(texts);
@@ -131,33 +146,26 @@ impl Bpe {
                 cutters,
                 ids: bytes,
                 whole,
+                compose,
             } => {
-                cutters.words(text, &mut |word| match whole
-                    .as_ref()
-                    .and_then(|whole| whole.get(word))
+                let text = if *compose {
+                    composed(text)
+                } else {
+                    Cow::Borrowed(text)
+                };
+                let mut word = |word: &[u8]| match whole.as_ref().and_then(|whole| whole.get(word))
                 {
-                    Some(&id) => ids.push(id),
+                    Some(id) => ids.push(id),
                     None => self.word_of_bytes(word, bytes, scratch, ids),
-                })?;
+                };
+                cutters.words(&text, &mut word)?;
             }
             Alphabet::Characters {
                 prefix,
                 before_space,
                 ..
             } => {
-                let space = SPACE.to_string();
-                let text = text.replace(' ', &space);
-                let text = if *prefix { space + &text } else { text };
-                let mut last = None;
-                let mut begin = 0;
-                for (at, c) in text.char_indices() {
-                    if c == SPACE && last.is_some_and(|last| !before_space.contains(&last)) {
-                        self.word_of_characters(&text[begin..at], scratch, ids);
-                        begin = at;
-                    }
-                    last = Some(c);
-                }
-                self.word_of_characters(&text[begin..], scratch, ids);
+                self.characters(text, *prefix, before_space, scratch, ids);
             }
         }
         if ids[start..].contains(&NONE) {
@@ -166,6 +174,29 @@ impl Bpe {
             ));
         }
         Ok(())
+    }
+
+    /// Cuts before each `▁` that no merge can reach across.
+    fn characters(
+        &self,
+        text: &str,
+        prefix: bool,
+        before_space: &HashSet<char>,
+        scratch: &mut Vec<Symbol>,
+        ids: &mut Vec<u32>,
+    ) {
+        let space = SPACE.to_string();
+        let text = text.replace(' ', &space);
+        let text = if prefix { space + &text } else { text };
+        let mut begin = 0;
+        for (at, _) in text.match_indices(SPACE) {
+            let last = text[begin..at].chars().next_back();
+            if last.is_some_and(|last| !before_space.contains(&last)) {
+                self.word_of_characters(&text[begin..at], scratch, ids);
+                begin = at;
+            }
+        }
+        self.word_of_characters(&text[begin..], scratch, ids);
     }
 
     fn word_of_bytes(
@@ -193,7 +224,7 @@ impl Bpe {
             let end = at + c.len_utf8();
             let id = self
                 .vocabulary
-                .get(&word[at..end])
+                .get(&word.as_bytes()[at..end])
                 .filter(|&id| self.may_stand(id));
             scratch.push(Symbol {
                 id: id.unwrap_or(NONE),
@@ -206,7 +237,7 @@ impl Bpe {
             Order::Scores(ranks) => merge(scratch, |left, right| {
                 let id = self
                     .vocabulary
-                    .get(&word[left.start as usize..right.end as usize])?;
+                    .get(&word.as_bytes()[left.start as usize..right.end as usize])?;
                 Some(Merge {
                     rank: ranks[id as usize]?,
                     id,

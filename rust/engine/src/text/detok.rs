@@ -11,8 +11,10 @@ pub(super) const SPACE: char = '\u{2581}';
 pub(super) enum Lead {
     /// It stays.
     Keep,
-    /// One space at the start of the text is dropped.
+    /// One space at the start of the text is dropped, as the tokenizers crate does.
     StripOne,
+    /// One space at the start of the first token is dropped unless that token is a byte, as SentencePiece does.
+    StripPiece,
     /// All spaces of the first token are dropped (the `Metaspace` decoder).
     StripFirstToken,
 }
@@ -181,7 +183,7 @@ impl Detok {
                 out.push_str(&String::from_utf8_lossy(bytes));
             }
         }
-        self.strip_lead(state, before, out);
+        self.strip_lead(state, before, out, kind == Kind::Byte);
         state.started = true;
     }
 
@@ -198,7 +200,7 @@ impl Detok {
         }
         let before = out.len();
         self.end_run(state, out);
-        self.strip_lead(state, before, out);
+        self.strip_lead(state, before, out, true);
         Ok(())
     }
 
@@ -223,11 +225,14 @@ impl Detok {
     }
 
     /// Drops the first space of the text where the vocabulary has one; `out[before..]` is new.
-    fn strip_lead(&self, state: &mut Partial, before: usize, out: &mut String) {
+    fn strip_lead(&self, state: &mut Partial, before: usize, out: &mut String, byte: bool) {
         let Rule::Sentencepiece { lead, .. } = self.rule else {
             return;
         };
         match lead {
+            Lead::StripPiece if !state.started && !byte && out[before..].starts_with(' ') => {
+                out.remove(before);
+            }
             Lead::StripOne if !state.written && out[before..].starts_with(' ') => {
                 state.written = true;
                 out.remove(before);

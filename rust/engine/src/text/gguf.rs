@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use candle_vllm_model::weights::gguf::{Metadata, Value};
 
 use super::{
-    bpe::{Alphabet, Bpe, Order, WholeWords},
+    bpe::{Alphabet, Bpe, Order},
     detok::{Detok, Lead, Rule, SPACE, byte_token},
     merge::{Merge, NONE, Pairs},
     pre, template,
@@ -27,6 +27,10 @@ mod kind {
 
 fn wrong(key: &str, what: impl std::fmt::Display) -> Error {
     Error::ModelLoad(format!("GGUF metadata {key}: {what}"))
+}
+
+fn too_large() -> Error {
+    wrong(TOKENS, "more than 4 GiB")
 }
 
 /// The tokens as the metadata has them.
@@ -79,7 +83,7 @@ impl<'a> Tokens<'a> {
     }
 
     fn vocabulary(&self) -> Result<Vocabulary> {
-        Vocabulary::new(self.texts).ok_or_else(|| wrong(TOKENS, "more than 4 GiB of text"))
+        Vocabulary::new(self.texts.iter().map(String::as_bytes)).ok_or_else(too_large)
     }
 
     /// Whether the token is left out of a text that skips special tokens.
@@ -146,25 +150,34 @@ fn byte_level(metadata: &Metadata, tokens: &Tokens) -> Result<Model> {
             detok.push(token, false);
         }
     }
+    // Added tokens are no words and no bytes, whatever they look like.
+    let spelling = |id: u32| {
+        if tokens.is_added(id as usize) {
+            &[]
+        } else {
+            detok.token_bytes(id)
+        }
+    };
+    let spellings = (0..detok.len() as u32).map(spelling);
     let mut ids = Box::new([NONE; 256]);
-    let mut whole = WholeWords::new();
-    for id in (0..detok.len() as u32).filter(|&id| !tokens.is_added(id as usize)) {
-        match detok.token_bytes(id) {
-            [] => {}
-            [byte] if ids[*byte as usize] == NONE => ids[*byte as usize] = id,
-            bytes if pre.ignore_merges => {
-                whole.insert(bytes.into(), id);
-            }
-            _ => {}
+    for (id, token) in (0..).zip(spellings.clone()) {
+        if let [byte] = *token
+            && ids[byte as usize] == NONE
+        {
+            ids[byte as usize] = id;
         }
     }
+    let whole = pre
+        .ignore_merges
+        .then(|| Vocabulary::new(spellings).ok_or_else(too_large))
+        .transpose()?;
     let vocabulary = tokens.vocabulary()?;
     let order = Order::Ranks(merges(metadata, &vocabulary)?);
-    let whole = pre.ignore_merges.then_some(whole);
     let alphabet = Alphabet::Bytes {
         cutters: pre.build()?,
         ids,
         whole,
+        compose: pre.compose,
     };
     Ok((
         Bpe::new(vocabulary, alphabet, order, tokens.added())?,
@@ -192,9 +205,9 @@ fn merges(metadata: &Metadata, vocabulary: &Vocabulary) -> Result<Pairs> {
         joint.push_str(left);
         joint.push_str(right);
         let ids = (
-            vocabulary.get(left),
-            vocabulary.get(right),
-            vocabulary.get(&joint),
+            vocabulary.get(left.as_bytes()),
+            vocabulary.get(right.as_bytes()),
+            vocabulary.get(joint.as_bytes()),
         );
         let (Some(left), Some(right), Some(id)) = ids else {
             return Err(wrong(
@@ -238,7 +251,7 @@ fn gemma4(metadata: &Metadata, tokens: &Tokens) -> Result<Model> {
 
 /// Spaces are `▁`, characters without a piece are bytes `<0xNN>`.
 fn characters(metadata: &Metadata, tokens: &Tokens, order: Order, prefix: bool) -> Result<Model> {
-    let lead = if prefix { Lead::StripOne } else { Lead::Keep };
+    let lead = if prefix { Lead::StripPiece } else { Lead::Keep };
     let rule = Rule::Sentencepiece {
         lead,
         byte_tokens: true,

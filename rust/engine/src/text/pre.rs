@@ -36,6 +36,8 @@ pub(super) struct Pre {
     pub(super) ignore_merges: bool,
     /// Whether a text begins with `bos` unless the metadata says otherwise.
     pub(super) add_bos: bool,
+    /// Whether characters are composed first (Unicode's NFC), as transformers does for these families.
+    pub(super) compose: bool,
 }
 
 use Step::{Cut, Digit, EncodedDigits, Gpt2, Llama, Tekken};
@@ -143,7 +145,8 @@ pub(super) fn find(name: &str) -> Option<Pre> {
         "default" => (DEFAULT, false, false),
         _ => return None,
     };
-    Some(Pre { steps, ignore_merges, add_bos })
+    let compose = matches!(name, "qwen2" | "qwen35" | "command-r");
+    Some(Pre { steps, ignore_merges, add_bos, compose })
 }
 
 /// A cut, ready to be made.

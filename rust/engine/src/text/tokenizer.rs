@@ -117,7 +117,7 @@ impl Tokenizer {
     pub fn token_to_id(&self, token: &str) -> Option<u32> {
         match &self.0.encoder {
             Encoder::Json(json) => json.token_to_id(token),
-            Encoder::Bpe(bpe) => bpe.vocabulary().get(token),
+            Encoder::Bpe(bpe) => bpe.vocabulary().get(token.as_bytes()),
         }
     }
 
@@ -125,7 +125,10 @@ impl Tokenizer {
     pub fn id_to_token(&self, id: u32) -> Option<String> {
         match &self.0.encoder {
             Encoder::Json(json) => json.id_to_token(id),
-            Encoder::Bpe(bpe) => bpe.vocabulary().text(id).map(str::to_owned),
+            Encoder::Bpe(bpe) => {
+                let spelling = bpe.vocabulary().spelling(id)?;
+                Some(String::from_utf8_lossy(spelling).into_owned())
+            }
         }
     }
 
