@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import openai.types.chat
 import pytest
 
 from candle_vllm.errors import ConfigError, GenerationError, QueueFullError, RequestCancelledError
@@ -149,6 +150,22 @@ def test_refusals_of_completions(adapter: OpenAIAdapter, change: dict[str, Any],
     with pytest.raises(ApiError) as refusal:
         adapter.completion({"model": "any", "prompt": "a", **change})
     assert (refusal.value.status, refusal.value.param) == (400, param)
+
+
+def test_more_answers_than_a_request_may_have(adapter: OpenAIAdapter, engine: FakeEngine) -> None:
+    with pytest.raises(ApiError, match="above 2048 answers") as refusal:
+        adapter.completion({"model": "any", "prompt": ["a"] * 17, "n": 128})
+    assert refusal.value.param == "prompt"
+    assert not engine.submitted
+
+
+def test_an_answer_goes_back_as_it_came(adapter: OpenAIAdapter, engine: FakeEngine) -> None:
+    first = adapter.chat_completion(HELLO).choices[0].message
+    theirs = openai.types.chat.ChatCompletionMessage(role="assistant", content="theirs")
+    messages = (*HELLO["messages"], first, {"role": "user", "content": "more"}, theirs)
+    adapter.chat_completion({"model": "any", "messages": messages})
+    prompt = engine.detokenize(engine.submitted[-1][0])
+    assert prompt == "user\nhello\nassistant\nYou said: hello\nuser\nmore\nassistant\ntheirs\nassistant\n"
 
 
 def test_what_the_engine_is_asked(adapter: OpenAIAdapter, engine: FakeEngine) -> None:

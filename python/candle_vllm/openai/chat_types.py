@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from candle_vllm.openai.sampling import FinishText, SamplingRequest
 
@@ -69,10 +69,23 @@ class ChatMessage(BaseModel):
         return self
 
 
+def _plain(messages: object) -> object:
+    """Typed messages of whatever package as dictionaries, so that an answer can be appended as it came."""
+    if not isinstance(messages, list | tuple):
+        return messages
+    return [
+        message.model_dump(exclude_none=True)
+        if isinstance(message, BaseModel) and not isinstance(message, ChatMessage)
+        else message
+        for message in messages
+    ]
+
+
 class ChatCompletionRequest(SamplingRequest):
     """The body of ``POST /v1/chat/completions``."""
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    messages: Annotated[list[ChatMessage], BeforeValidator(_plain), Field(min_length=1)]
+    """The conversation. Messages of replies, this package's or the openai client's, may stand among them."""
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     """The newer name of ``max_tokens``; it wins where both are given."""
     logprobs: bool | None = None

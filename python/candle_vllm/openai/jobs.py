@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from candle_vllm.errors import CandleVllmError, GenerationError, RequestCancelledError
-from candle_vllm.openai.errors import ApiError
+from candle_vllm.openai.errors import ApiError, invalid
 from candle_vllm.openai.sampling import FinishText, Submission, seed_of_choice
 from candle_vllm.params import GenerationParams
 from candle_vllm.records import FinishReason, GenerationChunk
@@ -28,8 +28,19 @@ class Job:
     params: GenerationParams
 
 
+MOST_ANSWERS = 2048
+"""Of one request, over all its prompts."""
+
+
 def jobs_of(prompts: Sequence[tuple[list[int], GenerationParams]], answers: int) -> list[Job]:
-    """``answers`` jobs for each prompt, in the order of OpenAI's indices; seeds differ between answers."""
+    """``answers`` jobs for each prompt, in the order of OpenAI's indices; seeds differ between answers.
+
+    Raises a 400 for more than :data:`MOST_ANSWERS`.
+    """
+    if len(prompts) * answers > MOST_ANSWERS:
+        raise invalid(
+            "prompt", f"{len(prompts)} prompts with {answers} answers each are above {MOST_ANSWERS} answers a request."
+        )
     return [
         Job(prompt, params if params.seed is None else replace(params, seed=seed_of_choice(params.seed, choice)))
         for prompt, params in prompts

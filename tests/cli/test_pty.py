@@ -1,0 +1,135 @@
+"""candle-vllm chat in a terminal, and output into a pipe that closes."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent.parent
+SCRIPT = """
+import os, sys
+import candle_vllm.cli.chat as chat, candle_vllm.cli.complete as complete
+from candle_vllm.cli import main
+from fake_engine import FakeEngine
+
+engine = FakeEngine(delay=0.005)
+if os.environ.get("ANSWER"):
+    engine.answer = os.environ["ANSWER"]
+chat.load_engine = complete.load_engine = lambda args: engine
+status = main()
+print("STATUS", status, "LIVE", len(engine.live), file=sys.stderr)
+sys.exit(status)
+"""
+
+
+def environment(**more: str) -> dict[str, str]:
+    """This process's, with the paths of package and tests."""
+    path = os.pathsep.join([str(TESTS), *sys.path])
+    return {**os.environ, "PYTHONPATH": path, "TERM": "dumb", **more}
+
+
+class Terminal:
+    """A command in a terminal of its own."""
+
+    def __init__(self, *argv: str, **more: str) -> None:
+        self._outside, inside = pty.openpty()
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, *argv],
+            stdin=inside,
+            stdout=inside,
+            stderr=inside,
+            env=environment(**more),
+            start_new_session=True,
+        )
+        os.close(inside)
+        self.shown = ""
+
+    def type(self, text: str) -> None:
+        """Type a line."""
+        os.write(self._outside, text.encode() + b"\n")
+
+    def until(self, pattern: str) -> None:
+        """Read until this is shown after what was awaited before, and forget all up to it."""
+        end = time.monotonic() + 20
+        while (found := re.search(pattern, self.shown)) is None:
+            assert time.monotonic() < end, self.shown
+            if select.select([self._outside], [], [], 0.1)[0]:
+                self.shown += os.read(self._outside, 4096).decode()
+        self.shown = self.shown[found.end() :]
+
+    def close(self) -> None:
+        """End it, whatever it does."""
+        self.process.kill()
+        self.process.wait(10)
+        os.close(self._outside)
+
+
+@pytest.fixture
+def terminals() -> Iterator[list[Terminal]]:
+    """Terminals that the test's end closes."""
+    opened: list[Terminal] = []
+    yield opened
+    for terminal in opened:
+        terminal.close()
+
+
+def test_talking(terminals: list[Terminal]) -> None:
+    terminal = Terminal("chat", "--m", "smollm2")
+    terminals.append(terminal)
+    terminal.until("/reset forgets")
+    terminal.until("> ")
+    terminal.type("hello")
+    terminal.until("You said: hello\r\n> ")
+    terminal.type("/help")
+    terminal.until("/exit")
+    terminal.type("/reset")
+    terminal.type("x" * 3000)
+    terminal.until("error: .*maximum context length is 2048")
+    terminal.type("again")
+    terminal.until("You said: again\r\n> ")
+    terminal.type("/exit")
+    terminal.until("STATUS 0 LIVE 0")
+
+
+def test_stopping_an_answer(terminals: list[Terminal]) -> None:
+    terminal = Terminal("chat", ANSWER="word " * 2000)
+    terminals.append(terminal)
+    terminal.until("> ")
+    terminal.type("hello")
+    terminal.until("word word")
+    terminal.process.send_signal(signal.SIGINT)
+    terminal.until(r"\r\n> ")
+    terminal.process.send_signal(signal.SIGINT)
+    terminal.until("Ctrl-D leaves")
+    os.write(terminal._outside, b"\x04")
+    terminal.until("STATUS 0 LIVE 0")
+
+
+def test_a_reader_that_leaves() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, "complete", "hello", "--max-tokens", "2000"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(ANSWER="word " * 300),
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.read(4) == b"word"
+    process.stdout.close()
+    said = process.stderr.read().decode()
+    assert process.wait(20) == 1
+    process.stderr.close()
+    assert "STATUS 1 LIVE 0" in said
+    assert "Traceback" not in said
+    assert "Error" not in said
