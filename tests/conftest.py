@@ -1,6 +1,7 @@
 """Models for the tests: tiny golden checkpoints made here, and SmolLM2 fetched as users get it."""
 
 import importlib.util
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -45,6 +46,25 @@ def tiny_model_path(materialize: Callable[[str], Path]) -> Path:
 
 
 @pytest.fixture(scope="session")
+def endless_model_path(tiny_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny llama with room for 65,536 tokens: an answer that is surely still under way when a test looks."""
+    target = tmp_path_factory.mktemp("endless") / "endless"
+    shutil.copytree(tiny_model_path, target)
+    config = json.loads((target / "config.json").read_text(encoding="utf-8"))
+    config["max_position_embeddings"] = 65_536
+    (target / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return target
+
+
+@pytest.fixture(scope="session")
+def endless_engine(endless_model_path: Path) -> Iterator[InferenceEngine]:
+    """An engine over the endless model, shared by all tests."""
+    builder = InferenceEngine.builder().model_path(endless_model_path).dtype("f32").threads(1)
+    with builder.kv_cache_memory(256 << 20).build() as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
 def tiny_engine(tiny_model_path: Path) -> Iterator[InferenceEngine]:
     """An engine over the tiny model in float32, shared by all tests."""
     with InferenceEngine.builder().model_path(tiny_model_path).dtype("f32").threads(1).build() as engine:
@@ -52,12 +72,13 @@ def tiny_engine(tiny_model_path: Path) -> Iterator[InferenceEngine]:
 
 
 @pytest.fixture
-def tiny(tiny_model_path: Path) -> Iterator[Callable[..., InferenceEngine]]:
+def tiny(tiny_model_path: Path, endless_model_path: Path) -> Iterator[Callable[..., InferenceEngine]]:
     """Engines of the test's own over the tiny model, with the settings given; closed after it."""
     engines: list[InferenceEngine] = []
 
-    def build(**settings: Any) -> InferenceEngine:
-        builder = InferenceEngine.builder().model_path(tiny_model_path).dtype("f32").threads(1)
+    def build(*, endless: bool = False, **settings: Any) -> InferenceEngine:
+        builder = InferenceEngine.builder().model_path(endless_model_path if endless else tiny_model_path)
+        builder.dtype("f32").threads(1).kv_cache_memory(256 << 20)
         for name, value in settings.items():
             getattr(builder, name)(value)
         engines.append(builder.build())

@@ -20,6 +20,7 @@ from candle_vllm import (
 )
 
 LONG = GenerationParams(max_tokens=500, temperature=0, ignore_eos=True)
+ENDLESS = GenerationParams(max_tokens=60_000, temperature=0, ignore_eos=True)
 SHORT = GenerationParams(max_tokens=5, temperature=0, ignore_eos=True)
 
 
@@ -35,9 +36,10 @@ def idle(engine: InferenceEngine) -> None:
 
 
 @pytest.fixture(autouse=True)
-def nothing_left(tiny_engine: InferenceEngine) -> Iterator[None]:
+def nothing_left(tiny_engine: InferenceEngine, endless_engine: InferenceEngine) -> Iterator[None]:
     yield
     idle(tiny_engine)
+    idle(endless_engine)
 
 
 def test_result_and_chunks_of_one_handle(tiny_engine: InferenceEngine) -> None:
@@ -60,13 +62,13 @@ def test_ids_are_unique(tiny_engine: InferenceEngine) -> None:
 
 
 @pytest.mark.parametrize("how", ["cancel", "number", "engine"])
-def test_cancelling_gives_a_last_chunk(tiny_engine: InferenceEngine, how: str) -> None:
-    handle = tiny_engine.add_request([7], LONG)
+def test_cancelling_gives_a_last_chunk(endless_engine: InferenceEngine, how: str) -> None:
+    handle = endless_engine.add_request([7], ENDLESS)
     first = next(handle)
     ways: dict[str, Callable[[], None]] = {
         "cancel": handle.cancel,
-        "number": lambda: tiny_engine.cancel_request(handle.id),
-        "engine": lambda: tiny_engine.cancel_request(handle),
+        "number": lambda: endless_engine.cancel_request(handle.id),
+        "engine": lambda: endless_engine.cancel_request(handle),
     }
     ways[how]()
     chunks = [first, *handle]
@@ -74,18 +76,18 @@ def test_cancelling_gives_a_last_chunk(tiny_engine: InferenceEngine, how: str) -
     output = handle.result()
     assert output.finish_reason is FinishReason.CANCELLED
     assert output.tokens == [token for chunk in chunks for token in chunk.token_ids]
-    assert len(output.tokens) < 500
+    assert len(output.tokens) < 60_000
     handle.cancel()
-    tiny_engine.cancel_request(10**9)
+    endless_engine.cancel_request(10**9)
 
 
 @pytest.mark.parametrize("how", ["close", "with", "drop", "break"])
-def test_leaving_a_stream_frees_it(tiny_engine: InferenceEngine, how: str) -> None:
+def test_leaving_a_stream_frees_it(endless_engine: InferenceEngine, how: str) -> None:
     if how == "break":
-        for _ in tiny_engine.stream([7], LONG):
+        for _ in endless_engine.stream([7], ENDLESS):
             break
     else:
-        handle = tiny_engine.stream([7], LONG)
+        handle = endless_engine.stream([7], ENDLESS)
         next(handle)
         if how == "close":
             handle.close()
@@ -98,12 +100,12 @@ def test_leaving_a_stream_frees_it(tiny_engine: InferenceEngine, how: str) -> No
                 next(handle)
             assert handle.done
         del handle
-    idle(tiny_engine)
+    idle(endless_engine)
 
 
 def test_a_queued_request_can_be_cancelled(tiny: Callable[..., InferenceEngine]) -> None:
-    engine = tiny(max_batch_size=1)
-    running, queued = engine.add_request([7], LONG), engine.add_request([8], LONG)
+    engine = tiny(endless=True, max_batch_size=1)
+    running, queued = engine.add_request([7], ENDLESS), engine.add_request([8], ENDLESS)
     next(running)
     assert engine.stats().waiting == 1
     queued.cancel()
@@ -112,19 +114,20 @@ def test_a_queued_request_can_be_cancelled(tiny: Callable[..., InferenceEngine])
     idle(engine)
 
 
-def test_a_result_can_time_out(tiny_engine: InferenceEngine) -> None:
-    handle = tiny_engine.add_request([7], LONG)
+def test_a_result_can_time_out(endless_engine: InferenceEngine) -> None:
+    handle = endless_engine.add_request([7], ENDLESS)
     with pytest.raises(RequestTimeoutError) as caught:
         handle.result(timeout=0.01)
     assert isinstance(caught.value, TimeoutError)
     assert not handle.done
-    assert len(handle.result(timeout=30).tokens) == 500
+    assert next(handle).finish_reason is None
+    handle.close()
 
 
-def test_cancelling_from_another_thread(tiny_engine: InferenceEngine) -> None:
-    handle = tiny_engine.add_request([7], LONG)
+def test_cancelling_from_another_thread(endless_engine: InferenceEngine) -> None:
+    handle = endless_engine.add_request([7], ENDLESS)
     threading.Timer(0.02, handle.cancel).start()
-    assert handle.result(timeout=5).finish_reason in (FinishReason.CANCELLED, FinishReason.LENGTH)
+    assert handle.result(timeout=5).finish_reason is FinishReason.CANCELLED
 
 
 def test_many_threads_at_once(tiny_engine: InferenceEngine) -> None:
@@ -178,18 +181,18 @@ async def test_the_loop_turns_meanwhile(tiny_engine: InferenceEngine) -> None:
 
 
 @pytest.mark.parametrize("how", ["generate", "list", "stream", "handle"])
-async def test_cancelling_a_task_frees_its_requests(tiny_engine: InferenceEngine, how: str) -> None:
+async def test_cancelling_a_task_frees_its_requests(endless_engine: InferenceEngine, how: str) -> None:
     async def stream() -> None:
-        async for _ in tiny_engine.generate_stream([7], LONG):
+        async for _ in endless_engine.generate_stream([7], ENDLESS):
             pass
 
     async def handle() -> None:
-        await tiny_engine.add_request([7], LONG)
+        await endless_engine.add_request([7], ENDLESS)
 
-    aborts = tiny_engine.stats().aborts
+    aborts = endless_engine.stats().aborts
     work = {
-        "generate": lambda: tiny_engine.generate_async([7], LONG),
-        "list": lambda: tiny_engine.generate_async([[7], [8], [9]], LONG),
+        "generate": lambda: endless_engine.generate_async([7], ENDLESS),
+        "list": lambda: endless_engine.generate_async([[7], [8], [9]], ENDLESS),
         "stream": stream,
         "handle": handle,
     }[how]()
@@ -199,34 +202,34 @@ async def test_cancelling_a_task_frees_its_requests(tiny_engine: InferenceEngine
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    idle(tiny_engine)
-    assert tiny_engine.stats().aborts == aborts + (3 if how == "list" else 1)
+    idle(endless_engine)
+    assert endless_engine.stats().aborts == aborts + (3 if how == "list" else 1)
 
 
 @pytest.mark.parametrize("how", ["aclose", "async with", "break"])
-async def test_leaving_an_async_stream_frees_it(tiny_engine: InferenceEngine, how: str) -> None:
+async def test_leaving_an_async_stream_frees_it(endless_engine: InferenceEngine, how: str) -> None:
     if how == "break":
-        async for _ in tiny_engine.generate_stream([7], LONG):
+        async for _ in endless_engine.generate_stream([7], ENDLESS):
             break
     elif how == "aclose":
-        stream = tiny_engine.generate_stream([7], LONG)
+        stream = endless_engine.generate_stream([7], ENDLESS)
         await anext(stream)
         await stream.aclose()
         with pytest.raises(StopAsyncIteration):
             await anext(stream)
     else:
-        async with tiny_engine.generate_stream([7], LONG) as stream:
+        async with endless_engine.generate_stream([7], ENDLESS) as stream:
             await anext(stream)
-    idle(tiny_engine)
+    idle(endless_engine)
 
 
 async def test_dropping_half_of_64_streams(tiny: Callable[..., InferenceEngine]) -> None:
-    engine = tiny(max_batch_size=64)
+    engine = tiny(endless=True, max_batch_size=64)
     wanted = [output.tokens for output in engine.generate([[5, n] for n in range(64)], SHORT)]
 
     async def read(n: int) -> list[int]:
         tokens: list[int] = []
-        async for chunk in engine.generate_stream([5, n], SHORT if n % 2 else LONG):
+        async for chunk in engine.generate_stream([5, n], SHORT if n % 2 else ENDLESS):
             tokens += chunk.token_ids
             if n % 2 == 0 and len(tokens) >= 3:
                 break
@@ -238,8 +241,8 @@ async def test_dropping_half_of_64_streams(tiny: Callable[..., InferenceEngine])
     idle(engine)
 
 
-async def test_one_reader_at_a_time(tiny_engine: InferenceEngine) -> None:
-    handle = tiny_engine.add_request([7], LONG)
+async def test_one_reader_at_a_time(endless_engine: InferenceEngine) -> None:
+    handle = endless_engine.add_request([7], ENDLESS)
     reading = asyncio.create_task(handle.result_async())
     await asyncio.sleep(0)
     with pytest.raises(RuntimeError, match="one reader at a time"):
@@ -285,10 +288,23 @@ def test_a_handle_outlives_its_loop(tiny_engine: InferenceEngine) -> None:
     assert len(handle.result(timeout=20).tokens) == 500
 
 
-def test_loops_leave_nothing_behind(tiny_engine: InferenceEngine) -> None:
+def test_a_loop_that_stands_still(tiny_engine: InferenceEngine) -> None:
+    async def start() -> RequestHandle:
+        handle = tiny_engine.add_request([7], LONG)
+        await anext(handle)
+        return handle
+
+    with asyncio.Runner() as runner, asyncio.Runner() as other:
+        first, second, third = (runner.run(start()) for _ in range(3))
+        assert len(first.result(timeout=20).tokens) == 500
+        assert len(runner.run(second.result_async()).tokens) == 500
+        assert len(other.run(asyncio.wait_for(third.result_async(), 20)).tokens) == 500
+
+
+def test_loops_leave_nothing_behind(endless_engine: InferenceEngine) -> None:
     async def work() -> None:
-        await tiny_engine.generate_async([[7], [8]], SHORT)
-        stream = tiny_engine.generate_stream([7], LONG)
+        await endless_engine.generate_async([[7], [8]], SHORT)
+        stream = endless_engine.generate_stream([7], ENDLESS)
         await anext(stream)
         asyncio.get_running_loop().stray = stream  # type: ignore[attr-defined]
 
@@ -298,9 +314,9 @@ def test_loops_leave_nothing_behind(tiny_engine: InferenceEngine) -> None:
         loop.close()
         del loop
     gc.collect()
-    idle(tiny_engine)
-    assert len(tiny_engine._by_loop) == 0
-    assert len(tiny_engine._inboxes) == 0
+    idle(endless_engine)
+    assert len(endless_engine._by_loop) == 0
+    assert len(endless_engine._inboxes) == 0
 
 
 def test_a_loop_without_readers(tiny_engine: InferenceEngine) -> None:
@@ -336,10 +352,10 @@ def test_uvloop_serves_too(tiny_engine: InferenceEngine) -> None:
 
 
 def test_a_full_queue_refuses(tiny: Callable[..., InferenceEngine]) -> None:
-    engine = tiny(max_batch_size=2, max_queue=1)
-    handles = [engine.add_request([7], LONG) for _ in range(3)]
+    engine = tiny(endless=True, max_batch_size=2, max_queue=1)
+    handles = [engine.add_request([7], ENDLESS) for _ in range(3)]
     with pytest.raises(QueueFullError, match="max_queue"):
-        engine.add_request([7], LONG)
+        engine.add_request([7], ENDLESS)
     for handle in handles:
         handle.close()
     idle(engine)

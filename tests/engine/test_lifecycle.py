@@ -26,6 +26,7 @@ from candle_vllm import (
 )
 
 LONG = GenerationParams(max_tokens=500, temperature=0, ignore_eos=True)
+ENDLESS = GenerationParams(max_tokens=60_000, temperature=0, ignore_eos=True)
 SHORT = GenerationParams(max_tokens=5, temperature=0, ignore_eos=True)
 
 
@@ -74,8 +75,10 @@ def test_what_cannot_be_loaded(tmp_path: Path, tiny_model_path: Path) -> None:
 
 
 def test_closing_ends_everything(tiny: Callable[..., InferenceEngine]) -> None:
-    engine = tiny()
-    handle = engine.add_request([7], LONG)
+    engine = tiny(
+        endless=True,
+    )
+    handle = engine.add_request([7], ENDLESS)
     next(handle)
     waiting = threading.Thread(target=engine.close)
     waiting.start()
@@ -96,8 +99,10 @@ def test_closing_ends_everything(tiny: Callable[..., InferenceEngine]) -> None:
 
 
 async def test_closing_ends_tasks(tiny: Callable[..., InferenceEngine]) -> None:
-    engine = tiny()
-    task = asyncio.create_task(engine.generate_async([[7], [8]], LONG))
+    engine = tiny(
+        endless=True,
+    )
+    task = asyncio.create_task(engine.generate_async([[7], [8]], ENDLESS))
     await asyncio.sleep(0.02)
     await asyncio.to_thread(engine.close)
     assert {output.finish_reason for output in await asyncio.wait_for(task, 5)} == {FinishReason.CANCELLED}

@@ -126,16 +126,17 @@ class Inbox:
     def wait(self, sink: Sink, timeout: float) -> None:
         """Wait up to `timeout` seconds in this thread for an event of this sink (or of any other)."""
         loop = self._watching_loop()
-        if loop is not None and loop is not _running_loop():
+        if loop is not None and loop.is_running() and loop is not _running_loop():
             sink.wait_blocking(timeout)
         elif not sink.ready:
             self.pump(timeout)
 
     def watch(self) -> None:
         """Have the running asyncio loop hand out events as they come, for as long as requests are under way."""
-        if self._watched and self._watching_loop() is not None:
-            return
         loop = asyncio.get_running_loop()
+        watching = self._watching_loop()
+        if watching is loop or (watching is not None and watching.is_running()):
+            return
         self._loop = weakref.ref(loop)
         self._watched = True
         try:
