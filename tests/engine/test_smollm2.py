@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -52,3 +55,22 @@ def test_text_round_trip(smollm2_engine: InferenceEngine) -> None:
     assert smollm2_engine.detokenize(ids, skip_special_tokens=False) == text
     assert smollm2_engine.model_info.name == "SmolLM2-135M-Instruct.Q4_1.gguf"
     assert smollm2_engine.chat_template is not None
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="needs /proc")
+def test_closing_gives_the_memory_back(smollm2_path: Path) -> None:
+    code = f"""
+        from candle_vllm import GenerationParams, InferenceEngine
+        def resident():
+            return int(open("/proc/self/statm").read().split()[1]) * 4096 >> 20
+        for _ in range(3):
+            with InferenceEngine.builder().model_path({str(smollm2_path)!r}).kv_cache_memory(64 << 20).build() as engine:
+                engine.generate([[5], [6]], GenerationParams(max_tokens=2))
+                inside = resident()
+            print(inside, resident())
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
+    for line in done.stdout.splitlines():
+        inside, after = map(int, line.split())
+        # The packed weights are 90 MB; the interpreter, the library and its allocator keep some 40.
+        assert inside - after > 70, done.stdout

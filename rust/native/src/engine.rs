@@ -6,6 +6,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use candle_vllm_engine::{Engine, EngineConfig, Error, Prompt, Request, Result};
+use candle_vllm_model::backend::heap;
 use candle_vllm_model::device::Device;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -196,6 +197,7 @@ impl PyEngine {
         };
         call::detached(py, || {
             engine.close();
+            heap::release_free();
             Ok(())
         })
     }

@@ -1,6 +1,7 @@
 //! Backends: how the coarse operations of a decoder are computed.
 //! The default of every operation, in candle ops (`portable.rs`), is its specification and its oracle.
 pub mod cpu;
+pub mod heap;
 mod portable;
 pub mod tensor;
 
