@@ -63,8 +63,9 @@ def test_closing_gives_the_memory_back(smollm2_path: Path) -> None:
         from candle_vllm import GenerationParams, InferenceEngine
         def resident():
             return int(open("/proc/self/statm").read().split()[1]) * 4096 >> 20
+        builder = InferenceEngine.builder().model_path({str(smollm2_path)!r}).kv_cache_memory(64 << 20)
         for _ in range(3):
-            with InferenceEngine.builder().model_path({str(smollm2_path)!r}).kv_cache_memory(64 << 20).build() as engine:
+            with builder.build() as engine:
                 engine.generate([[5], [6]], GenerationParams(max_tokens=2))
                 inside = resident()
             print(inside, resident())
