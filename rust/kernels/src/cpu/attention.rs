@@ -200,10 +200,7 @@ fn run(
     let plan = Plan::new(params, seqs, cx.pool.threads(), new.is_some());
     let kernel = Kernel::of(cx.cpu, cache.page().dtype);
     let mut partials = Vec::new();
-    partials.resize_with(
-        plan.partials * plan::partial_len(params.head_dim),
-        MaybeUninit::uninit,
-    );
+    partials.resize_with(plan.partials * plan::LINE, MaybeUninit::uninit);
     let region = Region::new(
         params,
         queries,

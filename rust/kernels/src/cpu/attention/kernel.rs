@@ -3,7 +3,7 @@ use super::super::exp::Float;
 use super::super::kv::KvType;
 use super::super::lanes::Plain;
 use super::super::{Cpu, Isa};
-use super::softmax::{self, State};
+use super::softmax::{self, Exact, Put, Rounded, State};
 use super::tile::Tile;
 use super::wide;
 
@@ -14,9 +14,9 @@ pub(super) struct Kernel {
     /// Scores, softmax and values of a tile.
     pub segment: unsafe fn(&mut Tile),
     /// See [`softmax::merge`].
-    pub merge: unsafe fn(&mut State, f32, f32, *const f32, usize),
+    pub merge: unsafe fn(State, State, usize),
     /// See [`softmax::finish`].
-    pub finish: unsafe fn(&State, Option<f32>, usize, *mut f32),
+    pub finish: unsafe fn(State, Option<f32>, usize, *mut f32),
     /// Rounds as many f32 (a multiple of 16) to bf16.
     pub narrow: unsafe fn(*const f32, *mut u16, usize),
 }
@@ -34,7 +34,11 @@ unsafe fn wide_segment<L: Float, const BF16: bool>(t: &mut Tile) {
     // SAFETY: as the caller's.
     unsafe {
         wide::scores::<L, BF16>(t);
-        softmax::softmax::<L, BF16>(t);
+        if BF16 {
+            softmax::softmax::<L, Rounded>(t);
+        } else {
+            softmax::softmax::<L, Exact>(t);
+        }
         wide::values::<L, BF16>(t);
     }
 }
@@ -51,11 +55,11 @@ macro_rules! variants {
                 unsafe { wide_segment::<$lanes, BF16>(t) }
             }
             $(#[target_feature(enable = $features)])?
-            unsafe fn merge(state: &mut State, max: f32, sum: f32, out: *const f32, dims: usize) {
-                unsafe { softmax::merge::<$lanes>(state, max, sum, out, dims) }
+            unsafe fn merge(state: State, new: State, rows: usize) {
+                unsafe { softmax::merge::<$lanes>(state, new, rows) }
             }
             $(#[target_feature(enable = $features)])?
-            unsafe fn finish(state: &State, sink: Option<f32>, head_dim: usize, out: *mut f32) {
+            unsafe fn finish(state: State, sink: Option<f32>, head_dim: usize, out: *mut f32) {
                 unsafe { softmax::finish::<$lanes>(state, sink, head_dim, out) }
             }
             $(#[target_feature(enable = $features)])?
@@ -86,17 +90,45 @@ mod x86 {
     use super::super::super::tile::{Amx, Tiles};
     use super::super::{amx, dot};
     use super::*;
+    use std::arch::x86_64::*;
+
+    /// bf16 by the machine's own conversion, to the probabilities.
+    struct Converted;
+
+    impl Put<Zmm> for Converted {
+        const ROUNDED: bool = true;
+        #[inline(always)]
+        unsafe fn put(p: [Zmm; 2], _: *mut f32, probs: *mut u16) {
+            unsafe {
+                let both = _mm512_cvtne2ps_pbh(p[1].0, p[0].0);
+                let both = std::mem::transmute::<__m512bh, __m512i>(both);
+                _mm512_storeu_si512(probs.cast(), both);
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
+    unsafe fn narrow(from: *const f32, to: *mut u16, n: usize) {
+        for i in (0..n).step_by(16) {
+            unsafe {
+                let v = _mm512_cvtneps_pbh(_mm512_loadu_ps(from.add(i)));
+                let v = std::mem::transmute::<__m256bh, __m256i>(v);
+                _mm256_storeu_si256(to.add(i).cast(), v);
+            }
+        }
+    }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
     unsafe fn dot_segment(t: &mut Tile) {
         unsafe {
             dot::scores(t);
-            softmax::softmax::<Zmm, true>(t);
+            softmax::softmax::<Zmm, Converted>(t);
             dot::values(t);
         }
     }
     pub static DOT: Kernel = Kernel {
         segment: dot_segment,
+        narrow,
         ..avx512::BF16
     };
 
@@ -105,12 +137,13 @@ mod x86 {
         unsafe {
             let mut tiles = Amx::begin();
             amx::scores(&mut tiles, t);
-            softmax::softmax::<Zmm, true>(t);
+            softmax::softmax::<Zmm, Converted>(t);
             amx::values(&mut tiles, t);
         }
     }
     pub static TILES: Kernel = Kernel {
         segment: tile_segment,
+        narrow,
         ..avx512::BF16
     };
 }

@@ -26,7 +26,7 @@ pub(super) struct Unit {
 /// A unit whose segments are computed by several tasks.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Split {
-    /// First row of its partial results.
+    /// First line of its partial results.
     pub offset: usize,
     /// Its counter of unfinished tasks.
     pub counter: usize,
@@ -46,7 +46,7 @@ pub(super) struct Plan {
     pub tasks: Vec<Task>,
     /// Tasks of each split unit.
     pub counters: Vec<u32>,
-    /// Rows of partial results of all split units, each [`partial_len`] f32.
+    /// Lines of partial results of all split units.
     pub partials: usize,
 }
 
@@ -124,12 +124,17 @@ impl Plan {
             });
             self.counters.push((self.tasks.len() - before) as u32);
             let rows = unit.queries.len() * params.group();
-            self.partials += unit.segments.len() * rows;
+            let lines = partial_lines(rows, params.head_dim.next_multiple_of(LINE));
+            self.partials += unit.segments.len() * lines;
         }
     }
 }
 
-/// f32 of one row's result for one segment: maximum, sum and padded values.
-pub(super) fn partial_len(head_dim: usize) -> usize {
-    head_dim.next_multiple_of(16) + 2
+/// f32 of a line of partial results.
+pub(super) const LINE: usize = 16;
+
+/// Lines of `rows` rows' results for one segment: their maxima and their sums, each padded to whole lines, and the
+/// values, `dims` wide.
+pub(super) fn partial_lines(rows: usize, dims: usize) -> usize {
+    2 * rows.div_ceil(LINE) + rows * (dims / LINE)
 }

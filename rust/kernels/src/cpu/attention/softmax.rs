@@ -5,77 +5,168 @@ use super::super::kv::{GROUP, PAGE};
 use super::tile::{PROBS, SCORES, Tile};
 use std::ops::Range;
 
-/// Scores to probabilities, relative to the largest visible score of each row; fills `max` and `sum`. `BF16`: the
-/// probabilities are rounded and written to `probs`, otherwise over the scores. Masked keys of `first..last` become 0.
+/// Where probabilities go, and how exact they need to be.
+pub(super) trait Put<L> {
+    /// Whether they are rounded to bf16.
+    const ROUNDED: bool;
+    /// Writes 32 keys' probabilities of a row.
+    unsafe fn put(p: [L; 2], scores: *mut f32, probs: *mut u16);
+}
+
+/// f32, over the scores.
+pub(super) struct Exact;
+
+impl<L: Float> Put<L> for Exact {
+    const ROUNDED: bool = false;
+    #[inline(always)]
+    unsafe fn put(p: [L; 2], scores: *mut f32, _: *mut u16) {
+        // SAFETY: see the module.
+        unsafe {
+            p[0].store(scores);
+            p[1].store(scores.add(GROUP));
+        }
+    }
+}
+
+/// bf16, to the probabilities.
+pub(super) struct Rounded;
+
+impl<L: Float> Put<L> for Rounded {
+    const ROUNDED: bool = true;
+    #[inline(always)]
+    unsafe fn put(p: [L; 2], _: *mut f32, probs: *mut u16) {
+        // SAFETY: see the module.
+        unsafe {
+            p[0].store_bf16(probs);
+            p[1].store_bf16(probs.add(GROUP));
+        }
+    }
+}
+
+/// Scores to probabilities, relative to the largest visible score of each row; fills `max` and `sum`.
+/// Masked keys of `first..last` become 0.
 ///
 /// # Safety
 /// See the module.
 #[inline(always)]
-pub(super) unsafe fn softmax<L: Float, const BF16: bool>(t: &mut Tile) {
-    let all = t.first * PAGE / GROUP..t.last * PAGE / GROUP;
-    for row in 0..t.rows {
-        let [from, to] = t.see[row].map(usize::from);
-        let groups = if from < to {
-            from / GROUP..to.div_ceil(GROUP)
-        } else {
-            all.start..all.start
-        };
-        // SAFETY: a row of a segment's scores and probabilities.
-        unsafe {
-            let scores = t.scores.add(row * SCORES);
-            let probs = t.probs.add(row * PROBS);
-            for group in (all.start..groups.start).chain(groups.end..all.end) {
-                put::<L, BF16>(L::splat(0.0), scores, probs, group);
+pub(super) unsafe fn softmax<L: Float, P: Put<L>>(t: &mut Tile) {
+    let mut scale = t.rules.scale * LOG2_E;
+    // SAFETY: `see` lies inside the pages `first..last` of a segment, rows have their own scores and probabilities.
+    unsafe {
+        if let Some(cap) = t.rules.softcap {
+            for row in 0..t.rows {
+                let groups = 2 * t.first..2 * t.last;
+                cap_scores::<L>(t.scores.add(row * SCORES), groups, t.rules.scale, cap);
             }
-            if groups.is_empty() {
-                (t.max[row], t.sum[row]) = (f32::NEG_INFINITY, 0.0);
-                continue;
-            }
-            let mut scale = t.rules.scale * LOG2_E;
-            if let Some(cap) = t.rules.softcap {
-                cap_scores::<L>(scores, groups.clone(), t.rules.scale, cap);
-                scale = LOG2_E;
-            }
-            let mut largest = L::splat(f32::NEG_INFINITY);
-            for group in groups.clone() {
-                let s = L::load(scores.add(group * GROUP));
-                largest = masked(s, group, from, to, f32::NEG_INFINITY).max(largest);
-            }
-            let max = largest.largest() * scale;
-            let (factor, shift) = (L::splat(scale), L::splat(-max));
-            let mut sum = L::splat(0.0);
-            for group in groups {
-                let s = L::load(scores.add(group * GROUP));
-                let p = exp2_lanes::<L, BF16>(s.fma(factor, shift));
-                let p = masked(p, group, from, to, 0.0);
-                sum = sum.add(p);
-                put::<L, BF16>(p, scores, probs, group);
-            }
-            (t.max[row], t.sum[row]) = (max, sum.sum());
+            scale = LOG2_E;
+        }
+        for row in 0..t.rows {
+            t.max[row] = largest::<L>(t, row) * scale;
+        }
+        for row in 0..t.rows {
+            t.sum[row] = probabilities::<L, P>(t, row, scale);
         }
     }
 }
 
-/// `v` where keys are visible, `other` where not.
+/// Pages in which `row` sees a key, and those of them in which it sees all.
 #[inline(always)]
-unsafe fn masked<L: Float>(v: L, group: usize, from: usize, to: usize, other: f32) -> L {
-    let first = group * GROUP;
-    if from <= first && first + GROUP <= to {
-        return v;
+fn pages(t: &Tile, row: usize) -> (Range<usize>, Range<usize>) {
+    let [from, to] = t.see[row].map(usize::from);
+    if from >= to {
+        return (t.first..t.first, t.first..t.first);
     }
-    // SAFETY: see the module.
-    unsafe { v.keep(from.saturating_sub(first), to - first, other) }
+    let some = from / PAGE..to.div_ceil(PAGE);
+    let first = from.div_ceil(PAGE);
+    (some, first..first.max(to / PAGE))
+}
+
+/// The largest score that a row sees.
+#[inline(always)]
+unsafe fn largest<L: Float>(t: &Tile, row: usize) -> f32 {
+    let (some, all) = pages(t, row);
+    // SAFETY: see `softmax`.
+    unsafe {
+        let mut most = [L::splat(f32::NEG_INFINITY); 2];
+        for page in (some.start..some.end.min(all.start)).chain(all.end.max(some.start)..some.end) {
+            let s = masked(
+                t,
+                row,
+                page,
+                scores_of::<L>(t, row, page),
+                f32::NEG_INFINITY,
+            );
+            most = [s[0].max(most[0]), s[1].max(most[1])];
+        }
+        for page in all {
+            let s = scores_of::<L>(t, row, page);
+            most = [s[0].max(most[0]), s[1].max(most[1])];
+        }
+        most[0].max(most[1]).largest()
+    }
+}
+
+/// Writes the probabilities of a row; their sum.
+#[inline(always)]
+unsafe fn probabilities<L: Float, P: Put<L>>(t: &Tile, row: usize, scale: f32) -> f32 {
+    let (some, all) = pages(t, row);
+    // SAFETY: see `softmax`.
+    unsafe {
+        let (factor, shift) = (L::splat(scale), L::splat(-t.max[row]));
+        let (scores, probs) = (t.scores.add(row * SCORES), t.probs.add(row * PROBS));
+        let mut sum = [L::splat(0.0); 2];
+        for page in t.first..t.last {
+            let mut p = [L::splat(0.0); 2];
+            if some.contains(&page) {
+                let s = scores_of::<L>(t, row, page);
+                p = [
+                    power::<L, P>(s[0], factor, shift),
+                    power::<L, P>(s[1], factor, shift),
+                ];
+                if !all.contains(&page) {
+                    p = masked(t, row, page, p, 0.0);
+                }
+                sum = [sum[0].add(p[0]), sum[1].add(p[1])];
+            }
+            P::put(p, scores.add(page * PAGE), probs.add(page * PAGE));
+        }
+        sum[0].add(sum[1]).sum()
+    }
 }
 
 #[inline(always)]
-unsafe fn put<L: Float, const BF16: bool>(p: L, scores: *mut f32, probs: *mut u16, group: usize) {
+unsafe fn power<L: Float, P: Put<L>>(s: L, factor: L, shift: L) -> L {
     // SAFETY: see the module.
     unsafe {
-        if BF16 {
-            p.store_bf16(probs.add(group * GROUP));
+        let y = s.fma(factor, shift);
+        if P::ROUNDED {
+            exp2_lanes::<L, true>(y)
         } else {
-            p.store(scores.add(group * GROUP));
+            exp2_lanes::<L, false>(y)
         }
+    }
+}
+
+#[inline(always)]
+unsafe fn scores_of<L: Float>(t: &Tile, row: usize, page: usize) -> [L; 2] {
+    // SAFETY: see `softmax`.
+    unsafe {
+        let at = t.scores.add(row * SCORES + page * PAGE);
+        [L::load(at), L::load(at.add(GROUP))]
+    }
+}
+
+/// `v` where keys of `page` are visible, `other` where not.
+#[inline(always)]
+unsafe fn masked<L: Float>(t: &Tile, row: usize, page: usize, v: [L; 2], other: f32) -> [L; 2] {
+    let [from, to] = t.see[row].map(usize::from);
+    let inside = |p: usize, group: usize| p.saturating_sub(page * PAGE + group * GROUP).min(GROUP);
+    // SAFETY: see the module.
+    unsafe {
+        [
+            v[0].keep(inside(from, 0), inside(to, 0), other),
+            v[1].keep(inside(from, 1), inside(to, 1), other),
+        ]
     }
 }
 
@@ -92,73 +183,115 @@ unsafe fn cap_scores<L: Float>(scores: *mut f32, groups: Range<usize>, scale: f3
     }
 }
 
-/// The softmax of a row over the segments merged so far: the largest score (times log2 e), the sum of probabilities
-/// relative to it, and the weighted sum of values `[dims]`, a multiple of 16.
+/// The softmax of rows over the segments merged so far.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct State {
-    pub max: f32,
-    pub sum: f32,
+    /// Largest scores times log2(e), minus infinity before the first segment.
+    pub max: *mut f32,
+    /// Sums of probabilities relative to it.
+    pub sum: *mut f32,
+    /// Values weighted by probability, `[rows][dims]`.
     pub out: *mut f32,
+    /// Padded width of a value, a multiple of 16.
+    pub dims: usize,
 }
 
-/// Adds a segment's result to `state`.
-///
-/// # Safety
-/// See the module; both outputs hold `dims` values.
-#[inline(always)]
-pub(super) unsafe fn merge<L: Float>(
-    state: &mut State,
-    max: f32,
-    sum: f32,
-    out: *const f32,
-    dims: usize,
-) {
-    // A row that sees no key of the segment; what its output holds is not looked at.
-    if max == f32::NEG_INFINITY && sum == 0.0 {
-        return;
-    }
-    let most = if max > state.max { max } else { state.max };
-    // SAFETY: see above.
-    unsafe {
-        let old = exp2_lanes::<L, false>(L::splat(state.max - most));
-        let new = exp2_lanes::<L, false>(L::splat(max - most));
-        let mut sums = [0f32; GROUP];
-        L::splat(sum)
-            .fma(new, L::splat(state.sum).mul(old))
-            .store(sums.as_mut_ptr());
-        (state.max, state.sum) = (most, sums[0]);
-        for d in (0..dims).step_by(GROUP) {
-            let was = L::load(state.out.add(d)).mul(old);
-            L::load(out.add(d)).fma(new, was).store(state.out.add(d));
+impl State {
+    /// The same from row `row` on.
+    ///
+    /// # Safety
+    /// There are as many rows.
+    pub unsafe fn from(self, row: usize) -> State {
+        // SAFETY: the caller's.
+        unsafe {
+            let (max, sum) = (self.max.add(row), self.sum.add(row));
+            State {
+                max,
+                sum,
+                out: self.out.add(row * self.dims),
+                dims: self.dims,
+            }
         }
     }
 }
 
-/// Divides by the sum of probabilities, the sink's among them, and writes the first `head_dim` values to `out`.
+/// Adds the results of a segment to `rows` rows of `state`.
 ///
 /// # Safety
-/// See the module; `state.out` holds `head_dim` values, rounded up to 16; `out` holds `head_dim`.
+/// See the module; both hold as many rows, maxima and sums up to the next multiple of 16, and do not overlap.
+#[inline(always)]
+pub(super) unsafe fn merge<L: Float>(state: State, new: State, rows: usize) {
+    for first in (0..rows).step_by(GROUP) {
+        let (mut keep, mut add) = ([0f32; GROUP], [0f32; GROUP]);
+        // SAFETY: see above.
+        unsafe {
+            let (state, new) = (state.from(first), new.from(first));
+            let (was, is) = (L::load(state.max), L::load(new.max));
+            let most = is.max(was);
+            let old = exp2_lanes::<L, false>(was.add(most.negate()));
+            let now = exp2_lanes::<L, false>(is.add(most.negate()));
+            old.store(keep.as_mut_ptr());
+            now.store(add.as_mut_ptr());
+            let sum = L::load(new.sum).fma(now, L::load(state.sum).mul(old));
+            let mut merged = [[0f32; GROUP]; 2];
+            most.store(merged[0].as_mut_ptr());
+            sum.store(merged[1].as_mut_ptr());
+            for row in 0..GROUP.min(rows - first) {
+                let (state, new) = (state.from(row), new.from(row));
+                if *new.sum == 0.0 && *new.max == f32::NEG_INFINITY {
+                    // Sees no key of this segment; what the output holds is not looked at.
+                    continue;
+                }
+                if *state.sum == 0.0 && *state.max == f32::NEG_INFINITY {
+                    (*state.max, *state.sum) = (*new.max, *new.sum);
+                    state.out.copy_from_nonoverlapping(new.out, new.dims);
+                    continue;
+                }
+                (*state.max, *state.sum) = (merged[0][row], merged[1][row]);
+                let (old, now) = (L::splat(keep[row]), L::splat(add[row]));
+                for d in (0..state.dims).step_by(GROUP) {
+                    let was = L::load(state.out.add(d)).mul(old);
+                    L::load(new.out.add(d))
+                        .fma(now, was)
+                        .store(state.out.add(d));
+                }
+            }
+        }
+    }
+}
+
+/// Divides the first row of `state` by its sum of probabilities, the sink's among them, and writes `head_dim` values.
+///
+/// # Safety
+/// See the module; `out` holds `head_dim`, no more than `state.dims`.
 #[inline(always)]
 pub(super) unsafe fn finish<L: Float>(
-    state: &State,
+    state: State,
     sink: Option<f32>,
     head_dim: usize,
     out: *mut f32,
 ) {
     // SAFETY: see above.
     unsafe {
-        let (mut factor, mut sum) = (L::splat(1.0), L::splat(state.sum));
+        let (mut factor, mut sum) = (L::splat(1.0), L::splat(*state.sum));
         if let Some(sink) = sink {
             let sink = sink * LOG2_E;
-            let most = if sink > state.max { sink } else { state.max };
-            factor = exp2_lanes::<L, false>(L::splat(state.max - most));
+            let most = if sink > *state.max { sink } else { *state.max };
+            factor = exp2_lanes::<L, false>(L::splat(*state.max - most));
             sum = sum.fma(factor, exp2_lanes::<L, false>(L::splat(sink - most)));
         }
         let factor = factor.div(sum);
-        for d in (0..head_dim).step_by(GROUP) {
+        let whole = head_dim / GROUP * GROUP;
+        for d in (0..whole).step_by(GROUP) {
+            L::load(state.out.add(d)).mul(factor).store(out.add(d));
+        }
+        if whole < head_dim {
             let mut v = [0f32; GROUP];
-            L::load(state.out.add(d)).mul(factor).store(v.as_mut_ptr());
-            out.add(d)
-                .copy_from_nonoverlapping(v.as_ptr(), GROUP.min(head_dim - d));
+            L::load(state.out.add(whole))
+                .mul(factor)
+                .store(v.as_mut_ptr());
+            out.add(whole)
+                .copy_from_nonoverlapping(v.as_ptr(), head_dim - whole);
         }
     }
 }

@@ -3,7 +3,7 @@ use super::super::kv::{KvCache, KvType, MAX_HEAD_DIM, PAGE, Page, Seq};
 use super::super::threads::Rows;
 use super::AttnParams;
 use super::kernel::Kernel;
-use super::plan::{Plan, SEGMENT, Split, Task, Unit, partial_len, visible};
+use super::plan::{LINE, Plan, SEGMENT, Split, Task, Unit, partial_lines, visible};
 use super::softmax::State;
 use super::tile::{PAGES, PROBS, ROWS, Rules, SCORES, Tile};
 use super::write::{New, Prepare};
@@ -32,7 +32,7 @@ pub(super) struct Region<'a> {
     pub plan: &'a Plan,
     /// Tasks that each split unit waits for.
     counters: Vec<AtomicU32>,
-    /// `[units][segments][rows][partial_len]`
+    /// Lines of partial results, see [`partial_lines`].
     partials: Rows<'a, MaybeUninit<f32>>,
     /// `[rows * heads, head_dim]`
     out: Rows<'a, f32>,
@@ -54,7 +54,7 @@ struct Scratch {
     scores: *mut f32,
     probs: *mut u16,
     tile_out: *mut f32,
-    out: *mut f32,
+    state: State,
 }
 
 impl Scratch {
@@ -67,6 +67,8 @@ impl Scratch {
             ROWS * PROBS * 2,
             ROWS * page.value_dims * 4,
             rows * page.value_dims * 4,
+            rows * 4,
+            rows * 4,
         ]
         .map(|bytes| bytes.div_ceil(size_of::<Line>()));
         let lines = sizes.iter().sum();
@@ -74,7 +76,7 @@ impl Scratch {
             memory.resize(lines, Line([0; 64]));
         }
         let mut at = memory.as_mut_ptr();
-        let [q, scores, probs, tile_out, out] = sizes.map(|lines| {
+        let [q, scores, probs, tile_out, out, max, sum] = sizes.map(|lines| {
             let start = at;
             // SAFETY: the vector holds the sum of all sizes.
             at = unsafe { at.add(lines) };
@@ -85,7 +87,12 @@ impl Scratch {
             scores: scores.cast(),
             probs: probs.cast(),
             tile_out: tile_out.cast(),
-            out: out.cast(),
+            state: State {
+                max: max.cast(),
+                sum: sum.cast(),
+                out: out.cast(),
+                dims: page.value_dims,
+            },
         }
     }
 }
@@ -97,11 +104,10 @@ struct Job<'a> {
     rows: usize,
     page: Page,
     scratch: Scratch,
-    states: Vec<State>,
 }
 
 impl<'a> Region<'a> {
-    /// `partials` holds [`Plan::partials`] values, `out` `[rows, heads * head_dim]`.
+    /// `partials` holds [`Plan::partials`] lines, `out` `[rows, heads * head_dim]`.
     #[allow(clippy::too_many_arguments)]
     pub fn new(
         params: &'a AttnParams<'a>,
@@ -116,7 +122,7 @@ impl<'a> Region<'a> {
         out: &'a mut [f32],
     ) -> Self {
         let counters = plan.counters.iter().map(|&n| AtomicU32::new(n)).collect();
-        let partials = Rows::new(partials, partial_len(params.head_dim));
+        let partials = Rows::new(partials, LINE);
         let out = Rows::new(out, params.head_dim);
         Region {
             params,
@@ -151,24 +157,23 @@ impl<'a> Region<'a> {
         let rows = unit.queries.len() * self.params.group();
         let page = self.cache.page();
         let scratch = Scratch::new(&mut memory, page, rows);
-        let mut job = Job {
+        let job = Job {
             unit,
             seq,
             rows,
             page,
             scratch,
-            states: Vec::new(),
         };
         // SAFETY: as the caller's.
         unsafe {
             self.pack(&job);
             match unit.split {
                 None => {
-                    self.begin(&mut job);
-                    self.walk(&mut job, task.segments.clone(), None);
+                    self.begin(&job);
+                    self.walk(&job, task.segments.clone(), None);
                     self.finish(&job);
                 }
-                Some(split) => self.part(&mut job, task, split),
+                Some(split) => self.part(&job, task, split),
             }
         }
         SCRATCH.set(memory);
@@ -217,21 +222,19 @@ impl<'a> Region<'a> {
     }
 
     /// Empties the merged results.
-    unsafe fn begin(&self, job: &mut Job<'_>) {
-        let dims = job.page.value_dims;
-        // SAFETY: the scratch holds `rows` rows.
-        unsafe { job.scratch.out.write_bytes(0, job.rows * dims) };
-        let state = |row| State {
-            max: f32::NEG_INFINITY,
-            sum: 0.0,
-            // SAFETY: as above.
-            out: unsafe { job.scratch.out.add(row * dims) },
-        };
-        job.states = (0..job.rows).map(state).collect();
+    unsafe fn begin(&self, job: &Job<'_>) {
+        let State { max, sum, .. } = job.scratch.state;
+        for row in 0..job.rows.next_multiple_of(ROWS) {
+            // SAFETY: the scratch holds as many rows.
+            unsafe {
+                max.add(row).write(f32::NEG_INFINITY);
+                sum.add(row).write(0.0);
+            }
+        }
     }
 
     /// Computes `segments` in order: merges them, or keeps each result apart for [`Region::part`].
-    unsafe fn walk(&self, job: &mut Job<'_>, segments: Range<usize>, split: Option<Split>) {
+    unsafe fn walk(&self, job: &Job<'_>, segments: Range<usize>, split: Option<Split>) {
         let mut tile = Tile {
             rows: 0,
             page: job.page,
@@ -271,8 +274,11 @@ impl<'a> Region<'a> {
                         (self.kernel.segment)(&mut tile);
                     }
                     match split {
-                        None => self.merge(job, &tile, rows),
-                        Some(split) => self.keep(job, &tile, rows, segment, split),
+                        None => self.merge(job, &mut tile, first),
+                        Some(split) => {
+                            let to = self.partial(job, split, segment).from(first);
+                            self.keep(to, &tile);
+                        }
                     }
                 }
             }
@@ -307,55 +313,67 @@ impl<'a> Region<'a> {
         }
     }
 
-    unsafe fn merge(&self, job: &mut Job<'_>, tile: &Tile, rows: Range<usize>) {
-        for (i, row) in rows.enumerate() {
-            let dims = job.page.value_dims;
-            // SAFETY: the tile has computed `rows.len()` rows.
-            unsafe {
-                let out = tile.out.add(i * dims);
-                (self.kernel.merge)(&mut job.states[row], tile.max[i], tile.sum[i], out, dims);
-            }
-        }
+    unsafe fn merge(&self, job: &Job<'_>, tile: &mut Tile, first: usize) {
+        let new = State {
+            max: tile.max.as_mut_ptr(),
+            sum: tile.sum.as_mut_ptr(),
+            out: tile.out,
+            dims: job.page.value_dims,
+        };
+        // SAFETY: the tile has computed its rows, the first of which is `first`.
+        unsafe { (self.kernel.merge)(job.scratch.state.from(first), new, tile.rows) };
     }
 
     /// Normalises and writes the rows.
     unsafe fn finish(&self, job: &Job<'_>) {
-        for (row, state) in job.states.iter().enumerate() {
+        for row in 0..job.rows {
             let (head, query) = self.place(job, row);
             let sink = self.params.sinks.map(|s| s[head]);
             // SAFETY: rows of different units differ, and a unit is finished once.
             unsafe {
                 let out = self.out.row(query * self.params.heads + head);
+                let state = job.scratch.state.from(row);
                 (self.kernel.finish)(state, sink, out.len(), out.as_mut_ptr());
             }
         }
     }
 
-    /// Writes a tile's results of one segment to the partials.
-    unsafe fn keep(
-        &self,
-        job: &Job<'_>,
-        tile: &Tile,
-        rows: Range<usize>,
-        segment: usize,
-        split: Split,
-    ) {
-        let dims = job.page.value_dims;
-        let first = split.offset + (segment - job.unit.segments.start) * job.rows;
-        for (i, row) in rows.enumerate() {
-            // SAFETY: a segment of a unit is computed by one task.
-            unsafe {
-                let to = self.partials.row(first + row).as_mut_ptr().cast::<f32>();
-                to.write(tile.max[i]);
-                to.add(1).write(tile.sum[i]);
-                to.add(2)
-                    .copy_from_nonoverlapping(tile.out.add(i * dims), dims);
+    /// Where the partial results of a segment of a split unit lie.
+    unsafe fn partial(&self, job: &Job<'_>, split: Split, segment: usize) -> State {
+        let (rows, dims) = (job.rows.next_multiple_of(LINE), job.page.value_dims);
+        let lines = partial_lines(job.rows, dims);
+        let first = split.offset + (segment - job.unit.segments.start) * lines;
+        // SAFETY: the plan has counted these lines for this unit and segment; the caller is their only user.
+        unsafe {
+            let start = self
+                .partials
+                .rows(first..first + lines)
+                .as_mut_ptr()
+                .cast::<f32>();
+            State {
+                max: start,
+                sum: start.add(rows),
+                out: start.add(2 * rows),
+                dims,
             }
         }
     }
 
+    /// Writes a tile's results of one segment to the partials.
+    unsafe fn keep(&self, to: State, tile: &Tile) {
+        // SAFETY: `to` begins at the tile's first row; a segment of a unit is computed by one task.
+        unsafe {
+            to.max
+                .copy_from_nonoverlapping(tile.max.as_ptr(), tile.rows);
+            to.sum
+                .copy_from_nonoverlapping(tile.sum.as_ptr(), tile.rows);
+            to.out
+                .copy_from_nonoverlapping(tile.out, tile.rows * to.dims);
+        }
+    }
+
     /// A task of a split unit: keeps its segments apart; the last to end merges all of them in order.
-    unsafe fn part(&self, job: &mut Job<'_>, task: &Task, split: Split) {
+    unsafe fn part(&self, job: &Job<'_>, task: &Task, split: Split) {
         // SAFETY: as the caller's; after the last task has counted down, no one writes the partials of this unit.
         unsafe {
             self.walk(job, task.segments.clone(), Some(split));
@@ -363,13 +381,9 @@ impl<'a> Region<'a> {
                 return;
             }
             self.begin(job);
-            for segment in 0..job.unit.segments.len() {
-                for (row, state) in job.states.iter_mut().enumerate() {
-                    let from = self.partials.row(split.offset + segment * job.rows + row);
-                    let from = from.as_ptr().cast::<f32>();
-                    let (max, sum) = (from.read(), from.add(1).read());
-                    (self.kernel.merge)(state, max, sum, from.add(2), job.page.value_dims);
-                }
+            for segment in job.unit.segments.clone() {
+                let new = self.partial(job, split, segment);
+                (self.kernel.merge)(job.scratch.state, new, job.rows);
             }
             self.finish(job);
         }

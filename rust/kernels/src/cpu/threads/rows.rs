@@ -1,5 +1,6 @@
 //! A slice as rows of equal length that several threads write, each its own. Knows nothing of who writes which.
 use std::marker::PhantomData;
+use std::ops::Range;
 
 /// Rows of a slice.
 pub(crate) struct Rows<'a, T> {
@@ -33,8 +34,26 @@ impl<'a, T> Rows<'a, T> {
     /// When there is no such row.
     #[allow(clippy::mut_from_ref)]
     pub unsafe fn row(&self, index: usize) -> &mut [T] {
-        assert!(index < self.rows, "row {index} of {}", self.rows);
-        // SAFETY: the row lies in the slice; the caller answers for its being the only user.
-        unsafe { std::slice::from_raw_parts_mut(self.start.add(index * self.width), self.width) }
+        // SAFETY: as the caller's.
+        unsafe { self.rows(index..index + 1) }
+    }
+
+    /// Several rows, one after the other.
+    ///
+    /// # Safety
+    /// As [`Rows::row`].
+    ///
+    /// # Panics
+    /// As [`Rows::row`].
+    #[allow(clippy::mut_from_ref)]
+    pub unsafe fn rows(&self, rows: Range<usize>) -> &mut [T] {
+        assert!(
+            rows.start <= rows.end && rows.end <= self.rows,
+            "rows {rows:?} of {}",
+            self.rows
+        );
+        let len = rows.len() * self.width;
+        // SAFETY: the rows lie in the slice; the caller answers for its being the only user.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(rows.start * self.width), len) }
     }
 }

@@ -1,0 +1,244 @@
+//! Times paged attention: decode of one sequence, decode of a batch, and prefill, on the shapes of two small models.
+//! `cargo run --release -p candle-vllm-kernels --example attention [threads] [length] [smollm2|qwen3] [decode|batch|prefill|pool]`
+use candle_vllm_kernels::cpu::attention::{AttnParams, qkv_attention};
+use candle_vllm_kernels::cpu::kv::{KvCache, KvShape, KvType, Seq};
+use candle_vllm_kernels::cpu::rope::Rope;
+use candle_vllm_kernels::cpu::{Compute, available_threads};
+use std::error::Error;
+use std::time::{Duration, Instant};
+
+struct Model {
+    name: &'static str,
+    layers: usize,
+    heads: usize,
+    kv_heads: usize,
+    head_dim: usize,
+}
+
+const MODELS: [Model; 2] = [
+    Model {
+        name: "smollm2",
+        layers: 30,
+        heads: 9,
+        kv_heads: 3,
+        head_dim: 64,
+    },
+    Model {
+        name: "qwen3",
+        layers: 28,
+        heads: 16,
+        kv_heads: 8,
+        head_dim: 128,
+    },
+];
+
+/// Repeats `f` for about half a second; the median, and the least.
+fn measure(mut f: impl FnMut()) -> (Duration, Duration) {
+    let begin = Instant::now();
+    let mut times = Vec::new();
+    while times.len() < 3 || begin.elapsed() < Duration::from_millis(100) {
+        let start = Instant::now();
+        f();
+        times.push(start.elapsed());
+    }
+    times.sort();
+    (times[times.len() / 2], times[0])
+}
+
+struct Bench<'a> {
+    cx: &'a Compute,
+    model: &'a Model,
+    dtype: KvType,
+    rope: Rope,
+    wave: Vec<f32>,
+}
+
+impl Bench<'_> {
+    fn params(&self) -> AttnParams<'static> {
+        AttnParams {
+            heads: self.model.heads,
+            kv_heads: self.model.kv_heads,
+            head_dim: self.model.head_dim,
+            scale: (self.model.head_dim as f32).powf(-0.5),
+            window: None,
+            softcap: None,
+            sinks: None,
+        }
+    }
+
+    fn cache(&self, tokens: usize) -> Result<KvCache, Box<dyn Error>> {
+        Ok(KvCache::new(KvShape {
+            layers: self.model.layers,
+            blocks: tokens.div_ceil(32),
+            block_size: 32,
+            kv_heads: self.model.kv_heads,
+            head_dim: self.model.head_dim,
+            dtype: self.dtype,
+        })?)
+    }
+
+    /// All layers of `rows` new tokens for each of `seqs` sequences, `past` tokens being in the cache.
+    fn step(&self, cache: &mut KvCache, tables: &[Vec<u32>], past: usize, rows: usize) {
+        let n = rows * tables.len();
+        let (heads, kv, dim) = (self.model.heads, self.model.kv_heads, self.model.head_dim);
+        let q = &self.wave[..n * heads * dim];
+        let (k, v) = (&self.wave[..n * kv * dim], &self.wave[1..=n * kv * dim]);
+        let mut out = vec![0.0; q.len()];
+        let seqs: Vec<Seq<'_>> = tables
+            .iter()
+            .enumerate()
+            .map(|(i, blocks)| Seq {
+                rows: i * rows..(i + 1) * rows,
+                position: past,
+                blocks,
+            })
+            .collect();
+        let params = self.params();
+        for layer in 0..self.model.layers {
+            let (cx, rope) = (self.cx, &self.rope);
+            qkv_attention(
+                cx, rope, q, k, v, None, &params, &seqs, cache, layer, &mut out,
+            );
+        }
+        std::hint::black_box(&out);
+    }
+
+    fn decode(&self, sequences: usize, past: usize) -> Result<(), Box<dyn Error>> {
+        let blocks = (past + 1).div_ceil(32);
+        let mut cache = self.cache(sequences * blocks * 32)?;
+        let tables: Vec<Vec<u32>> = (0..sequences)
+            .map(|s| (s * blocks..(s + 1) * blocks).map(|b| b as u32).collect())
+            .collect();
+        for first in (0..past).step_by(512) {
+            self.step(&mut cache, &tables, first, 512.min(past - first));
+        }
+        let (time, best) = measure(|| self.step(&mut cache, &tables, past, 1));
+        let kv = 2 * self.model.kv_heads * self.model.head_dim * self.dtype.bytes();
+        let bytes = sequences * past * kv * self.model.layers;
+        println!(
+            "{:8} {:?} decode {sequences:3} x {past:5}: {:8.1} us a layer, {:8.3} ms a step, {:6.1} GB/s",
+            self.model.name,
+            self.dtype,
+            time.as_secs_f64() * 1e6 / self.model.layers as f64,
+            time.as_secs_f64() * 1e3,
+            bytes as f64 / time.as_secs_f64() / 1e9
+        );
+        println!("    at best {:8.3} ms", best.as_secs_f64() * 1e3);
+        Ok(())
+    }
+
+    fn prefill(&self, tokens: usize, chunk: usize) -> Result<(), Box<dyn Error>> {
+        let mut cache = self.cache(tokens)?;
+        let tables = [(0..tokens.div_ceil(32) as u32).collect::<Vec<_>>()];
+        let (time, best) = measure(|| {
+            for first in (0..tokens).step_by(chunk) {
+                self.step(&mut cache, &tables, first, chunk.min(tokens - first));
+            }
+        });
+        let flop = 2 * tokens * tokens * self.model.heads * self.model.head_dim * self.model.layers;
+        println!(
+            "{:8} {:?} prefill {tokens:5} in {chunk:4}: {:8.2} ms, {:7.0} tok/s, {:6.1} GFLOP/s",
+            self.model.name,
+            self.dtype,
+            time.as_secs_f64() * 1e3,
+            tokens as f64 / time.as_secs_f64(),
+            flop as f64 / time.as_secs_f64() / 1e9
+        );
+        println!("    at best {:8.3} ms", best.as_secs_f64() * 1e3);
+        Ok(())
+    }
+}
+
+/// An empty region, hot and after a pause.
+fn pool(cx: &Compute) {
+    let n = 20_000;
+    let (hot, _) = measure(|| (0..n).for_each(|_| cx.pool.run(&|_| {})));
+    println!(
+        "empty region: {:.2} us",
+        hot.as_secs_f64() * 1e6 / f64::from(n)
+    );
+    for gap in [5, 20, 100, 500] {
+        let mut total = Duration::ZERO;
+        for _ in 0..200 {
+            let pause = Instant::now();
+            while pause.elapsed() < Duration::from_micros(gap) {
+                std::hint::spin_loop();
+            }
+            let start = Instant::now();
+            cx.pool.run(&|_| {});
+            total += start.elapsed();
+        }
+        println!(
+            "after {gap} us: {:.2} us",
+            total.as_secs_f64() * 1e6 / 200.0
+        );
+    }
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut words: Vec<String> = std::env::args().skip(1).collect();
+    let threads = words.first().and_then(|w| w.parse().ok());
+    let only: Option<usize> = words.iter().filter_map(|w| w.parse().ok()).nth(1);
+    words.retain(|w| w.parse::<usize>().is_err());
+    let wanted = |n: usize| only.is_none_or(|o| o == n);
+    let cx = Compute::new(threads.unwrap_or_else(available_threads))?;
+    println!("{} with {} threads", cx.cpu.name(), cx.pool.threads());
+    let asked = |word: &str, all: &[&str]| {
+        let named = |w: &&str| words.iter().any(|x| x == w);
+        named(&word) || !all.iter().any(|w| named(w))
+    };
+    let modes = ["pool", "decode", "batch", "prefill"];
+    if asked("pool", &modes) {
+        pool(&cx);
+    }
+    // Enough for the queries of 64 x 512 rows.
+    let wave: Vec<f32> = (0..1 << 26).map(|i| (i as f32 * 0.37).sin()).collect();
+    for model in &MODELS {
+        if !asked(model.name, &["smollm2", "qwen3"]) {
+            continue;
+        }
+        let half = model.head_dim / 2;
+        let frequencies: Vec<f32> = (0..half)
+            .map(|i| 1e4f32.powf(-(i as f32) / half as f32))
+            .collect();
+        for dtype in [KvType::Bf16, KvType::F32] {
+            if !asked(
+                if dtype == KvType::Bf16 { "bf16" } else { "f32" },
+                &["bf16", "f32"],
+            ) {
+                continue;
+            }
+            let rope = Rope::new(frequencies.clone(), 1.0, false);
+            let wave = wave.clone();
+            let bench = Bench {
+                cx: &cx,
+                model,
+                dtype,
+                rope,
+                wave,
+            };
+            let long = if dtype == KvType::Bf16 { 8192 } else { 2048 };
+            if asked("decode", &modes) {
+                for past in [64, 256, 512, 1024, 2048, 4096, 8192] {
+                    if past <= long && wanted(past) {
+                        bench.decode(1, past)?;
+                    }
+                }
+            }
+            if asked("batch", &modes) {
+                bench.decode(16, 96)?;
+                bench.decode(64, 96)?;
+                bench.decode(16, 1024)?;
+            }
+            if asked("prefill", &modes) {
+                for tokens in [512, 2048, 8192] {
+                    if tokens <= long && wanted(tokens) {
+                        bench.prefill(tokens, tokens.min(2048))?;
+                        bench.prefill(tokens, 512)?;
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
