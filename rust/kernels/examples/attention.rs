@@ -185,7 +185,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("{} with {} threads", cx.cpu.name(), cx.pool.threads());
     let asked = |word: &str, all: &[&str]| {
         let named = |w: &&str| words.iter().any(|x| x == w);
-        named(&word) || !all.iter().any(|w| named(w))
+        named(&word) || !all.iter().any(named)
     };
     let modes = ["pool", "decode", "batch", "prefill"];
     if asked("pool", &modes) {

@@ -1,7 +1,8 @@
 //! Sixteen f32 lanes with the same arithmetic on every instruction set: one generic body of a kernel, instantiated for
 //! each, gives the same bits. Knows no kernel.
 //!
-//! All methods are `inline(always)` and must be inlined into a function that enables the instruction set they use:
+//! No intrinsics in closures: a closure does not have the instruction set of the function around it, and a call for
+//! every instruction is what comes of it. All methods are `inline(always)` and must be inlined into a function that enables the instruction set they use:
 //! that is the contract behind every `unsafe` here. Pointers must be valid for the 16 (or stated) elements.
 #![allow(clippy::missing_safety_doc)]
 
@@ -128,9 +129,10 @@ mod x86 {
         #[inline(always)]
         unsafe fn load_i32(from: *const i32) -> Self {
             unsafe {
-                let part =
-                    |i: usize| _mm256_cvtepi32_ps(_mm256_loadu_si256(from.add(8 * i).cast()));
-                Ymm(part(0), part(1))
+                Ymm(
+                    _mm256_cvtepi32_ps(_mm256_loadu_si256(from.cast())),
+                    _mm256_cvtepi32_ps(_mm256_loadu_si256(from.add(8).cast())),
+                )
             }
         }
 
@@ -146,8 +148,10 @@ mod x86 {
         #[inline(always)]
         unsafe fn load_f16(from: *const u16) -> Self {
             unsafe {
-                let part = |i: usize| _mm256_cvtph_ps(_mm_loadu_si128(from.add(8 * i).cast()));
-                Ymm(part(0), part(1))
+                Ymm(
+                    _mm256_cvtph_ps(_mm_loadu_si128(from.cast())),
+                    _mm256_cvtph_ps(_mm_loadu_si128(from.add(8).cast())),
+                )
             }
         }
         #[inline(always)]
@@ -158,9 +162,16 @@ mod x86 {
                     _mm256_loadu_si256(from.add(16).cast()),
                 );
                 let high = _mm256_set1_epi32(0xffff_0000_u32 as i32);
-                let even = |v| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(v));
-                let odd = |v| _mm256_castsi256_ps(_mm256_and_si256(v, high));
-                (Ymm(even(a), even(b)), Ymm(odd(a), odd(b)))
+                (
+                    Ymm(
+                        _mm256_castsi256_ps(_mm256_slli_epi32::<16>(a)),
+                        _mm256_castsi256_ps(_mm256_slli_epi32::<16>(b)),
+                    ),
+                    Ymm(
+                        _mm256_castsi256_ps(_mm256_and_si256(a, high)),
+                        _mm256_castsi256_ps(_mm256_and_si256(b, high)),
+                    ),
+                )
             }
         }
         #[inline(always)]
@@ -186,11 +197,12 @@ mod x86 {
         #[inline(always)]
         unsafe fn largest_bits(self, b: Self) -> u32 {
             unsafe {
-                let mask = _mm256_set1_epi32(0x7fff_ffff);
-                let abs = |v| _mm256_and_si256(_mm256_castps_si256(v), mask);
+                let mask = _mm256_set1_ps(f32::from_bits(0x7fff_ffff));
+                let (s0, s1) = (_mm256_and_ps(self.0, mask), _mm256_and_ps(self.1, mask));
+                let (b0, b1) = (_mm256_and_ps(b.0, mask), _mm256_and_ps(b.1, mask));
                 let m = _mm256_max_epi32(
-                    _mm256_max_epi32(abs(self.0), abs(self.1)),
-                    _mm256_max_epi32(abs(b.0), abs(b.1)),
+                    _mm256_max_epi32(_mm256_castps_si256(s0), _mm256_castps_si256(s1)),
+                    _mm256_max_epi32(_mm256_castps_si256(b0), _mm256_castps_si256(b1)),
                 );
                 let m = _mm_max_epi32(_mm256_castsi256_si128(m), _mm256_extracti128_si256::<1>(m));
                 let m = _mm_max_epi32(m, _mm_shuffle_epi32::<0b01_00_11_10>(m));
@@ -269,8 +281,9 @@ mod x86 {
         unsafe fn largest_bits(self, b: Self) -> u32 {
             unsafe {
                 let mask = _mm512_set1_epi32(0x7fff_ffff);
-                let abs = |v| _mm512_and_si512(_mm512_castps_si512(v), mask);
-                let m = _mm512_max_epi32(abs(self.0), abs(b.0));
+                let a = _mm512_and_si512(_mm512_castps_si512(self.0), mask);
+                let b = _mm512_and_si512(_mm512_castps_si512(b.0), mask);
+                let m = _mm512_max_epi32(a, b);
                 _mm512_reduce_max_epi32(m) as u32
             }
         }

@@ -32,24 +32,50 @@ pub(super) unsafe fn scores(t: &Tile) {
 
 #[inline(always)]
 unsafe fn scores_of<const N: usize>(t: &Tile, row: usize) {
-    for page in t.first..t.last {
-        // SAFETY: `row..row + N` are rows of the tile; pages hold two groups of keys, then values.
-        unsafe {
+    let mut page = t.first;
+    // SAFETY: `row..row + N` are rows of the tile, the pages exist.
+    unsafe {
+        // Four groups of keys at a time: enough sums in flight for the latency of the instruction.
+        while page + 2 <= t.last {
+            let (a, b) = (t.pages[page], t.pages[page + 1]);
+            let group = t.page.group_bytes();
+            scores_at::<N, 4>(t, row, page, [a, a.add(group), b, b.add(group)]);
+            page += 2;
+        }
+        if page < t.last {
             let keys = [t.pages[page], t.pages[page].add(t.page.group_bytes())];
-            let mut sums = [[_mm512_setzero_ps(); 2]; N];
-            for pair in 0..t.page.key_dims / 2 {
-                let k = keys.map(|k| pairs(k.add(pair * 64)));
-                for (r, sums) in sums.iter_mut().enumerate() {
-                    let q = broadcast(t.q.add((row + r) * t.query_bytes() + pair * 4));
-                    for (sum, k) in sums.iter_mut().zip(k) {
-                        *sum = _mm512_dpbf16_ps(*sum, k, q);
-                    }
+            scores_at::<N, 2>(t, row, page, keys);
+        }
+    }
+}
+
+/// Scores of `N` rows for `G` groups of keys, the first being the first of `page`.
+#[inline(always)]
+unsafe fn scores_at<const N: usize, const G: usize>(
+    t: &Tile,
+    row: usize,
+    page: usize,
+    keys: [*const u8; G],
+) {
+    // SAFETY: see `scores_of`.
+    unsafe {
+        let mut sums = [[_mm512_setzero_ps(); G]; N];
+        for pair in 0..t.page.key_dims / 2 {
+            let mut k = [pairs(keys[0].add(pair * 64)); G];
+            for (k, key) in k.iter_mut().zip(keys).skip(1) {
+                *k = pairs(key.add(pair * 64));
+            }
+            for (r, sums) in sums.iter_mut().enumerate() {
+                let q = broadcast(t.q.add((row + r) * t.query_bytes() + pair * 4));
+                for (sum, k) in sums.iter_mut().zip(k) {
+                    *sum = _mm512_dpbf16_ps(*sum, k, q);
                 }
             }
-            for (r, sums) in sums.iter().enumerate() {
-                let to = t.scores.add((row + r) * SCORES + page * 2 * GROUP);
-                _mm512_storeu_ps(to, sums[0]);
-                _mm512_storeu_ps(to.add(GROUP), sums[1]);
+        }
+        for (r, sums) in sums.iter().enumerate() {
+            let to = t.scores.add((row + r) * SCORES + page * 2 * GROUP);
+            for (g, sum) in sums.iter().enumerate() {
+                _mm512_storeu_ps(to.add(g * GROUP), *sum);
             }
         }
     }
@@ -83,8 +109,10 @@ unsafe fn values_of<const N: usize, const G: usize>(t: &Tile, row: usize, group:
         for page in t.first..t.last {
             let values = t.pages[page].add(t.page.key_bytes() + group * 1024);
             for pair in 0..GROUP {
-                let v: [__m512bh; G] =
-                    std::array::from_fn(|g| pairs(values.add(g * 1024 + pair * 64)));
+                let mut v = [pairs(values.add(pair * 64)); G];
+                for (g, v) in v.iter_mut().enumerate().skip(1) {
+                    *v = pairs(values.add(g * 1024 + pair * 64));
+                }
                 for (r, sums) in sums.iter_mut().enumerate() {
                     let p = t.probs.add((row + r) * PROBS + page * 2 * GROUP + 2 * pair);
                     let p = broadcast(p.cast());

@@ -52,7 +52,10 @@ unsafe fn scores_of<L: Float, const BF16: bool, const N: usize>(t: &Tile, row: u
             let mut sums = [[L::splat(0.0); 2]; N];
             if BF16 {
                 for pair in 0..t.page.key_dims / 2 {
-                    let k = keys.map(|k| L::load_bf16_pairs(k.cast::<u16>().add(pair * 32)));
+                    let k = [
+                        L::load_bf16_pairs(keys[0].cast::<u16>().add(pair * 32)),
+                        L::load_bf16_pairs(keys[1].cast::<u16>().add(pair * 32)),
+                    ];
                     for (q, sums) in queries.iter().zip(&mut sums) {
                         let [a, b] = wide(q.cast::<[u16; 2]>().add(pair).read());
                         let (a, b) = (L::splat(a), L::splat(b));
@@ -63,7 +66,10 @@ unsafe fn scores_of<L: Float, const BF16: bool, const N: usize>(t: &Tile, row: u
                 }
             } else {
                 for d in 0..t.page.key_dims {
-                    let k = keys.map(|k| L::load(k.cast::<f32>().add(d * GROUP)));
+                    let k = [
+                        L::load(keys[0].cast::<f32>().add(d * GROUP)),
+                        L::load(keys[1].cast::<f32>().add(d * GROUP)),
+                    ];
                     for (q, sums) in queries.iter().zip(&mut sums) {
                         let q = L::splat(q.cast::<f32>().add(d).read());
                         for (sum, k) in sums.iter_mut().zip(&k) {
@@ -152,8 +158,10 @@ unsafe fn add_pair<L: Float, const N: usize, const G: usize>(
     // SAFETY: as `values_of`.
     unsafe {
         let values = t.pages[page].add(t.page.key_bytes()).cast::<u16>();
-        let v: [_; G] =
-            std::array::from_fn(|g| L::load_bf16_pairs(values.add((group + g) * 512 + pair * 32)));
+        let mut v = [L::load_bf16_pairs(values.add(group * 512 + pair * 32)); G];
+        for (g, v) in v.iter_mut().enumerate().skip(1) {
+            *v = L::load_bf16_pairs(values.add((group + g) * 512 + pair * 32));
+        }
         for (r, sums) in sums.iter_mut().enumerate() {
             let p = t.probs.add((row + r) * PROBS + page * 2 * GROUP + 2 * pair);
             let [a, b] = wide(p.cast::<[u16; 2]>().read());
@@ -179,7 +187,10 @@ unsafe fn add_key<L: Float, const N: usize, const G: usize>(
     unsafe {
         let values = t.pages[page].add(t.page.key_bytes()).cast::<f32>();
         let at = values.add(key * t.page.value_dims + group * GROUP);
-        let v: [_; G] = std::array::from_fn(|g| L::load(at.add(g * GROUP)));
+        let mut v = [L::load(at); G];
+        for (g, v) in v.iter_mut().enumerate().skip(1) {
+            *v = L::load(at.add(g * GROUP));
+        }
         for (r, sums) in sums.iter_mut().enumerate() {
             let p = L::splat(*t.scores.add((row + r) * SCORES + page * 2 * GROUP + key));
             for (sum, v) in sums.iter_mut().zip(&v) {
@@ -192,5 +203,8 @@ unsafe fn add_key<L: Float, const N: usize, const G: usize>(
 /// Two bf16 as f32.
 #[inline(always)]
 fn wide(pair: [u16; 2]) -> [f32; 2] {
-    pair.map(|b| f32::from_bits(u32::from(b) << 16))
+    [
+        f32::from_bits(u32::from(pair[0]) << 16),
+        f32::from_bits(u32::from(pair[1]) << 16),
+    ]
 }

@@ -100,11 +100,6 @@ mod x86 {
     use super::Float;
     use std::arch::x86_64::*;
 
-    #[inline(always)]
-    unsafe fn halves(a: Ymm, b: Ymm, f: impl Fn(__m256, __m256) -> __m256) -> Ymm {
-        Ymm(f(a.0, b.0), f(a.1, b.1))
-    }
-
     /// 8 values rounded to bf16 in the low half of each 32-bit lane.
     #[inline(always)]
     unsafe fn narrow(v: __m256) -> __m256i {
@@ -118,67 +113,85 @@ mod x86 {
         }
     }
 
+    #[inline(always)]
+    unsafe fn times_power(p: __m256, n: __m256) -> __m256 {
+        unsafe {
+            let n = _mm256_cvtps_epi32(n);
+            let half = _mm256_srai_epi32::<1>(n);
+            let p = _mm256_mul_ps(p, power(half));
+            _mm256_mul_ps(p, power(_mm256_sub_epi32(n, half)))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn power(k: __m256i) -> __m256 {
+        unsafe {
+            let k = _mm256_add_epi32(k, _mm256_set1_epi32(127));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<23>(k))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn add_exponent(p: __m256, t: __m256) -> __m256 {
+        unsafe {
+            let k = _mm256_slli_epi32::<23>(_mm256_castps_si256(t));
+            _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), k))
+        }
+    }
+
+    /// All ones in lanes `from..to`, the first lane being number `first`.
+    #[inline(always)]
+    unsafe fn inside(from: i32, to: i32, first: i32) -> __m256 {
+        unsafe {
+            let i = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+            let i = _mm256_add_epi32(i, _mm256_set1_epi32(first));
+            let low = _mm256_cmpgt_epi32(i, _mm256_set1_epi32(from - 1));
+            let high = _mm256_cmpgt_epi32(_mm256_set1_epi32(to), i);
+            _mm256_castsi256_ps(_mm256_and_si256(low, high))
+        }
+    }
+
     impl Float for Ymm {
         #[inline(always)]
         unsafe fn max(self, b: Self) -> Self {
-            unsafe { halves(self, b, |a, b| _mm256_max_ps(a, b)) }
+            unsafe { Ymm(_mm256_max_ps(self.0, b.0), _mm256_max_ps(self.1, b.1)) }
         }
         #[inline(always)]
         unsafe fn min(self, b: Self) -> Self {
-            unsafe { halves(self, b, |a, b| _mm256_min_ps(a, b)) }
+            unsafe { Ymm(_mm256_min_ps(self.0, b.0), _mm256_min_ps(self.1, b.1)) }
         }
         #[inline(always)]
         unsafe fn add(self, b: Self) -> Self {
-            unsafe { halves(self, b, |a, b| _mm256_add_ps(a, b)) }
+            unsafe { Ymm(_mm256_add_ps(self.0, b.0), _mm256_add_ps(self.1, b.1)) }
         }
         #[inline(always)]
         unsafe fn div(self, b: Self) -> Self {
-            unsafe { halves(self, b, |a, b| _mm256_div_ps(a, b)) }
+            unsafe { Ymm(_mm256_div_ps(self.0, b.0), _mm256_div_ps(self.1, b.1)) }
         }
         #[inline(always)]
         unsafe fn negate(self) -> Self {
-            unsafe { halves(self, self, |a, _| _mm256_xor_ps(a, _mm256_set1_ps(-0.0))) }
+            unsafe {
+                let sign = _mm256_set1_ps(-0.0);
+                Ymm(_mm256_xor_ps(self.0, sign), _mm256_xor_ps(self.1, sign))
+            }
         }
         #[inline(always)]
         unsafe fn times_power(self, n: Self) -> Self {
-            unsafe {
-                let one = |p: __m256, n: __m256| {
-                    let n = _mm256_cvtps_epi32(n);
-                    let half = _mm256_srai_epi32::<1>(n);
-                    let power = |k| {
-                        let k = _mm256_add_epi32(k, _mm256_set1_epi32(127));
-                        _mm256_castsi256_ps(_mm256_slli_epi32::<23>(k))
-                    };
-                    let p = _mm256_mul_ps(p, power(half));
-                    _mm256_mul_ps(p, power(_mm256_sub_epi32(n, half)))
-                };
-                halves(self, n, one)
-            }
+            unsafe { Ymm(times_power(self.0, n.0), times_power(self.1, n.1)) }
         }
         #[inline(always)]
         unsafe fn add_exponent(self, t: Self) -> Self {
-            unsafe {
-                halves(self, t, |p, t| {
-                    let k = _mm256_slli_epi32::<23>(_mm256_castps_si256(t));
-                    _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), k))
-                })
-            }
+            unsafe { Ymm(add_exponent(self.0, t.0), add_exponent(self.1, t.1)) }
         }
         #[inline(always)]
         unsafe fn keep(self, from: usize, to: usize, other: f32) -> Self {
             unsafe {
                 let other = _mm256_set1_ps(other);
                 let (from, to) = (from.min(16) as i32, to.min(16) as i32);
-                let part = |v, first: i32| {
-                    let i = _mm256_add_epi32(
-                        _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7),
-                        _mm256_set1_epi32(first),
-                    );
-                    let low = _mm256_cmpgt_epi32(i, _mm256_set1_epi32(from - 1));
-                    let high = _mm256_cmpgt_epi32(_mm256_set1_epi32(to), i);
-                    _mm256_blendv_ps(other, v, _mm256_castsi256_ps(_mm256_and_si256(low, high)))
-                };
-                Ymm(part(self.0, 0), part(self.1, 8))
+                Ymm(
+                    _mm256_blendv_ps(other, self.0, inside(from, to, 0)),
+                    _mm256_blendv_ps(other, self.1, inside(from, to, 8)),
+                )
             }
         }
         #[inline(always)]
