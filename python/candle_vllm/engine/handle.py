@@ -3,7 +3,6 @@
 Knows nothing of how requests are made.
 """
 
-import asyncio
 import time
 from collections.abc import Callable, Generator
 from types import TracebackType
@@ -197,6 +196,8 @@ class RequestHandle:
                 self._inbox.watch()
                 await sink.wait_async()
             else:
+                import asyncio
+
                 loop = asyncio.get_running_loop()
                 self._stepped(await loop.run_in_executor(None, self._engine.step))
         except BaseException:

@@ -4,16 +4,22 @@ An inbox is read by blocking callers, or by one asyncio loop that watches the ma
 of prompts, parameters or outputs.
 """
 
-import asyncio
+from __future__ import annotations
+
+import sys
 import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from candle_vllm import _native
 from candle_vllm.errors import CandleVllmError
 
-__all__ = ["Inbox", "Sink"]
+if TYPE_CHECKING:
+    import asyncio
+
+__all__ = ["Inbox", "Sink", "running_loop"]
 
 _SLICE = 0.25
 """Seconds between two looks at whether inbox and loop are still there, in the thread that serves the loop."""
@@ -65,7 +71,7 @@ class Sink:
         if waiter is None:
             return
         loop, future = waiter
-        if _running_loop() is loop:
+        if running_loop() is loop:
             _resolve(future)
         elif not loop.is_closed():
             try:
@@ -126,7 +132,7 @@ class Inbox:
     def wait(self, sink: Sink, timeout: float) -> None:
         """Wait up to `timeout` seconds in this thread for an event of this sink (or of any other)."""
         loop = self._watching_loop()
-        if loop is not None and loop.is_running() and loop is not _running_loop():
+        if loop is not None and loop.is_running() and loop is not running_loop():
             sink.wait_blocking(timeout)
         elif not sink.ready:
             self.pump(timeout)
@@ -182,7 +188,12 @@ def _serve(inbox: weakref.ref[Inbox], loop: asyncio.AbstractEventLoop) -> None:
         del served
 
 
-def _running_loop() -> asyncio.AbstractEventLoop | None:
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """The asyncio loop that runs in this thread, if any."""
+    if "asyncio" not in sys.modules:  # it takes longer to import than all the rest, and no loop runs without it
+        return None
+    import asyncio
+
     try:
         return asyncio.get_running_loop()
     except RuntimeError:

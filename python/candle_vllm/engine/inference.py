@@ -3,7 +3,8 @@
 Resolves the model's name, then speaks to the native engine; knows nothing of chats, tools or HTTP.
 """
 
-import asyncio
+from __future__ import annotations
+
 import os
 import threading
 import weakref
@@ -11,7 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self, overload
+from typing import TYPE_CHECKING, Literal, Self, overload
 
 from candle_vllm import _native, checks
 from candle_vllm.config import EngineConfig
@@ -19,11 +20,14 @@ from candle_vllm.engine import batch
 from candle_vllm.engine.batch import Job, Prompt
 from candle_vllm.engine.builder import EngineBuilder
 from candle_vllm.engine.handle import RequestHandle
-from candle_vllm.engine.inbox import Inbox
+from candle_vllm.engine.inbox import Inbox, running_loop
 from candle_vllm.engine.progress import prompts_bar
 from candle_vllm.errors import ConfigError, RequestCancelledError
 from candle_vllm.params import GenerationParams
 from candle_vllm.records import EngineStats, GenerationOutput, ModelInfo, StepReport
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["InferenceEngine", "Prompt"]
 
@@ -353,6 +357,8 @@ class InferenceEngine:
     async def _encoded(self, job: Job) -> Job:
         if not isinstance(job.prompt, str) or len(job.prompt) < _LONG_TEXT:
             return job
+        import asyncio
+
         loop = asyncio.get_running_loop()
         return Job(await loop.run_in_executor(None, self._native.encode, job.prompt, True), job.params)
 
@@ -364,9 +370,8 @@ class InferenceEngine:
 
     def _inbox_here(self) -> Inbox:
         """The inbox of the running asyncio loop; a new one where none runs."""
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
+        loop = running_loop()
+        if loop is None:
             return self._new_inbox()
         with self._lock:
             inbox = self._by_loop.get(loop)
