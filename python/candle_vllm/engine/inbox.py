@@ -91,6 +91,8 @@ class Sink:
         """Wait in this task until somebody pushes."""
         if self._waiter is not None and not self._waiter[1].done():
             raise RuntimeError("another task waits for this request already; a request has one reader at a time")
+        import asyncio
+
         loop = asyncio.get_running_loop()
         future = loop.create_future()
         self._waiter = (loop, future)
@@ -139,6 +141,8 @@ class Inbox:
 
     def watch(self) -> None:
         """Have the running asyncio loop hand out events as they come, for as long as requests are under way."""
+        import asyncio
+
         loop = asyncio.get_running_loop()
         watching = self._watching_loop()
         if watching is loop or (watching is not None and watching.is_running()):
@@ -178,7 +182,8 @@ class Inbox:
         if not self._sinks:
             # Watched anew by the next request: an idle inbox costs its loop nothing.
             self._watched = False
-            asyncio.get_running_loop().remove_reader(self.mailbox.fileno())
+            if (loop := running_loop()) is not None:
+                loop.remove_reader(self.mailbox.fileno())
 
 
 def _serve(inbox: weakref.ref[Inbox], loop: asyncio.AbstractEventLoop) -> None:
