@@ -22,13 +22,27 @@ pub(super) enum Order {
     Scores(Vec<Option<u32>>),
 }
 
+/// Where a `▁` is put before a text that begins with none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Prefix {
+    /// Nowhere.
+    Never,
+    /// Before each stretch between special tokens, even where it begins with a space.
+    Each,
+    /// Before each stretch between special tokens that does not begin with a space.
+    EachWord,
+    /// At the start of the text, unless it begins with a space or a special token.
+    First,
+}
+
 /// How a text becomes symbols.
 #[derive(Debug)]
 pub(super) enum Alphabet {
     /// Words of bytes.
     Bytes {
         cutters: Cutters,
-        /// Token of each byte.
+        /// Token of each byte. One without a token is left out before merging, as the tokenizers crate does: some
+        /// vocabularies lack rare control characters.
         ids: Box<[u32; 256]>,
         /// Tokens by their bytes, where a word that is a token is taken whole.
         whole: Option<Vocabulary>,
@@ -37,8 +51,8 @@ pub(super) enum Alphabet {
     },
     /// Characters, spaces as `▁`; a character without a token is its bytes.
     Characters {
-        /// Whether a `▁` goes before the text.
-        prefix: bool,
+        /// Where a `▁` is put in front.
+        prefix: Prefix,
         /// Token of each byte.
         bytes: Box<[u32; 256]>,
         /// Token of what even bytes cannot write.
@@ -80,21 +94,20 @@ pub(super) struct Bpe {
 }
 
 impl Bpe {
-    /// `added`: ids of tokens that are found in the text as they stand.
+    /// `added`: ids of tokens that are found in the text as they stand. Fails with what is wrong about them.
     pub(super) fn new(
         vocabulary: Vocabulary,
         alphabet: Alphabet,
         order: Order,
         added: Vec<u32>,
-    ) -> Result<Self> {
+    ) -> std::result::Result<Self, String> {
         let texts = added
             .iter()
             .map(|&id| vocabulary.spelling(id).unwrap_or_default());
         let automaton = AhoCorasick::builder()
             .match_kind(MatchKind::LeftmostLongest)
             .build(texts);
-        let automaton =
-            automaton.map_err(|e| Error::ModelLoad(format!("too many special tokens: {e}")))?;
+        let automaton = automaton.map_err(|e| format!("too many special tokens: {e}"))?;
         let added = (!added.is_empty()).then_some(Added {
             automaton,
             ids: added,
@@ -126,17 +139,23 @@ impl Bpe {
         let mut at = 0;
         if let Some(added) = &self.added {
             for found in added.automaton.find_iter(text) {
-                self.segment(&text[at..found.start()], &mut scratch, &mut ids)?;
+                self.segment(&text[at..found.start()], at == 0, &mut scratch, &mut ids)?;
                 ids.push(added.ids[found.pattern().as_usize()]);
                 at = found.end();
             }
         }
-        self.segment(&text[at..], &mut scratch, &mut ids)?;
+        self.segment(&text[at..], at == 0, &mut scratch, &mut ids)?;
         Ok(ids)
     }
 
-    /// Text without special tokens.
-    fn segment(&self, text: &str, scratch: &mut Vec<Symbol>, ids: &mut Vec<u32>) -> Result<()> {
+    /// Text without special tokens; `first`: with none before it.
+    fn segment(
+        &self,
+        text: &str,
+        first: bool,
+        scratch: &mut Vec<Symbol>,
+        ids: &mut Vec<u32>,
+    ) -> Result<()> {
         if text.is_empty() {
             return Ok(());
         }
@@ -165,7 +184,14 @@ impl Bpe {
                 before_space,
                 ..
             } => {
-                self.characters(text, *prefix, before_space, scratch, ids);
+                let to_word = !text.starts_with([' ', SPACE]);
+                let prefix = match prefix {
+                    Prefix::Never => false,
+                    Prefix::Each => true,
+                    Prefix::EachWord => to_word,
+                    Prefix::First => first && to_word,
+                };
+                self.characters(text, prefix, before_space, scratch, ids);
             }
         }
         if ids[start..].contains(&NONE) {
@@ -207,11 +233,16 @@ impl Bpe {
         ids: &mut Vec<u32>,
     ) {
         scratch.clear();
-        scratch.extend((0..).zip(word).map(|(i, &b)| Symbol {
-            id: bytes[b as usize],
-            start: i,
-            end: i + 1,
-        }));
+        for (i, &byte) in (0..).zip(word) {
+            let id = bytes[byte as usize];
+            if id != NONE {
+                scratch.push(Symbol {
+                    id,
+                    start: i,
+                    end: i + 1,
+                });
+            }
+        }
         if let Order::Ranks(pairs) = &self.order {
             merge(scratch, |left, right| pairs.get(left.id, right.id));
         }

@@ -11,6 +11,7 @@ use tokenizers::{AddedToken, Tokenizer as Json};
 
 use super::{
     detok::{Detok, Lead, Rule, SPACE},
+    json::{Affixes, Draft},
     template,
     tokenizer::{Encoder, Parts},
 };
@@ -42,35 +43,122 @@ pub(super) fn load(folder: &Path) -> Result<Parts> {
     let Some(text) = read(&file)? else {
         return Err(without_tokenizer_json(folder));
     };
-    let wrong = |e: tokenizers::Error| Error::ModelLoad(format!("{}: {e}", file.display()));
-    let mut encoder: Json = text.parse().map_err(wrong)?;
-    drop(text);
-    encoder.with_padding(None);
-    encoder.with_truncation(None).map_err(wrong)?;
-
     let config = read_json(&folder.join("tokenizer_config.json"))?;
     let map = read_json(&folder.join("special_tokens_map.json"))?;
-    let special_tokens = named_tokens(&config, &map);
-    add_tokens(&mut encoder, &config, &special_tokens).map_err(wrong)?;
-
-    let id_of = |name: &str| {
-        special_tokens
-            .get(name)
-            .and_then(|text| encoder.token_to_id(text))
+    let named = named_tokens(&config, &map);
+    let loaded = match by_hand(&text, &config, &named) {
+        Some(loaded) => loaded,
+        None => by_crate(&file, &text, &config, &named)?,
     };
+    let id_of = |name: &str| loaded.token_to_id(named.get(name)?);
     let (bos_id, eos_id) = (id_of("bos_token"), id_of("eos_token"));
-    let affixes = affixes(&encoder, &config, bos_id, eos_id)?;
-    let detok = detok(&encoder, &file)?;
-    let templates = template::from_folder(folder, &config)?;
     Ok(Parts {
-        encoder: Encoder::Json(Box::new(encoder)),
-        detok,
-        affixes,
+        affixes: loaded.affixes(&config, bos_id, eos_id)?,
+        encoder: loaded.encoder,
+        detok: loaded.detok,
         eos_ids: eos_id.into_iter().collect(),
         bos_id,
-        special_tokens,
-        templates,
+        special_tokens: named,
+        templates: template::from_folder(folder, &config)?,
     })
+}
+
+/// A loaded tokenizer.json.
+struct Loaded {
+    encoder: Encoder,
+    detok: Detok,
+    /// What the post-processor puts around a text, where that is known.
+    affixes: Option<Affixes>,
+}
+
+/// Loads what `json.rs` knows.
+fn by_hand(text: &str, config: &Value, named: &BTreeMap<String, String>) -> Option<Loaded> {
+    let mut draft = Draft::parse(text)?;
+    let known = |id: u32| draft.added_token(id).cloned();
+    for token in more_tokens(&known, &|text| draft.token_to_id(text), config, named) {
+        draft.add(draft.token_to_id(&token.content)?, token);
+    }
+    let (bpe, detok, affixes) = draft.build(rule(draft.decoder()))?;
+    Some(Loaded {
+        encoder: Encoder::Bpe(Box::new(bpe)),
+        detok,
+        affixes: Some(affixes),
+    })
+}
+
+/// Loads any other with the tokenizers crate.
+fn by_crate(
+    file: &Path,
+    text: &str,
+    config: &Value,
+    named: &BTreeMap<String, String>,
+) -> Result<Loaded> {
+    let wrong = |e: tokenizers::Error| Error::ModelLoad(format!("{}: {e}", file.display()));
+    let mut json: Json = text.parse().map_err(wrong)?;
+    json.with_padding(None);
+    json.with_truncation(None).map_err(wrong)?;
+    let added = json.get_added_tokens_decoder();
+    let more = more_tokens(
+        &|id| added.get(&id).cloned(),
+        &|text| json.token_to_id(text),
+        config,
+        named,
+    );
+    if !more.is_empty() {
+        json.add_tokens(more).map_err(wrong)?;
+    }
+    let detok = detok(&json, file)?;
+    Ok(Loaded {
+        encoder: Encoder::Json(Box::new(json)),
+        detok,
+        affixes: None,
+    })
+}
+
+impl Loaded {
+    fn token_to_id(&self, token: &str) -> Option<u32> {
+        self.encoder.token_to_id(token)
+    }
+
+    /// What goes around a text: as tokenizer_config.json's `add_bos_token` and `add_eos_token` say, where it has them;
+    /// else as the post-processor has it (`None`: which only the crate knows).
+    fn affixes(
+        &self,
+        config: &Value,
+        bos: Option<u32>,
+        eos: Option<u32>,
+    ) -> Result<Option<Affixes>> {
+        let flag = |name: &str| config.get(name).and_then(Value::as_bool);
+        let (add_bos, add_eos) = (flag("add_bos_token"), flag("add_eos_token"));
+        if add_bos.is_none() && add_eos.is_none() {
+            return Ok(self.affixes.clone());
+        }
+        let (before, after) = match (&self.affixes, &self.encoder) {
+            (Some(affixes), _) => affixes.clone(),
+            (None, Encoder::Json(json)) => around_nothing(json, bos, eos)?,
+            (None, Encoder::Bpe(_)) => Affixes::default(),
+        };
+        let side = |wanted: Option<bool>, id: Option<u32>, usual: Vec<u32>| match wanted {
+            None => usual,
+            Some(true) => id.into_iter().collect(),
+            Some(false) => Vec::new(),
+        };
+        Ok(Some((
+            side(add_bos, bos, before),
+            side(add_eos, eos, after),
+        )))
+    }
+}
+
+/// What the crate puts around an empty text.
+fn around_nothing(json: &Json, bos: Option<u32>, eos: Option<u32>) -> Result<Affixes> {
+    let encoding = json.encode_fast("", true);
+    let encoding = encoding.map_err(|e| Error::ModelLoad(format!("tokenizer.json: {e}")))?;
+    let ids = encoding.get_ids();
+    let before = bos.filter(|bos| ids.first() == Some(bos));
+    let rest = &ids[before.iter().count()..];
+    let after = eos.filter(|eos| rest.last() == Some(eos));
+    Ok((before.into_iter().collect(), after.into_iter().collect()))
 }
 
 fn without_tokenizer_json(folder: &Path) -> Error {
@@ -109,19 +197,19 @@ fn named_tokens(config: &Value, map: &Value) -> BTreeMap<String, String> {
     named
 }
 
-/// Adds what tokenizer_config.json knows beyond tokenizer.json: `added_tokens_decoder`, and that named tokens are
+/// What tokenizer_config.json knows of tokens beyond tokenizer.json: `added_tokens_decoder`, and that named tokens are
 /// special. Tokens that would get an id of their own are left out: the model has no row for them.
-fn add_tokens(
-    encoder: &mut Json,
+fn more_tokens(
+    known: &dyn Fn(u32) -> Option<AddedToken>,
+    id_of: &dyn Fn(&str) -> Option<u32>,
     config: &Value,
     named: &BTreeMap<String, String>,
-) -> std::result::Result<(), tokenizers::Error> {
+) -> Vec<AddedToken> {
     let mut special: BTreeSet<&str> = named.values().map(String::as_str).collect();
     for list in ["additional_special_tokens", "extra_special_tokens"] {
         let list = config.get(list).and_then(Value::as_array);
         special.extend(list.into_iter().flatten().filter_map(token_text));
     }
-    let known = encoder.get_added_tokens_decoder();
     let mut more: Vec<AddedToken> = Vec::new();
     for (id, value) in config
         .get("added_tokens_decoder")
@@ -138,49 +226,18 @@ fn add_tokens(
             .lstrip(flag("lstrip"))
             .rstrip(flag("rstrip"))
             .normalized(flag("normalized"));
-        if known.get(&id) != Some(&token) && encoder.token_to_id(content) == Some(id) {
+        if known(id).as_ref() != Some(&token) && id_of(content) == Some(id) {
             more.push(token);
         }
     }
     for &content in &special {
-        let known = encoder.token_to_id(content).map(|id| known.get(&id));
+        let known = id_of(content).map(known);
         let listed = more.iter().any(|token| token.content == content);
         if let (Some(None), false) = (known, listed) {
             more.push(AddedToken::from(content, true));
         }
     }
-    if !more.is_empty() {
-        encoder.add_tokens(more)?;
-    }
-    Ok(())
-}
-
-/// What tokenizer_config.json's `add_bos_token` and `add_eos_token` put around a text, where it has them; else
-/// tokenizer.json's own post-processor stands.
-fn affixes(
-    encoder: &Json,
-    config: &Value,
-    bos: Option<u32>,
-    eos: Option<u32>,
-) -> Result<Option<(Vec<u32>, Vec<u32>)>> {
-    let flag = |name: &str| config.get(name).and_then(Value::as_bool);
-    let (add_bos, add_eos) = (flag("add_bos_token"), flag("add_eos_token"));
-    if add_bos.is_none() && add_eos.is_none() {
-        return Ok(None);
-    }
-    let usual = encoder
-        .encode_fast("", true)
-        .map_err(|e| Error::ModelLoad(format!("tokenizer.json: {e}")))?;
-    let usual = usual.get_ids();
-    let id = |wanted: Option<bool>, id: Option<u32>, usual: Option<&u32>| match (wanted, id) {
-        (Some(true), Some(id)) => vec![id],
-        (None, Some(id)) if usual == Some(&id) => vec![id],
-        _ => Vec::new(),
-    };
-    Ok(Some((
-        id(add_bos, bos, usual.first()),
-        id(add_eos, eos, usual.last()),
-    )))
+    more
 }
 
 /// The pieces of the vocabulary, and how its decoder joins them.

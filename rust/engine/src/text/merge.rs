@@ -128,6 +128,13 @@ fn merge_long(symbols: &mut Vec<Symbol>, pair: impl Fn(Symbol, Symbol) -> Option
     symbols.retain(|_| !gone.next().unwrap_or(false));
 }
 
+/// The two parts of a merge that is written with a space between.
+pub(super) fn split_merge(line: &str) -> Option<(&str, &str)> {
+    // A token may itself begin with a space, so the first character is never the border.
+    let (at, _) = line.char_indices().skip(1).find(|(_, c)| *c == ' ')?;
+    Some((&line[..at], &line[at + 1..]))
+}
+
 /// Merges by the ids of two neighbours.
 #[derive(Debug, Default)]
 pub(super) struct Pairs(HashMap<u64, Merge, BuildHasherDefault<PairHasher>>);

@@ -6,12 +6,14 @@ mod class;
 mod detok;
 mod folder;
 mod gguf;
+mod json;
 mod merge;
 mod pre;
 mod stop;
 pub mod stream;
 mod template;
 pub mod tokenizer;
+mod tokens;
 mod vocabulary;
 mod words;
 

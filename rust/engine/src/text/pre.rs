@@ -1,10 +1,11 @@
 //! How byte-level vocabularies cut a text into words before they merge, by GGUF's `tokenizer.ggml.pre`.
 //! Each row is the pre-tokenizer of the model family's own tokenizer.json; names are llama.cpp's.
 use fancy_regex::Regex;
+use serde_json::Value;
 
 use super::{
     class::{NUMBER, PUNCTUATION},
-    words::Scan,
+    words::{self, Scan},
 };
 use crate::{Error, Result};
 
@@ -156,6 +157,34 @@ enum Cutter {
     Regex(Box<Regex>),
 }
 
+/// The cut at an expression, by hand where it is known.
+fn expression(expression: &str) -> Option<Cutter> {
+    Some(Cutter::Step(match expression {
+        words::GPT2 => Gpt2,
+        words::LLAMA3 => Llama {
+            digits: 3,
+            marks: false,
+        },
+        words::QWEN2 => Llama {
+            digits: 1,
+            marks: false,
+        },
+        words::QWEN35 => Llama {
+            digits: 1,
+            marks: true,
+        },
+        words::TEKKEN => Tekken {
+            digits: 1,
+            contractions: false,
+        },
+        words::GPT4O => Tekken {
+            digits: 3,
+            contractions: true,
+        },
+        _ => return Some(Cutter::Regex(Box::new(Regex::new(expression).ok()?))),
+    }))
+}
+
 /// The cuts of a vocabulary, ready to be made.
 #[derive(Debug)]
 pub(super) struct Cutters(Vec<Cutter>);
@@ -179,6 +208,37 @@ impl Pre {
 }
 
 impl Cutters {
+    /// Of a tokenizer.json's `pre_tokenizer`, whose last step must turn bytes into letters; `None` where it has a step
+    /// that only the tokenizers crate knows.
+    pub(super) fn from_json(pre_tokenizer: &Value) -> Option<Self> {
+        let steps: &[Value] = match pre_tokenizer.get("pretokenizers") {
+            Some(steps) => steps.as_array()?,
+            None => std::slice::from_ref(pre_tokenizer),
+        };
+        let (last, cuts) = steps.split_last()?;
+        let is = |value: &Value, key: &str, usual: bool| {
+            value.get(key).map_or(Some(usual), Value::as_bool)
+        };
+        if last["type"] != "ByteLevel" || is(last, "add_prefix_space", true)? {
+            return None;
+        }
+        let mut cutters = Vec::new();
+        for cut in cuts {
+            cutters.push(match cut["type"].as_str()? {
+                "Digits" if is(cut, "individual_digits", false)? => Cutter::Step(Digit),
+                "Punctuation" if cut["behavior"] == "Contiguous" => Cutter::Step(Step::Punctuation),
+                "Split" if cut["behavior"] == "Isolated" && !is(cut, "invert", false)? => {
+                    expression(cut["pattern"]["Regex"].as_str()?)?
+                }
+                _ => return None,
+            });
+        }
+        if is(last, "use_regex", true)? {
+            cutters.push(Cutter::Step(Gpt2));
+        }
+        Some(Self(cutters))
+    }
+
     /// Calls `word` with the bytes of each word of `text`, in order.
     pub(super) fn words(&self, text: &str, word: &mut impl FnMut(&[u8])) -> Result<()> {
         cut(&self.0, text, word)

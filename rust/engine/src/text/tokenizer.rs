@@ -23,6 +23,16 @@ pub(super) enum Encoder {
     Bpe(Box<Bpe>),
 }
 
+impl Encoder {
+    /// The id of a token in the vocabulary's own spelling.
+    pub(super) fn token_to_id(&self, token: &str) -> Option<u32> {
+        match self {
+            Self::Json(json) => json.token_to_id(token),
+            Self::Bpe(bpe) => bpe.vocabulary().get(token.as_bytes()),
+        }
+    }
+}
+
 /// What a tokenizer is made of.
 pub(super) struct Parts {
     /// Text to ids.
@@ -115,10 +125,7 @@ impl Tokenizer {
 
     /// The id of a token in the vocabulary's own spelling (`Ġthe`, `▁the`, `<|im_end|>`).
     pub fn token_to_id(&self, token: &str) -> Option<u32> {
-        match &self.0.encoder {
-            Encoder::Json(json) => json.token_to_id(token),
-            Encoder::Bpe(bpe) => bpe.vocabulary().get(token.as_bytes()),
-        }
+        self.0.encoder.token_to_id(token)
     }
 
     /// The vocabulary's own spelling of a token.
@@ -126,7 +133,10 @@ impl Tokenizer {
         match &self.0.encoder {
             Encoder::Json(json) => json.id_to_token(id),
             Encoder::Bpe(bpe) => {
-                let spelling = bpe.vocabulary().spelling(id)?;
+                let spelling = bpe
+                    .vocabulary()
+                    .spelling(id)
+                    .filter(|spelling| !spelling.is_empty())?;
                 Some(String::from_utf8_lossy(spelling).into_owned())
             }
         }
@@ -168,8 +178,13 @@ impl Tokenizer {
 
 impl std::fmt::Debug for Tokenizer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let encoder = match self.0.encoder {
+            Encoder::Bpe(_) => "own",
+            Encoder::Json(_) => "crate",
+        };
         f.debug_struct("Tokenizer")
             .field("vocab_size", &self.vocab_size())
+            .field("encoder", &encoder)
             .finish_non_exhaustive()
     }
 }

@@ -14,7 +14,8 @@ pub(super) struct Vocabulary {
 const EMPTY: u32 = u32::MAX;
 
 impl Vocabulary {
-    /// `None` when the tokens are too many or too long (4 GiB) to be held. Of equal ones the last has the id.
+    /// `None` when the tokens are too many or too long (4 GiB) to be held. Of equal ones the last
+    /// has the id; an empty one stands for an id without a token.
     pub(super) fn new<'a>(tokens: impl ExactSizeIterator<Item = &'a [u8]>) -> Option<Self> {
         let count = tokens.len();
         if count >= EMPTY as usize / 4 {
@@ -30,8 +31,10 @@ impl Vocabulary {
             vocabulary
                 .ends
                 .push(u32::try_from(vocabulary.bytes.len()).ok()?);
-            let slot = vocabulary.slot(token);
-            vocabulary.slots[slot] = id;
+            if !token.is_empty() {
+                let slot = vocabulary.slot(token);
+                vocabulary.slots[slot] = id;
+            }
         }
         Some(vocabulary)
     }
@@ -52,7 +55,7 @@ impl Vocabulary {
         (id != EMPTY).then_some(id)
     }
 
-    /// The spelling of an id.
+    /// The spelling of an id; empty for an id without a token.
     pub(super) fn spelling(&self, id: u32) -> Option<&[u8]> {
         let end = *self.ends.get(id as usize)? as usize;
         let start = if id == 0 {
@@ -85,7 +88,7 @@ mod tests {
         let twice = vocabulary(&["a", "", "a"]);
         assert_eq!(
             (twice.get(b"a"), twice.get(b""), twice.spelling(0)),
-            (Some(2), Some(1), Some(&b"a"[..]))
+            (Some(2), None, Some(&b"a"[..]))
         );
         assert_eq!(vocabulary(&[]).get(b"a"), None);
     }

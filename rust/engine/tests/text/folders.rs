@@ -125,8 +125,201 @@ fn texts_are_those_of_the_tokenizers_crate() {
     }
 }
 
+/// A byte-level tokenizer.json: all bytes, a few merges; ids from 256 on.
+fn byte_level(pre_tokenizer: &Value) -> Value {
+    let printable = |byte: &u32| matches!(byte, 33..=126 | 161..=172 | 174..=255);
+    let others = (0..256).filter(|byte| !printable(byte)).zip(256..);
+    let mut alphabet: Vec<(u32, u32)> = (0..256)
+        .filter(printable)
+        .map(|byte| (byte, byte))
+        .chain(others)
+        .collect();
+    alphabet.sort_unstable();
+    let mut tokens: Vec<String> = alphabet
+        .iter()
+        .map(|&(_, c)| char::from_u32(c).unwrap().to_string())
+        .collect();
+    let merges = [
+        ["t", "h"],
+        ["th", "e"],
+        ["Ġ", "the"],
+        ["1", "2"],
+        ["Ġ", "Ġ"],
+        ["Ã", "©"],
+        ["'", "s"],
+        ["Ċ", "Ċ"],
+        ["e", "Ì"],
+    ];
+    tokens.extend(merges.iter().map(|pair| pair.concat()));
+    let word = tokens.len();
+    tokens.push("Ġthere".into());
+    let vocabulary: serde_json::Map<String, Value> = tokens
+        .iter()
+        .zip(0..)
+        .map(|(token, id)| (token.clone(), json!(id)))
+        .collect();
+    let added = |id: usize, content: &str, special: bool| {
+        json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+               "normalized": false, "special": special})
+    };
+    json!({
+        "version": "1.0", "truncation": null, "padding": null,
+        "added_tokens": [added(word + 1, "<s>", true), added(word + 2, "<s>>", false), added(word + 3, "  <tool>", false)],
+        "normalizer": null, "pre_tokenizer": pre_tokenizer,
+        "post_processor": {"type": "Sequence", "processors": [
+            {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": false, "use_regex": true},
+            {"type": "TemplateProcessing",
+            "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+            "special_tokens": {"<s>": {"id": "<s>", "ids": [word + 1], "tokens": ["<s>"]}}}]},
+        "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
+        "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": "",
+            "end_of_word_suffix": "", "fuse_unk": false, "byte_fallback": false, "ignore_merges": true,
+            "vocab": vocabulary, "merges": merges.map(|pair| pair.join(" "))}
+    })
+}
+
+/// Compares ids of random texts with those of the tokenizers crate. `own`: whether the crate should not be needed.
+fn check_ids(json: &Value, own: bool) {
+    let tokenizer = Folder::new(&[("tokenizer.json", json)]).load().unwrap();
+    assert!(
+        format!("{tokenizer:?}").contains(if own { "own" } else { "crate" }),
+        "{json}"
+    );
+    let mut reference: tokenizers::Tokenizer = json.to_string().parse().unwrap();
+    reference.with_truncation(None).unwrap();
+    let pieces = [
+        "the", " the", "there", " there", " ", "  ", "   ", "\n", "\n\n", "\t", "1", "12",
+        "123456", "é", "e\u{301}", "語", "😀", "▁", "'s", "'S", "in", "<s>", "<s>>", "</s>",
+        "  <tool>", "<unk>", "\r\n", ".", "a", "X", "\u{a0}", "(", "½",
+    ];
+    let mut state = 17;
+    for _ in 0..3000 {
+        let count = super::random(&mut state) as usize % 12;
+        let text: String = (0..count)
+            .map(|_| pieces[super::random(&mut state) as usize % pieces.len()])
+            .collect();
+        for add in [false, true] {
+            let expected = reference.encode_fast(text.as_str(), add).unwrap();
+            assert_eq!(
+                tokenizer.encode(&text, add).unwrap(),
+                expected.get_ids(),
+                "{text:?} {}",
+                json["pre_tokenizer"]
+            );
+        }
+    }
+    for id in 0..tokenizer.vocab_size() as u32 {
+        assert_eq!(tokenizer.id_to_token(id), reference.id_to_token(id));
+        assert_eq!(
+            tokenizer.token_to_id(&reference.id_to_token(id).unwrap()),
+            Some(id)
+        );
+    }
+}
+
 #[test]
-fn ids_are_those_of_the_tokenizers_crate_without_truncation() {
+fn ids_are_those_of_the_tokenizers_crate() {
+    let with = |json: &Value, path: &[&str], value: Value| {
+        let mut json = json.clone();
+        *path.iter().fold(&mut json, |at, key| &mut at[*key]) = value;
+        json
+    };
+    let spm = sentencepiece(&llama_decoder());
+    check_ids(&spm, true);
+    check_ids(
+        &with(
+            &spm,
+            &["normalizer"],
+            spm["normalizer"]["normalizers"][1].clone(),
+        ),
+        true,
+    );
+    for (scheme, split) in [
+        ("first", false),
+        ("always", false),
+        ("never", false),
+        ("first", true),
+        ("always", true),
+    ] {
+        let metaspace = json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": split});
+        check_ids(
+            &with(
+                &with(&spm, &["normalizer"], Value::Null),
+                &["pre_tokenizer"],
+                metaspace,
+            ),
+            true,
+        );
+    }
+    check_ids(&with(&spm, &["model", "ignore_merges"], json!(true)), false);
+    check_ids(
+        &with(&spm, &["normalizer"], json!({"type": "Lowercase"})),
+        false,
+    );
+    check_ids(
+        &with(
+            &spm,
+            &["decoder"],
+            json!({"type": "WordPiece", "prefix": "##", "cleanup": true}),
+        ),
+        false,
+    );
+
+    let letters = |regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": regex});
+    let split = |regex: &str| json!({"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": false});
+    let sequence = |steps: Value| json!({"type": "Sequence", "pretokenizers": steps});
+    let llama3 = concat!(
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*",
+        r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+    );
+    let digits = json!({"type": "Digits", "individual_digits": true});
+    check_ids(&byte_level(&letters(true)), true);
+    check_ids(&byte_level(&sequence(json!([digits, letters(true)]))), true);
+    check_ids(
+        &byte_level(&sequence(json!([split(llama3), letters(false)]))),
+        true,
+    );
+    check_ids(
+        &byte_level(&sequence(json!([
+            split(r"\p{N}{1,2}"),
+            split(r"\s?\p{L}+"),
+            letters(false)
+        ]))),
+        true,
+    );
+    let plain = byte_level(&letters(true));
+    check_ids(&with(&plain, &["normalizer"], json!({"type": "NFC"})), true);
+    check_ids(
+        &with(&plain, &["model", "ignore_merges"], json!(false)),
+        true,
+    );
+    check_ids(
+        &with(&plain, &["pre_tokenizer", "add_prefix_space"], json!(true)),
+        false,
+    );
+    check_ids(&with(&plain, &["post_processor"], Value::Null), true);
+    let mut stripping = plain.clone();
+    stripping["added_tokens"][1]["lstrip"] = json!(true);
+    check_ids(&stripping, false);
+    let mut missing = plain;
+    missing["model"]["vocab"]
+        .as_object_mut()
+        .unwrap()
+        .remove("ÿ");
+    missing["model"]["vocab"]
+        .as_object_mut()
+        .unwrap()
+        .remove("Â");
+    missing["model"]["vocab"]["new"] = json!(255);
+    missing["model"]["vocab"]["newer"] = json!(0xC2);
+    check_ids(&missing, true);
+    missing["model"]["unk_token"] = json!("new");
+    check_ids(&missing, false);
+}
+
+#[test]
+fn truncation_is_not_done() {
     let folder = Folder::new(&[("tokenizer.json", &sentencepiece(&llama_decoder()))]);
     let tokenizer = folder.load().unwrap();
     let ids = tokenizer.encode("the in the in\n語", true).unwrap();
