@@ -4,15 +4,24 @@ Little-endian records of: code u32, bytes of the blocks u32, the blocks, number 
 """
 
 import struct
+import pathlib
 import sys
 
 import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
 
-SCALES = {"Q2_K": (80, 82), "Q3_K": (108,), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,), "Q4_1": (0, 2), "Q5_1": (0, 2)}
+SCALES = {
+    "Q2_K": (80, 82),
+    "Q3_K": (108,),
+    "Q4_K": (0, 2),
+    "Q5_K": (0, 2),
+    "Q6_K": (208,),
+    "Q4_1": (0, 2),
+    "Q5_1": (0, 2),
+}
 
 rng = np.random.default_rng(7)
-with open(sys.argv[1], "wb") as out:
+with pathlib.Path(sys.argv[1]).open("wb") as out:
     for name in ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"):
         kind = GGMLQuantizationType[name]
         _, size = GGML_QUANT_SIZES[kind]

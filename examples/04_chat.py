@@ -1,0 +1,12 @@
+"""OpenAI's Chat Completions without a server: the adapter is the same code that answers HTTP."""
+
+from candle_vllm import InferenceEngine
+from candle_vllm.openai import OpenAIAdapter
+
+with InferenceEngine.builder().model_path("smollm2").build() as engine:
+    adapter = OpenAIAdapter(engine)
+    reply = adapter.chat_completion(
+        {"messages": [{"role": "user", "content": "What is the capital of France?"}], "temperature": 0}
+    )
+    print(reply.choices[0].message.content)
+    print(reply.usage)
