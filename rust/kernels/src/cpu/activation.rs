@@ -18,12 +18,31 @@ impl Activation {
     /// The function of each lane.
     #[inline(always)]
     pub(crate) fn of<const N: usize>(self, x: [f32; N]) -> [f32; N] {
+        // Loops, not `map`: a closure would not be compiled for the caller's instruction set.
+        let mut y = x;
         match self {
-            Activation::Silu => x.map(silu),
-            Activation::Gelu => x.map(gelu),
-            Activation::GeluTanh => x.map(gelu_tanh),
-            Activation::Relu => x.map(|x| if x < 0.0 { 0.0 } else { x }),
+            Activation::Silu => {
+                for v in &mut y {
+                    *v = silu(*v);
+                }
+            }
+            Activation::Gelu => {
+                for v in &mut y {
+                    *v = gelu(*v);
+                }
+            }
+            Activation::GeluTanh => {
+                for v in &mut y {
+                    *v = gelu_tanh(*v);
+                }
+            }
+            Activation::Relu => {
+                for v in &mut y {
+                    *v = if *v < 0.0 { 0.0 } else { *v };
+                }
+            }
         }
+        y
     }
 }
 

@@ -3,7 +3,7 @@
 #![allow(clippy::needless_range_loop)] // several arrays run side by side
 use super::super::input::{TILE, Tile};
 use super::super::lanes::Lanes;
-use super::super::pack::layout::{LANES, Scheme};
+use super::super::pack::layout::{BLOCK, LANES, Scheme};
 use super::Work;
 use super::formats::Format;
 use super::sink::Sink;
@@ -16,12 +16,21 @@ pub(super) type Unpack = unsafe fn(*const u8, &mut Unpacked);
 /// # Safety
 /// As [`super::run`], on a machine with AMX-INT8 and AVX-512.
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(super) unsafe fn run<F: Format>(work: &Work<'_>, sink: &Sink<'_>) {
+    // SAFETY: passed on.
+    Unpacked::with(work.input.blocks(), |unpacked| unsafe {
+        panels::<F>(unpacked, work, sink)
+    });
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+unsafe fn panels<F: Format>(unpacked: &mut Unpacked, work: &Work<'_>, sink: &Sink<'_>) {
     use super::super::lanes::Zmm;
+    let unpack = super::avx512::panel::unpack::<F, true>;
     // SAFETY: passed on; the instruction set is enabled here.
     unsafe {
-        body::<F, super::tiles::Amx, Zmm>(super::avx512::unpack::<F, true>, work, sink);
+        body::<F, super::tiles::Amx, Zmm>(unpack, unpacked, work, sink);
         super::tiles::release();
     }
 }
@@ -29,8 +38,9 @@ pub(super) unsafe fn run<F: Format>(work: &Work<'_>, sink: &Sink<'_>) {
 /// # Safety
 /// As [`super::run`], where the machine has what `T` and `L` need.
 #[inline(always)]
-pub(super) unsafe fn body<F: Format, T: Tiles, L: Lanes>(
+unsafe fn body<F: Format, T: Tiles, L: Lanes>(
     unpack: Unpack,
+    unpacked: &mut Unpacked,
     work: &Work<'_>,
     sink: &Sink<'_>,
 ) {
@@ -40,22 +50,20 @@ pub(super) unsafe fn body<F: Format, T: Tiles, L: Lanes>(
     // SAFETY: panels and tiles exist; passed on.
     unsafe {
         let tiles = T::new(rest, if split::<F>() { 16 } else { 32 });
-        Unpacked::with(input.blocks(), |unpacked| {
-            for p in work.panels.clone() {
-                unpack(work.matrix.panel(p).as_ptr(), unpacked);
-                for t in 0..last {
-                    let tile = input.tile(t, &F::L);
-                    rows::<F, T, L, 16>(&tiles, false, unpacked, &tile, p, sink);
-                }
-                let tile = input.tile(last, &F::L);
-                match rest {
-                    13.. => rows::<F, T, L, 16>(&tiles, true, unpacked, &tile, p, sink),
-                    9.. => rows::<F, T, L, 12>(&tiles, true, unpacked, &tile, p, sink),
-                    5.. => rows::<F, T, L, 8>(&tiles, true, unpacked, &tile, p, sink),
-                    _ => rows::<F, T, L, 4>(&tiles, true, unpacked, &tile, p, sink),
-                }
+        for p in work.panels.clone() {
+            unpack(work.matrix.panel(p).as_ptr(), unpacked);
+            for t in 0..last {
+                let tile = input.tile(t, &F::L);
+                rows::<F, T, L, 16>(&tiles, false, unpacked, &tile, p, sink);
             }
-        });
+            let tile = input.tile(last, &F::L);
+            match rest {
+                13.. => rows::<F, T, L, 16>(&tiles, true, unpacked, &tile, p, sink),
+                9.. => rows::<F, T, L, 12>(&tiles, true, unpacked, &tile, p, sink),
+                5.. => rows::<F, T, L, 8>(&tiles, true, unpacked, &tile, p, sink),
+                _ => rows::<F, T, L, 4>(&tiles, true, unpacked, &tile, p, sink),
+            }
+        }
     }
 }
 
@@ -82,30 +90,42 @@ unsafe fn rows<F: Format, T: Tiles, L: Lanes, const H: usize>(
     let mut products = [Products([[[0; LANES]; TILE]; 2]); 2];
     // SAFETY: blocks lie within tile and panel; the input's buffers reach 16 rows beyond their last.
     unsafe {
-        let mut dot = |b: usize, to: &mut Products| {
-            let a = tile.q.add(b * tile.rows * 32);
-            let w = unpacked.weights(b);
-            tiles.dot(rest, a, w, &mut to.0[0]);
-            if split::<F>() {
-                tiles.dot(rest, a.add(16), w.add(256), &mut to.0[1]);
-            }
-            unpacked.scales(b, 0).cast_const()
-        };
         let mut acc = [L::splat(0.0); H];
-        let mut scales = dot(0, &mut products[0]);
+        multiply::<F, T>(tiles, rest, unpacked, tile, 0, &mut products[0]);
         for b in 0..tile.blocks {
             // The tile unit works on the next block while vectors add this one.
-            let current = scales;
             if b + 1 < tile.blocks {
-                scales = dot(b + 1, &mut products[(b + 1) % 2]);
+                let to = &mut products[(b + 1) % 2];
+                multiply::<F, T>(tiles, rest, unpacked, tile, b + 1, to);
             }
-            add::<F, L, H>(&mut acc, &products[b % 2], current, tile, b);
+            add::<F, L, H>(&mut acc, &products[b % 2], unpacked.scales(b, 0), tile, b);
         }
         let mut out = [[0f32; LANES]; H];
         for r in 0..H {
             acc[r].store(out[r].as_mut_ptr());
         }
         sink.store(p, tile.row, &out[..tile.rows.min(H)]);
+    }
+}
+
+/// The integer products of block `b`.
+#[inline(always)]
+unsafe fn multiply<F: Format, T: Tiles>(
+    tiles: &T,
+    rest: bool,
+    unpacked: &mut Unpacked,
+    tile: &Tile,
+    b: usize,
+    to: &mut Products,
+) {
+    // SAFETY: block b lies within tile and panel.
+    unsafe {
+        let a = tile.q.add(b * tile.rows * BLOCK);
+        let w = unpacked.weights(b);
+        tiles.dot(rest, a, w, &mut to.0[0]);
+        if split::<F>() {
+            tiles.dot(rest, a.add(16), w.add(256), &mut to.0[1]);
+        }
     }
 }
 
@@ -120,9 +140,13 @@ unsafe fn add<F: Format, L: Lanes, const H: usize>(
 ) {
     // SAFETY: five vectors of scales; the tile's block b, and room beyond the last row.
     unsafe {
-        let of = |i: usize| L::load(scales.add(i * LANES));
-        let d = of(0);
+        let d = L::load(scales);
         let at = tile.d.add(b * tile.rows);
+        let (m, m2) = (L::load(scales.add(LANES)), L::load(scales.add(2 * LANES)));
+        let (s, s2) = (
+            L::load(scales.add(3 * LANES)),
+            L::load(scales.add(4 * LANES)),
+        );
         let parts = if matches!(F::L.scheme, Scheme::PairMin | Scheme::Pair) {
             2
         } else {
@@ -134,17 +158,17 @@ unsafe fn add<F: Format, L: Lanes, const H: usize>(
             if split::<F>() {
                 // Integers below 2^24, so float32 adds them exactly.
                 let second = L::load_i32(products.0[1][r].as_ptr());
-                dot = second.fma(of(4), dot.mul(of(3)));
+                dot = second.fma(s2, dot.mul(s));
             }
             acc[r] = dot.fma(d.mul(L::splat(*at.add(r))), acc[r]);
             match F::L.scheme {
                 Scheme::Scale | Scheme::Pair => {}
                 Scheme::ScaleMin | Scheme::SubMin => {
-                    acc[r] = of(1).fma(L::splat(*sums.add(r)), acc[r]);
+                    acc[r] = m.fma(L::splat(*sums.add(r)), acc[r]);
                 }
                 Scheme::PairMin => {
-                    acc[r] = of(1).fma(L::splat(*sums.add(r)), acc[r]);
-                    acc[r] = of(2).fma(L::splat(*sums.add(tile.rows + r)), acc[r]);
+                    acc[r] = m.fma(L::splat(*sums.add(r)), acc[r]);
+                    acc[r] = m2.fma(L::splat(*sums.add(tile.rows + r)), acc[r]);
                 }
             }
         }

@@ -142,10 +142,16 @@ unsafe fn tile<E: Elements, L: Lanes, const R: usize, const P: usize>(
     row: usize,
 ) -> usize {
     let (k, stride) = (work.matrix.k(), work.input.stride());
-    let w: [*const u8; P] = std::array::from_fn(|i| work.matrix.panel(p + i).as_ptr());
+    let mut w = [std::ptr::null::<u8>(); P];
+    for i in 0..P {
+        w[i] = work.matrix.panel(p + i).as_ptr();
+    }
     // SAFETY: k columns of weights and activations exist; the input holds the float32 form.
     unsafe {
-        let x: [*const f32; R] = std::array::from_fn(|r| work.input.x().add((row + r) * stride));
+        let mut x = [std::ptr::null::<f32>(); R];
+        for r in 0..R {
+            x[r] = work.input.x().add((row + r) * stride);
+        }
         let mut acc = [[L::splat(0.0); P]; R];
         for j in 0..k / 2 {
             let mut columns = [(L::splat(0.0), L::splat(0.0)); P];

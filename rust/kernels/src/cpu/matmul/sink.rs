@@ -1,5 +1,6 @@
 //! What happens to a finished tile of 16 rows by 16 outputs: bias, sum, activation, and its place in the output.
 //! Knows nothing of how the tile was computed.
+#![allow(clippy::needless_range_loop)] // several arrays run side by side
 use super::super::Isa;
 use super::super::activation::Activation;
 use super::super::pack::layout::LANES;
@@ -78,15 +79,16 @@ impl Sink<'_> {
     unsafe fn body(&self, p: usize, row: usize, tile: &[[f32; LANES]]) {
         let first = p * LANES;
         let columns = LANES.min(self.n - first);
-        let bias = self.bias.map(|b| {
-            let mut lanes = [0f32; LANES];
-            lanes[..columns].copy_from_slice(&b[first..first + columns]);
-            lanes
-        });
+        let mut bias = [0f32; LANES];
+        if let Some(b) = self.bias {
+            bias[..columns].copy_from_slice(&b[first..first + columns]);
+        }
         for (i, values) in tile.iter().enumerate() {
             let mut v = *values;
-            if let Some(bias) = &bias {
-                (0..LANES).for_each(|l| v[l] += bias[l]);
+            if self.bias.is_some() {
+                for l in 0..LANES {
+                    v[l] += bias[l];
+                }
             }
             let r = row + i;
             // SAFETY: row and panel lie within the buffers, as the caller promised.
@@ -101,7 +103,9 @@ impl Sink<'_> {
                         } else {
                             std::ptr::copy_nonoverlapping(at, old.as_mut_ptr(), columns);
                         }
-                        (0..LANES).for_each(|l| v[l] += old[l]);
+                        for l in 0..LANES {
+                            v[l] += old[l];
+                        }
                     }
                     Role::Keep { to, first, rows } => {
                         let at = to.add(((p - first) * rows + r) * LANES);
@@ -116,7 +120,9 @@ impl Sink<'_> {
                     } => {
                         let at = from.add(((p - first) * rows + r) * LANES);
                         let gate = act.of(at.cast::<[f32; LANES]>().read_unaligned());
-                        (0..LANES).for_each(|l| v[l] *= gate[l]);
+                        for l in 0..LANES {
+                            v[l] *= gate[l];
+                        }
                     }
                 }
                 let at = self.out.add(r * self.n + first);

@@ -77,7 +77,9 @@ fn emulated_tiles_give_the_oracles_bits() {
                 panels: 0..matrix.panels(),
             };
             // SAFETY: the output has rows x n values and nobody else writes it.
-            with_format!(ty, F => unsafe { body::<F, Emulated, Plain>(unpack::<F>, &work, &sink) });
+            with_format!(ty, F => Unpacked::with(input.blocks(), |unpacked| unsafe {
+                body::<F, Emulated, Plain>(unpack::<F>, unpacked, &work, &sink);
+            }));
             let same = want
                 .iter()
                 .zip(&got)

@@ -1,0 +1,217 @@
+//! What the machine can do at best: peaks of the dot-product instructions and the read stream by size.
+use candle_vllm_kernels::cpu::{Compute, Isa};
+use std::hint::black_box;
+
+/// Prints the limits of the level in use, on all its threads.
+pub fn print(cx: &Compute) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if cx.cpu.isa >= Isa::Avx512 {
+            report(cx, "dpbusd (VNNI)", 128.0 * 16.0, |n| unsafe {
+                x86::vnni(n)
+            });
+            report(cx, "fma f32", 32.0 * 16.0, |n| unsafe { x86::fma(n) });
+        }
+        if cx.cpu.bf16 {
+            report(cx, "vdpbf16ps", 64.0 * 16.0, |n| unsafe { x86::bf16(n) });
+        }
+        if cx.cpu.isa == Isa::Amx {
+            let tile = 2.0 * 16.0 * 16.0 * 4.0;
+            report(cx, "AMX int8, K 64", tile * 64.0, |n| unsafe {
+                x86::tiles::<64>(n)
+            });
+            report(cx, "AMX int8, K 32", tile * 32.0, |n| unsafe {
+                x86::tiles::<32>(n)
+            });
+            report(cx, "AMX int8, K 16", tile * 16.0, |n| unsafe {
+                x86::tiles::<16>(n)
+            });
+            report(cx, "AMX bf16, K 32", tile * 32.0, |n| unsafe {
+                x86::tiles_bf16(n)
+            });
+            report(
+                cx,
+                "AMX int8 K 32, load A, B, zero, store",
+                tile * 8.0,
+                |n| unsafe { x86::round_trip::<32>(n) },
+            );
+        }
+    }
+    for mib in [1, 2, 4, 16, 64, 128, 512] {
+        let words = (mib << 20) / 8;
+        let data = vec![1u64; words];
+        let threads = cx.pool.threads();
+        let passes = (1024 / mib).max(2);
+        let seconds = best(cx, || {
+            cx.pool.run(&|t| {
+                for _ in 0..passes {
+                    black_box(sum(black_box(
+                        &data[t * words / threads..(t + 1) * words / threads],
+                    )));
+                }
+            });
+        });
+        println!(
+            "read {mib:4} MiB: {:6.1} GB/s",
+            (passes * words * 8) as f64 / seconds / 1e9
+        );
+    }
+}
+
+/// The best of several runs, in seconds.
+fn best(cx: &Compute, f: impl Fn()) -> f64 {
+    let run = |_| {
+        let start = crate::now(cx);
+        f();
+        crate::now(cx) - start
+    };
+    (0..7).map(run).fold(f64::MAX, f64::min)
+}
+
+fn report(cx: &Compute, name: &str, operations: f64, f: impl Fn(usize) + Sync) {
+    const TIMES: usize = 200_000;
+    let seconds = best(cx, || cx.pool.run(&|_| f(TIMES)));
+    let each = operations * TIMES as f64 / seconds / 1e9;
+    println!(
+        "{name:40} {each:8.1} GOPS a core, {:6.2} ns a round",
+        seconds / TIMES as f64 * 1e9
+    );
+}
+
+fn sum(data: &[u64]) -> u64 {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx512f") {
+        // SAFETY: the instruction set is there.
+        return unsafe { x86::sum(data) };
+    }
+    data.iter().fold(0, |a, b| a ^ b)
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::asm;
+    use std::arch::x86_64::*;
+
+    #[target_feature(enable = "avx512f")]
+    pub unsafe fn sum(data: &[u64]) -> u64 {
+        let mut acc = [_mm512_setzero_si512(); 4];
+        for c in data.chunks_exact(32) {
+            for (i, acc) in acc.iter_mut().enumerate() {
+                // SAFETY: 32 words a chunk; a prefetch of any address is harmless.
+                unsafe {
+                    let at = c.as_ptr().add(8 * i);
+                    _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(512).cast());
+                    *acc = _mm512_xor_si512(*acc, _mm512_loadu_si512(at.cast()));
+                }
+            }
+        }
+        let a = _mm512_xor_si512(acc[0], acc[1]);
+        _mm512_reduce_or_epi64(_mm512_xor_si512(a, _mm512_xor_si512(acc[2], acc[3]))) as u64
+    }
+
+    macro_rules! rounds {
+        ($name:ident, $features:literal, $instruction:literal) => {
+            /// Sixteen independent instructions a round.
+            #[target_feature(enable = $features)]
+            pub unsafe fn $name(n: usize) {
+                // SAFETY: registers only.
+                unsafe {
+                    asm!(
+                        "2:",
+                        concat!($instruction, " zmm0, zmm30, zmm31"), concat!($instruction, " zmm1, zmm30, zmm31"),
+                        concat!($instruction, " zmm2, zmm30, zmm31"), concat!($instruction, " zmm3, zmm30, zmm31"),
+                        concat!($instruction, " zmm4, zmm30, zmm31"), concat!($instruction, " zmm5, zmm30, zmm31"),
+                        concat!($instruction, " zmm6, zmm30, zmm31"), concat!($instruction, " zmm7, zmm30, zmm31"),
+                        concat!($instruction, " zmm8, zmm30, zmm31"), concat!($instruction, " zmm9, zmm30, zmm31"),
+                        concat!($instruction, " zmm10, zmm30, zmm31"), concat!($instruction, " zmm11, zmm30, zmm31"),
+                        concat!($instruction, " zmm12, zmm30, zmm31"), concat!($instruction, " zmm13, zmm30, zmm31"),
+                        concat!($instruction, " zmm14, zmm30, zmm31"), concat!($instruction, " zmm15, zmm30, zmm31"),
+                        "dec {n}", "jnz 2b",
+                        n = inout(reg) n => _,
+                        out("zmm0") _, out("zmm1") _, out("zmm2") _, out("zmm3") _, out("zmm4") _, out("zmm5") _,
+                        out("zmm6") _, out("zmm7") _, out("zmm8") _, out("zmm9") _, out("zmm10") _, out("zmm11") _,
+                        out("zmm12") _, out("zmm13") _, out("zmm14") _, out("zmm15") _, out("zmm30") _, out("zmm31") _,
+                    );
+                }
+            }
+        };
+    }
+    rounds!(vnni, "avx512f,avx512vnni", "vpdpbusd");
+    rounds!(fma, "avx512f", "vfmadd231ps");
+    rounds!(bf16, "avx512f,avx512bf16", "vdpbf16ps");
+
+    /// Four C tiles of 16 x 64 bytes, A of 16 x K bytes, B of K / 4 x 64 bytes.
+    unsafe fn configure<const K: usize>() {
+        let mut config = [0u8; 64];
+        config[0] = 1;
+        for i in 0..8 {
+            let (rows, bytes) = match i {
+                4 | 6 => (16, K),
+                5 | 7 => (K / 4, 64),
+                _ => (16, 64),
+            };
+            config[16 + 2 * i] = bytes as u8;
+            config[48 + i] = rows as u8;
+        }
+        // SAFETY: the tile unit is there.
+        unsafe { asm!("ldtilecfg [{}]", in(reg) config.as_ptr()) };
+    }
+
+    macro_rules! tiles {
+        ($n:expr, $instruction:literal) => {
+            asm!(
+                "2:",
+                concat!($instruction, " tmm0, tmm4, tmm5"),
+                concat!($instruction, " tmm1, tmm4, tmm5"),
+                concat!($instruction, " tmm2, tmm6, tmm7"),
+                concat!($instruction, " tmm3, tmm6, tmm7"),
+                "dec {n}", "jnz 2b",
+                n = inout(reg) $n => _,
+            )
+        };
+    }
+
+    /// Four products a round.
+    pub unsafe fn tiles<const K: usize>(n: usize) {
+        // SAFETY: the tile unit is there and configured.
+        unsafe {
+            configure::<K>();
+            tiles!(n, "tdpbssd");
+            asm!("tilerelease");
+        }
+    }
+
+    /// Four products a round.
+    pub unsafe fn tiles_bf16(n: usize) {
+        // SAFETY: as above.
+        unsafe {
+            configure::<64>();
+            tiles!(n, "tdpbf16ps");
+            asm!("tilerelease");
+        }
+    }
+
+    /// Zero, load, multiply and store one tile.
+    pub unsafe fn round_trip<const K: usize>(n: usize) {
+        #[repr(align(64))]
+        struct Memory([u8; 4096]);
+        let mut memory = Memory([0; 4096]);
+        // SAFETY: the tile unit is there and configured; all tiles lie within `memory`.
+        unsafe {
+            configure::<K>();
+            asm!(
+                "2:",
+                "tilezero tmm0", "tileloadd tmm4, [{m} + {k}]", "tileloadd tmm5, [{m} + {s} + 1024]",
+                "tdpbssd tmm0, tmm4, tmm5", "tilestored [{m} + {s} + 2048], tmm0",
+                "tilezero tmm1", "tileloadd tmm6, [{m} + {k}]", "tileloadd tmm7, [{m} + {s} + 1024]",
+                "tdpbssd tmm1, tmm6, tmm7", "tilestored [{m} + {s} + 3072], tmm1",
+                "dec {n}", "jnz 2b",
+                n = inout(reg) n => _,
+                m = in(reg) memory.0.as_mut_ptr(),
+                k = in(reg) K,
+                s = in(reg) 64usize,
+            );
+            asm!("tilerelease");
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! Reads packed panels with AVX-512: weights to bytes, scales to f32.
+//! Functions are `inline(always)` and free of closures, so that they are compiled for their caller's instruction set;
+//! the pointers they take must point to a group of the format. That is the contract behind every `unsafe` here.
+use super::super::super::pack::layout::Scheme;
+use super::super::formats::Format;
+use super::super::unpacked::Unpacked;
+use std::arch::x86_64::*;
+
+/// Bytes that weights are asked for ahead of their use.
+const AHEAD: usize = 4096;
+
+/// Scales of a block for 16 output rows.
+#[derive(Clone, Copy)]
+pub(super) struct Scales {
+    pub d: __m512,
+    pub m: [__m512; 2],
+    /// Sub-scales of the halves as f32, where there are any.
+    pub sub: [__m512; 2],
+}
+
+/// What a group of a K-quant has once: scale, and the minima's scale with its sign changed.
+#[derive(Clone, Copy)]
+pub(super) struct Header {
+    d: __m512,
+    minus_m: __m512,
+}
+
+#[inline(always)]
+unsafe fn halves(at: *const u8) -> __m512 {
+    // SAFETY: 32 bytes, as the caller promised.
+    unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(at.cast())) }
+}
+
+#[inline(always)]
+unsafe fn wide(bytes: __m128i) -> __m512 {
+    // SAFETY: registers only.
+    unsafe { _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes)) }
+}
+
+#[inline(always)]
+unsafe fn wide_signed(bytes: __m128i) -> __m512 {
+    // SAFETY: registers only.
+    unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)) }
+}
+
+#[inline(always)]
+pub(super) unsafe fn header<F: Format>(group: *const u8) -> Header {
+    // SAFETY: a group begins with its header.
+    unsafe {
+        let zero = _mm512_setzero_ps();
+        match F::L.scheme {
+            Scheme::Scale | Scheme::ScaleMin => Header {
+                d: zero,
+                minus_m: zero,
+            },
+            Scheme::Pair => Header {
+                d: halves(group),
+                minus_m: zero,
+            },
+            Scheme::SubMin | Scheme::PairMin => Header {
+                d: halves(group),
+                minus_m: _mm512_sub_ps(zero, halves(group.add(32))),
+            },
+        }
+    }
+}
+
+#[inline(always)]
+pub(super) unsafe fn scales<F: Format>(group: *const u8, head: Header, b: usize) -> Scales {
+    // SAFETY: block b's scales lie within the header.
+    unsafe {
+        let zero = [_mm512_setzero_ps(); 2];
+        if matches!(F::L.scheme, Scheme::Scale) {
+            return Scales {
+                d: halves(group.add(32 * b)),
+                m: zero,
+                sub: zero,
+            };
+        }
+        if matches!(F::L.scheme, Scheme::ScaleMin) {
+            let m = halves(group.add(64 + 32 * b));
+            return Scales {
+                d: halves(group.add(32 * b)),
+                m: [m; 2],
+                sub: zero,
+            };
+        }
+        let first = _mm_load_si128(group.add(64 + 32 * b).cast());
+        let second = _mm_load_si128(group.add(80 + 32 * b).cast());
+        match F::L.scheme {
+            Scheme::SubMin => {
+                let m = _mm512_mul_ps(head.minus_m, wide(second));
+                Scales {
+                    d: _mm512_mul_ps(head.d, wide(first)),
+                    m: [m; 2],
+                    sub: zero,
+                }
+            }
+            Scheme::PairMin => {
+                let mask = _mm_set1_epi8(15);
+                let high = [
+                    _mm_and_si128(_mm_srli_epi16::<4>(first), mask),
+                    _mm_and_si128(_mm_srli_epi16::<4>(second), mask),
+                ];
+                let m = [
+                    _mm512_mul_ps(head.minus_m, wide(high[0])),
+                    _mm512_mul_ps(head.minus_m, wide(high[1])),
+                ];
+                let sub = [
+                    wide(_mm_and_si128(first, mask)),
+                    wide(_mm_and_si128(second, mask)),
+                ];
+                Scales { d: head.d, m, sub }
+            }
+            _ => Scales {
+                d: head.d,
+                m: zero,
+                sub: [wide_signed(first), wide_signed(second)],
+            },
+        }
+    }
+}
+
+/// The weights plus offset of block `b`: vector z holds k = 4z .. 4z+3 of each lane.
+#[inline(always)]
+pub(super) unsafe fn weights<F: Format>(group: *const u8, b: usize) -> [__m512i; 8] {
+    // SAFETY: block b's planes lie within the group.
+    unsafe {
+        let low = group.add(F::L.low_at(b)).cast::<__m512i>();
+        let high = group.add(F::L.high_at(b)).cast::<__m512i>();
+        let w = match F::L.low {
+            8 => low.cast::<[__m512i; 8]>().read(),
+            4 => nibbles(low),
+            _ => {
+                let (a, b) = (quarters(low.read()), quarters(low.add(1).read()));
+                [a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3]]
+            }
+        };
+        match (F::L.high, F::L.low) {
+            (1, 4) => add_bit::<4>(w, high.read()),
+            (1, _) => add_bit::<2>(w, high.read()),
+            (2, _) => add_pair(w, high),
+            _ => w,
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn nibbles(low: *const __m512i) -> [__m512i; 8] {
+    // SAFETY: four vectors, as the caller promised.
+    unsafe {
+        let mask = _mm512_set1_epi8(15);
+        let mut w = [_mm512_setzero_si512(); 8];
+        let mut j = 0;
+        while j < 4 {
+            let v = low.add(j).read();
+            w[2 * j] = _mm512_and_si512(v, mask);
+            w[2 * j + 1] = _mm512_and_si512(_mm512_srli_epi16::<4>(v), mask);
+            j += 1;
+        }
+        w
+    }
+}
+
+#[inline(always)]
+unsafe fn quarters(v: __m512i) -> [__m512i; 4] {
+    // SAFETY: registers only.
+    unsafe {
+        let mask = _mm512_set1_epi8(3);
+        [
+            _mm512_and_si512(v, mask),
+            _mm512_and_si512(_mm512_srli_epi16::<2>(v), mask),
+            _mm512_and_si512(_mm512_srli_epi16::<4>(v), mask),
+            _mm512_and_si512(_mm512_srli_epi16::<6>(v), mask),
+        ]
+    }
+}
+
+/// a | (b & c)
+const OR_AND: i32 = 0xf8;
+
+/// Sets bit AT of every weight: vector z takes bit z of `v`.
+#[inline(always)]
+unsafe fn add_bit<const AT: u32>(w: [__m512i; 8], v: __m512i) -> [__m512i; 8] {
+    // SAFETY: registers only.
+    unsafe {
+        let mask = _mm512_set1_epi8(1 << AT);
+        let mut w = w;
+        let mut z = 0;
+        while z < 8 {
+            let bit = if z < AT {
+                _mm512_sll_epi16(v, _mm_cvtsi32_si128((AT - z) as i32))
+            } else {
+                _mm512_srl_epi16(v, _mm_cvtsi32_si128((z - AT) as i32))
+            };
+            let at = z as usize;
+            w[at] = _mm512_ternarylogic_epi32::<OR_AND>(w[at], bit, mask);
+            z += 1;
+        }
+        w
+    }
+}
+
+/// Sets bits 4 and 5 of every weight.
+#[inline(always)]
+unsafe fn add_pair(w: [__m512i; 8], high: *const __m512i) -> [__m512i; 8] {
+    // SAFETY: two vectors, as the caller promised.
+    unsafe {
+        let mask = _mm512_set1_epi8(0x30);
+        let mut w = w;
+        let mut t = 0;
+        while t < 2 {
+            let v = high.add(t).read();
+            let bits = [
+                _mm512_slli_epi16::<4>(v),
+                _mm512_slli_epi16::<2>(v),
+                v,
+                _mm512_srli_epi16::<2>(v),
+            ];
+            let mut s = 0;
+            while s < 4 {
+                let at = 4 * t + s;
+                w[at] = _mm512_ternarylogic_epi32::<OR_AND>(w[at], bits[s], mask);
+                s += 1;
+            }
+            t += 1;
+        }
+        w
+    }
+}
+
+/// Asks for block `b`'s share of the group that lies `AHEAD` bytes on.
+#[inline(always)]
+pub(super) unsafe fn prefetch<F: Format>(group: *const u8, b: usize) {
+    let lines = F::L.bytes() / 64;
+    let mut line = b * lines / F::L.blocks;
+    while line < (b + 1) * lines / F::L.blocks {
+        // SAFETY: a prefetch of any address is harmless.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(group.wrapping_add(AHEAD + 64 * line).cast()) };
+        line += 1;
+    }
+}
+
+/// Weights without their offset; PairMin weights (at most 3) times their sub-scales (at most 15).
+#[inline(always)]
+unsafe fn signed<F: Format>(w: __m512i, sub: __m512) -> __m512i {
+    // SAFETY: registers only.
+    unsafe {
+        if !matches!(F::L.scheme, Scheme::PairMin) {
+            return _mm512_sub_epi8(w, _mm512_set1_epi8(F::L.offset as i8));
+        }
+        let sub = _mm512_cvtps_epi32(sub);
+        let sub = _mm512_or_si512(sub, _mm512_slli_epi32::<16>(sub));
+        let low = _mm512_and_si512(w, _mm512_set1_epi16(255));
+        let high = _mm512_mullo_epi16(_mm512_srli_epi16::<8>(w), sub);
+        _mm512_or_si512(_mm512_mullo_epi16(low, sub), _mm512_slli_epi16::<8>(high))
+    }
+}
+
+/// Unpacks a panel: weights to bytes (SIGNED: as the tile unit takes them), scales to f32.
+///
+/// # Safety
+/// The panel is of the format and holds as many blocks as `to`; the machine has AVX-512.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+pub(in super::super) unsafe fn unpack<F: Format, const SIGNED: bool>(
+    panel: *const u8,
+    to: &mut Unpacked,
+) {
+    // SAFETY: passed on.
+    unsafe {
+        let mut group = panel;
+        let mut block = 0;
+        while block < to.blocks() {
+            let head = header::<F>(group);
+            for b in 0..F::L.blocks.min(to.blocks() - block) {
+                prefetch::<F>(group, b);
+                let s = scales::<F>(group, head, b);
+                let w = weights::<F>(group, b);
+                let at = to.weights(block + b).cast::<__m512i>();
+                for z in 0..8 {
+                    at.add(z).write(if SIGNED {
+                        signed::<F>(w[z], s.sub[z / 4])
+                    } else {
+                        w[z]
+                    });
+                }
+                let at = to.scales(block + b, 0).cast::<__m512>();
+                at.write(s.d);
+                if matches!(
+                    F::L.scheme,
+                    Scheme::ScaleMin | Scheme::SubMin | Scheme::PairMin
+                ) {
+                    at.add(1).write(s.m[0]);
+                    at.add(2).write(s.m[1]);
+                }
+                if matches!(F::L.scheme, Scheme::Pair | Scheme::PairMin) {
+                    at.add(3).write(s.sub[0]);
+                    at.add(4).write(s.sub[1]);
+                }
+            }
+            block += F::L.blocks;
+            group = group.add(F::L.bytes());
+        }
+    }
+}
