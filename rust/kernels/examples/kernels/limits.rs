@@ -5,38 +5,7 @@ use std::hint::black_box;
 /// Prints the limits of the level in use, on all its threads.
 pub fn print(cx: &Compute) {
     #[cfg(target_arch = "x86_64")]
-    {
-        if cx.cpu.isa >= Isa::Avx512 {
-            report(cx, "dpbusd (VNNI)", 128.0 * 16.0, |n| unsafe {
-                x86::vnni(n)
-            });
-            report(cx, "fma f32", 32.0 * 16.0, |n| unsafe { x86::fma(n) });
-        }
-        if cx.cpu.bf16 {
-            report(cx, "vdpbf16ps", 64.0 * 16.0, |n| unsafe { x86::bf16(n) });
-        }
-        if cx.cpu.isa == Isa::Amx {
-            let tile = 2.0 * 16.0 * 16.0 * 4.0;
-            report(cx, "AMX int8, K 64", tile * 64.0, |n| unsafe {
-                x86::tiles::<64>(n)
-            });
-            report(cx, "AMX int8, K 32", tile * 32.0, |n| unsafe {
-                x86::tiles::<32>(n)
-            });
-            report(cx, "AMX int8, K 16", tile * 16.0, |n| unsafe {
-                x86::tiles::<16>(n)
-            });
-            report(cx, "AMX bf16, K 32", tile * 32.0, |n| unsafe {
-                x86::tiles_bf16(n)
-            });
-            report(
-                cx,
-                "AMX int8 K 32, load A, B, zero, store",
-                tile * 8.0,
-                |n| unsafe { x86::round_trip::<32>(n) },
-            );
-        }
-    }
+    peaks(cx);
     for mib in [1, 2, 4, 16, 64, 128, 512] {
         let words = (mib << 20) / 8;
         let data = vec![1u64; words];
@@ -56,6 +25,46 @@ pub fn print(cx: &Compute) {
             (passes * words * 8) as f64 / seconds / 1e9
         );
     }
+}
+
+/// Peaks of the dot-product instructions.
+#[cfg(target_arch = "x86_64")]
+fn peaks(cx: &Compute) {
+    let tile = 2.0 * 16.0 * 16.0 * 4.0;
+    if cx.cpu.isa >= Isa::Avx512 {
+        // SAFETY: the level has AVX-512 VNNI.
+        report(cx, "dpbusd (VNNI)", 128.0 * 16.0, |n| unsafe {
+            x86::vnni(n)
+        });
+        // SAFETY: as above.
+        report(cx, "fma f32", 32.0 * 16.0, |n| unsafe { x86::fma(n) });
+    }
+    if cx.cpu.bf16 {
+        // SAFETY: the level has AVX512_BF16.
+        report(cx, "vdpbf16ps", 64.0 * 16.0, |n| unsafe { x86::bf16(n) });
+    }
+    if cx.cpu.isa < Isa::Amx {
+        return;
+    }
+    // SAFETY: the level has AMX, here and below.
+    report(cx, "AMX int8, K 64", tile * 64.0, |n| unsafe {
+        x86::tiles::<64>(n)
+    });
+    // SAFETY: as above.
+    report(cx, "AMX int8, K 32", tile * 32.0, |n| unsafe {
+        x86::tiles::<32>(n)
+    });
+    // SAFETY: as above.
+    report(cx, "AMX bf16, K 32", tile * 32.0, |n| unsafe {
+        x86::tiles_bf16(n)
+    });
+    // SAFETY: as above.
+    report(
+        cx,
+        "AMX int8, K 32, loads, zero and store",
+        tile * 16.0,
+        |n| unsafe { x86::round_trip::<32>(n) },
+    );
 }
 
 /// The best of several runs, in seconds.

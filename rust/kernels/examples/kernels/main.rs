@@ -8,13 +8,19 @@ use candle_vllm_kernels::cpu::{Compute, Cpu, Input, Job, Matrix, Mode, available
 
 /// Seconds: of this process's processors with one thread, so that a busy machine matters less, else of the wall.
 fn now(cx: &Compute) -> f64 {
-    let clock = if cx.pool.threads() == 1 { libc::CLOCK_PROCESS_CPUTIME_ID } else { libc::CLOCK_MONOTONIC };
-    let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let clock = if cx.pool.threads() == 1 {
+        libc::CLOCK_PROCESS_CPUTIME_ID
+    } else {
+        libc::CLOCK_MONOTONIC
+    };
+    let mut t = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     // SAFETY: `t` is a timespec.
     unsafe { libc::clock_gettime(clock, &mut t) };
     t.tv_sec as f64 + t.tv_nsec as f64 * 1e-9
 }
-
 
 /// Output rows and columns of the matrices of a layer.
 type Shapes = &'static [(usize, usize)];
@@ -148,7 +154,16 @@ fn model(
             let mut least = f64::MAX;
             for _ in 0..100 {
                 let start = now(cx);
-                matmul(cx, &inputs[i], &mut [Job { matrix, bias: None, out: &mut *out, add: false }]);
+                matmul(
+                    cx,
+                    &inputs[i],
+                    &mut [Job {
+                        matrix,
+                        bias: None,
+                        out: &mut *out,
+                        add: false,
+                    }],
+                );
                 least = least.min(now(cx) - start);
             }
             hot += least;
