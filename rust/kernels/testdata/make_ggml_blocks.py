@@ -3,8 +3,8 @@
 Little-endian records of: code u32, bytes of the blocks u32, the blocks, number of values u32, the values f32.
 """
 
-import struct
 import pathlib
+import struct
 import sys
 
 import numpy as np
