@@ -122,6 +122,7 @@ pub fn load(
     let dtype = dtype(&options.dtype)?;
     let runtime = arch::Runtime {
         kv_dtype: kv_dtype(&options.kv_dtype, dtype)?,
+        exact: dtype == Dtype::F32,
     };
     let backend: Box<dyn Backend> = match options.device {
         device::Device::Cpu => Box::new(backend::Cpu::new(dtype, options.threads)?),
@@ -137,9 +138,12 @@ pub fn load_on(
     progress: loader::Progress<'_>,
 ) -> Result<Box<dyn Model>> {
     let packer = backend.packer();
-    arch::load(
-        &loader::Loader::new(checkpoint, packer.as_ref(), progress),
-        backend,
-        runtime,
-    )
+    let loader = loader::Loader::new(checkpoint, packer.as_ref(), progress);
+    // A pool of its own: rayon's global one would outlive the load.
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(backend.threads())
+        .thread_name(|i| format!("candle-vllm-load-{i}"))
+        .build()
+        .map_err(|e| Error::Device(format!("cannot start the loading threads: {e}")))?;
+    pool.install(|| arch::load(&loader, backend, runtime))
 }

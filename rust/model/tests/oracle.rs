@@ -34,7 +34,10 @@ fn open(name: &str, backend: Box<dyn Backend>, kv_dtype: KvDtype) -> Box<dyn Mod
     load_on(
         &Checkpoint::open(&golden(name)).unwrap(),
         backend,
-        &Runtime { kv_dtype },
+        &Runtime {
+            kv_dtype,
+            exact: kv_dtype == KvDtype::F32,
+        },
         &|_, _| (),
     )
     .unwrap()

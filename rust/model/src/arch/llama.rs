@@ -52,6 +52,29 @@ fn layer(loader: &Loader<'_>, number: usize, flags: &Flags, rope: &Arc<Rope>) ->
     Ok(Layer { attention, mlp })
 }
 
+fn spec(loader: &Loader<'_>, backend: &dyn Backend, kv: &KvShape, dtype: &str) -> Spec {
+    let c = loader.config();
+    let kv_dtype = match kv.dtype {
+        KvDtype::F32 => "f32",
+        KvDtype::Bf16 => "bf16",
+    };
+    Spec {
+        architecture: c.architecture.clone(),
+        layers: c.layers,
+        hidden_size: c.hidden_size,
+        vocab_size: c.vocab_size,
+        max_position: c.max_position,
+        kv_block_bytes: backend.kv_block_bytes(kv),
+        block_size: backend.block_size(),
+        dtype: dtype.into(),
+        kv_dtype: kv_dtype.into(),
+        parameters: loader.parameters(),
+        weight_bytes: loader.packed_bytes(),
+        device: backend.name(),
+        threads: backend.threads(),
+    }
+}
+
 /// Loads all weights, layers in parallel.
 pub fn load(
     loader: &Loader<'_>,
@@ -86,27 +109,11 @@ pub fn load(
         head_dim: c.head_dim,
         dtype: runtime.kv_dtype,
     };
-    let dtype = layers.first().map_or("none", |l| l.mlp.gate.format.label());
-    let spec = Spec {
-        architecture: c.architecture.clone(),
-        layers: c.layers,
-        hidden_size: c.hidden_size,
-        vocab_size: c.vocab_size,
-        max_position: c.max_position,
-        kv_block_bytes: backend.kv_block_bytes(&kv),
-        block_size: backend.block_size(),
-        dtype: dtype.into(),
-        kv_dtype: if kv.dtype == KvDtype::F32 {
-            "f32"
-        } else {
-            "bf16"
-        }
-        .into(),
-        parameters: loader.parameters(),
-        weight_bytes: loader.packed_bytes(),
-        device: backend.name(),
-        threads: backend.threads(),
+    let dtype = match layers.first() {
+        Some(l) if !runtime.exact => l.mlp.gate.format.label(),
+        _ => "f32",
     };
+    let spec = spec(loader, backend.as_ref(), &kv, dtype);
     Ok(Box::new(Llama {
         spec,
         kv,

@@ -17,6 +17,8 @@ pub struct Flags {
 pub struct Runtime {
     /// How keys and values are kept.
     pub kv_dtype: crate::backend::KvDtype,
+    /// Whether activations and sums are float32 whatever the weights are.
+    pub exact: bool,
 }
 
 const PLAIN: Flags = Flags { qk_norm: false };
