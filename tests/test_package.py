@@ -10,6 +10,7 @@ import pytest
 import candle_vllm
 
 SOURCE = Path(candle_vllm.__file__).parent
+CONFIG = Path(__file__).parent.parent / "pyproject.toml"
 
 
 def fresh(code: str) -> str:
@@ -51,7 +52,7 @@ def test_the_native_module_has_one_user() -> None:
 
 def test_the_stub_tells_the_truth() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "mypy.stubtest", "candle_vllm._native"],
+        [sys.executable, "-m", "mypy.stubtest", "--mypy-config-file", CONFIG, "candle_vllm._native"],
         capture_output=True,
         text=True,
         check=False,

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from candle_vllm.errors import RequestCancelledError as RequestCancelledError
     from candle_vllm.errors import RequestTimeoutError as RequestTimeoutError
     from candle_vllm.errors import TokenizationError as TokenizationError
-    from candle_vllm.openai import OpenAIAdapter as OpenAIAdapter
     from candle_vllm.params import GenerationParams as GenerationParams
     from candle_vllm.records import EngineStats as EngineStats
     from candle_vllm.records import FinishReason as FinishReason
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
     from candle_vllm.records import ModelInfo as ModelInfo
     from candle_vllm.records import StepReport as StepReport
     from candle_vllm.records import TokenLogprob as TokenLogprob
-    from candle_vllm.server import create_app as create_app
 
     __version__: str
 
@@ -57,7 +55,6 @@ _HOMES = {
         "RequestTimeoutError",
         "TokenizationError",
     ),
-    "candle_vllm.openai": ("OpenAIAdapter",),
     "candle_vllm.params": ("GenerationParams",),
     "candle_vllm.records": (
         "EngineStats",
@@ -69,7 +66,6 @@ _HOMES = {
         "StepReport",
         "TokenLogprob",
     ),
-    "candle_vllm.server": ("create_app",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
