@@ -1,4 +1,4 @@
-"""The candle-vllm command: serve (also without a subcommand), chat, complete.
+"""The candle-vllm command: serve (also without a subcommand), chat, complete, bench.
 
 Importing this costs next to nothing; each subcommand imports what it needs when it runs.
 """

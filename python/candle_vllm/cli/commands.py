@@ -34,6 +34,10 @@ def _parser(subcommand: str | None) -> argparse.ArgumentParser:
         return flags.chat_parser()
     if subcommand == "complete":
         return flags.complete_parser()
+    if subcommand == "bench":
+        from candle_vllm.cli.bench_flags import bench_parser
+
+        return bench_parser()
     return flags.serve_parser(explicit=subcommand is not None)
 
 
@@ -68,6 +72,10 @@ def _command(subcommand: str, args: argparse.Namespace) -> int:
         from candle_vllm.cli.complete import run_complete
 
         return run_complete(args)
+    if subcommand == "bench":
+        from candle_vllm.cli.bench import run_bench
+
+        return run_bench(args)
     from candle_vllm.cli.serve import run_serve
 
     return run_serve(args)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import argparse
 
-SUBCOMMANDS = ("serve", "chat", "complete")
+SUBCOMMANDS = ("serve", "chat", "complete", "bench")
 
 _EPILOG = """subcommands:
   serve      serve OpenAI's API over HTTP (also what runs without a subcommand)
   chat       talk to a model in the terminal, or feed it lines on standard input
   complete   continue a text
+  bench      measure an engine or a server
 
 examples:
   candle-vllm                                  serve the small default model on port 2000
@@ -77,6 +78,12 @@ def complete_parser() -> argparse.ArgumentParser:
     _add_sampling(parser)
     _add_other_machines(parser)
     return parser
+
+
+def add_model_and_engine(parser: argparse.ArgumentParser) -> None:
+    """The flags that load a model."""
+    _add_model(parser)
+    _add_engine(parser)
 
 
 def _add_generation(parser: argparse.ArgumentParser, max_tokens: int | None) -> None:
