@@ -49,6 +49,16 @@ def test_chat_completion(live: Any) -> None:
     assert body["usage"]["total_tokens"] == body["usage"]["prompt_tokens"] + body["usage"]["completion_tokens"]
 
 
+def test_a_request_without_a_model_goes_to_the_one_that_is_served(live: Any) -> None:
+    for path, body in (
+        ("/v1/chat/completions", {"messages": HELLO["messages"]}),
+        ("/v1/completions", {"prompt": "a", "max_tokens": 1}),
+    ):
+        reply = post(live, path, body)
+        assert reply.status_code == 200
+        assert reply.json()["model"] == "fake"
+
+
 def test_stream_says_the_same_as_the_whole_reply(live: Any, engine: FakeEngine) -> None:
     engine.answer = 'Grüße, 世界! 🦀 "quoted"\n\u2028\\'
     whole = post(live, "/v1/chat/completions", HELLO).json()

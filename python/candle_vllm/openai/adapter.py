@@ -163,6 +163,8 @@ class OpenAIAdapter:
                 typed = kind.model_validate({**fields, "stream": stream})
             except pydantic.ValidationError as error:
                 raise validation_error(error) from error
+        if not typed.model:
+            typed = typed.model_copy(update={"model": self.model_names[0]})
         if self._names is not None and typed.model not in self._names:
             raise self._unknown_model(typed.model)
         refuse_unsupported(typed)

@@ -48,8 +48,8 @@ class SamplingRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    model: str
-    """Served name of the model."""
+    model: str = ""
+    """Served name of the model; absent or empty means the one that is served."""
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None
     logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None

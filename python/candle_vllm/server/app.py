@@ -147,7 +147,7 @@ async def _answer(
     """One request from its body to its reply; whatever it costs ends when its client goes away."""
     try:
         typed = await read_typed(request, kind, limit)
-        if typed.model not in slot.model_names:
+        if typed.model and typed.model not in slot.model_names:
             raise _unknown_model(slot, typed.model)
         if typed.stream:
             return EventStream(await unless_gone(request.receive, _open(slot, typed, chunks)))

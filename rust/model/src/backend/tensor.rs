@@ -15,14 +15,20 @@ impl Recycler {
         let need = rows * columns;
         let mut spare = self.0.lock();
         let best = (0..spare.len())
-            .filter(|&i| spare[i].capacity() >= need)
-            .min_by_key(|&i| spare[i].capacity());
-        let mut data = best.map(|i| spare.swap_remove(i)).unwrap_or_default();
+            .filter(|&i| spare[i].len() >= need)
+            .min_by_key(|&i| spare[i].len());
+        // Where none is large enough the largest makes way, so that there are never more than were in use at once.
+        let largest = (0..spare.len()).max_by_key(|&i| spare[i].len());
+        let chosen = best.or(largest).map(|i| spare.swap_remove(i));
         drop(spare);
-        data.resize(need, 0.0);
+        let mut data = chosen.unwrap_or_default();
+        if data.len() < need {
+            data = vec![0.0; need];
+        }
         Tensor {
             shape: [rows, columns],
             storage: Storage::Host(Buffer {
+                len: need,
                 data,
                 home: Some(self.clone()),
             }),
@@ -33,6 +39,8 @@ impl Recycler {
 /// Host memory that goes back to its recycler when dropped.
 #[derive(Default)]
 struct Buffer {
+    /// Values in use; a recycled vector may be longer, for cutting and growing it would write zeros.
+    len: usize,
     data: Vec<f32>,
     home: Option<Recycler>,
 }
@@ -68,7 +76,11 @@ impl Tensor {
         debug_assert_eq!(rows * columns, data.len());
         Self {
             shape: [rows, columns],
-            storage: Storage::Host(Buffer { data, home: None }),
+            storage: Storage::Host(Buffer {
+                len: data.len(),
+                data,
+                home: None,
+            }),
         }
     }
 
@@ -86,9 +98,11 @@ impl Tensor {
     pub fn to_candle(&self, device: &candle_core::Device) -> Result<candle_core::Tensor> {
         Ok(match &self.storage {
             Storage::Candle(t) => t.to_device(device)?,
-            Storage::Host(b) => {
-                candle_core::Tensor::from_slice(&b.data, (self.shape[0], self.shape[1]), device)?
-            }
+            Storage::Host(b) => candle_core::Tensor::from_slice(
+                &b.data[..b.len],
+                (self.shape[0], self.shape[1]),
+                device,
+            )?,
         })
     }
 
@@ -112,7 +126,7 @@ impl Tensor {
     /// All values, row-major. Empty for a tensor that is not on the host: see [`Tensor::into_host`].
     pub fn data(&self) -> &[f32] {
         match &self.storage {
-            Storage::Host(b) => &b.data,
+            Storage::Host(b) => &b.data[..b.len],
             Storage::Candle(_) => &[],
         }
     }
@@ -120,7 +134,7 @@ impl Tensor {
     /// All values, writable; an error for a tensor that is not on the host.
     pub fn data_mut(&mut self) -> Result<&mut [f32]> {
         match &mut self.storage {
-            Storage::Host(b) => Ok(&mut b.data),
+            Storage::Host(b) => Ok(&mut b.data[..b.len]),
             Storage::Candle(_) => Err(Error::Run(
                 "a candle tensor was given to a host backend".into(),
             )),
