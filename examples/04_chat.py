@@ -5,8 +5,7 @@ from candle_vllm.openai import OpenAIAdapter
 
 with InferenceEngine.builder().model_path("smollm2").build() as engine:
     adapter = OpenAIAdapter(engine)
-    reply = adapter.chat_completion(
-        {"messages": [{"role": "user", "content": "What is the capital of France? Answer in one sentence."}], "temperature": 0}
-    )
+    question = {"role": "user", "content": "What is the capital of France? Answer in one sentence."}
+    reply = adapter.chat_completion({"messages": [question], "temperature": 0})
     print(reply.choices[0].message.content)
     print(reply.usage)
