@@ -1,0 +1,49 @@
+"""candle-vllm beside OpenVINO GenAI on one `.gguf` file; see README.md. Not collected by pytest."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from interleaved import context, main
+
+
+class OpenVino:
+    """OpenVINO GenAI's continuous batching on the CPU, prefix cache off."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        try:
+            import numpy as np
+            import openvino
+            import openvino_genai
+        except ImportError as error:
+            raise SystemExit(f"{error}. To install the peer: pip install openvino-genai numpy") from None
+        self._np, self._ov, self._genai = np, openvino, openvino_genai
+        scheduler = openvino_genai.SchedulerConfig()
+        scheduler.enable_prefix_caching = False
+        scheduler.max_num_seqs = max(args.batch)
+        scheduler.max_num_batched_tokens = max(context(args), 2048)
+        scheduler.cache_size = 4
+        properties = {"INFERENCE_NUM_THREADS": args.threads}
+        self._pipe = openvino_genai.ContinuousBatchingPipeline(args.model, scheduler, "CPU", properties)
+        self.vocabulary = len(self._pipe.get_tokenizer().get_vocab())
+
+    def prefill(self, prompt: list[int]) -> None:
+        """See Runner."""
+        self.together([prompt], 1)
+
+    def together(self, prompts: list[list[int]], tokens: int) -> None:
+        """See Runner."""
+        config = self._genai.GenerationConfig()
+        config.max_new_tokens = tokens
+        config.ignore_eos = True
+        config.do_sample = False
+        inputs: list[Any] = [self._ov.Tensor(self._np.array([prompt], dtype=self._np.int64)) for prompt in prompts]
+        for result in self._pipe.generate(inputs, [config] * len(inputs)):
+            made = len(result.m_generation_ids[0])
+            if made != tokens:
+                raise SystemExit(f"a request made {made} of {tokens} tokens")
+
+
+if __name__ == "__main__":
+    main("OpenVINO", OpenVino)
