@@ -255,6 +255,28 @@ def test_answers_that_are_none(capsys: pytest.CaptureFixture[str], server: Serve
     assert said in next(iter(found["errors"]))
 
 
+@pytest.mark.parametrize("endpoint", ["chat", "completions"])
+def test_load_on_our_own_server(capsys: pytest.CaptureFixture[str], random_model: Path, endpoint: str) -> None:
+    from candle_vllm.server import create_app
+    from server.conftest import LiveServer
+
+    with InferenceEngine.builder().model_path(random_model).threads(1).max_batch_size(4).build() as engine:
+        live = LiveServer(create_app(engine, model_names=["random"]))
+        try:
+            found = result(
+                capsys, "serve", "--url", live.url, "--requests", "6", "--concurrency", "4", "--output-tokens", "5",
+                "--ignore-eos", "--endpoint", endpoint, "--input-words", "4",
+            )  # fmt: skip
+        finally:
+            live.stop()
+        assert engine.stats().generated_tokens == 30
+    assert (found["completed"], found["errors"], found["model"]) == (6, {}, "random")
+    assert (found["output_tokens"], found["tokens_counted_by_server"]) == (30, True)
+    assert found["input_tokens"] > 6 * 4
+    assert ordered(found["ttft_ms"])
+    assert ordered(found["e2e_ms"])
+
+
 def test_no_server(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "serve", "--url", "http://127.0.0.1:1", "--requests", "2"]) == 1
     assert "http://127.0.0.1:1/v1/models" in capsys.readouterr().err

@@ -105,10 +105,12 @@ def _parser(peer: str) -> argparse.ArgumentParser:
 
 def _rate(kind: str, size: int, args: argparse.Namespace, times: list[tuple[float, float]]) -> float:
     """Tokens per second from the medians; not a number where noise is larger than what was measured."""
-    first, whole = (statistics.median(column) for column in zip(*times, strict=True))
+    first = statistics.median(first for first, _ in times)
+    whole = statistics.median(whole for _, whole in times)
     if kind == "prefill":
         return size / first
-    return size * (int(args.decode_tokens) - 1) / (whole - first) if whole > first else math.nan
+    tokens: int = size * (args.decode_tokens - 1)
+    return tokens / (whole - first) if whole > first else math.nan
 
 
 class _Worker:
