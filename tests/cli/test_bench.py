@@ -416,6 +416,8 @@ def test_wrong_usage(capsys: pytest.CaptureFixture[str], argv: list[str], flag: 
 
 def test_lengths_that_the_model_cannot_hold(capsys: pytest.CaptureFixture[str], random_model: Path) -> None:
     model = ["--f", str(random_model), "--max-model-len", "64"]
+    assert main(["bench", "latency", "--f", str(random_model), "--prompt", "4096"]) == 2
+    assert "--prompt" in capsys.readouterr().err
     assert main(["bench", "latency", *model, "--prompt", "64", "--batch", "0"]) == 2
     assert "--prompt" in capsys.readouterr().err
     assert main(["bench", "latency", *model, "--prompt", "0", "--batch", "2"]) == 2

@@ -47,9 +47,15 @@ def _latency(args: argparse.Namespace) -> int:
         background=False,
         max_batch_size=max(args.batch, default=1),
         # Long contexts would take KV memory from the batches.
-        max_sequence_length=config.max_sequence_length or longest + 16,
+        max_sequence_length=config.max_sequence_length or longest,
     )
-    with load_engine(args, config) as engine, _bar("latency", len(args.prompt) + len(args.batch)) as advance:
+    try:
+        loaded = load_engine(args, config)
+    except ConfigError as error:
+        if str(error).startswith("max_sequence_length") and args.max_model_len is None:
+            raise UsageError(f"--prompt, --decode-prompt, --decode-tokens: {error}") from error
+        raise
+    with loaded as engine, _bar("latency", len(args.prompt) + len(args.batch)) as advance:
         prefill, decode = [], []
         try:
             for length in args.prompt:
