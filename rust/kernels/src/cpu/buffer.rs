@@ -1,17 +1,30 @@
 //! Memory for packed weights and activations: zeroed, aligned to a cache line, on large pages where it is big.
 //! Knows nothing of what is kept in it.
+mod region;
+
+use region::Region;
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 /// Alignment of a buffer in bytes: a cache line, and an AVX-512 register.
-pub(crate) const LINE: usize = 64;
-/// Size of a large page in bytes; a buffer of at least this size is aligned to it.
-const LARGE_PAGE: usize = 2 << 20;
+const LINE: usize = 64;
+/// From this size on a buffer gets pages of its own, large ones if the system has them.
+const LARGE: usize = 2 << 20;
 
 /// Zeroed bytes at a fixed address.
 pub(crate) struct Buffer {
     at: NonNull<u8>,
-    layout: Layout,
+    bytes: usize,
+    owner: Owner,
+}
+
+enum Owner {
+    Heap(Layout),
+    /// Kept alive by the buffers in it.
+    Region {
+        _region: Arc<Region>,
+    },
 }
 
 // SAFETY: a Buffer owns its memory like a Vec does; shared access only reads.
@@ -22,12 +35,27 @@ unsafe impl Sync for Buffer {}
 impl Buffer {
     /// `bytes` zeroed bytes.
     pub fn zeroed(bytes: usize) -> Buffer {
-        let align = if bytes >= LARGE_PAGE {
-            LARGE_PAGE
+        let region = if bytes >= LARGE {
+            Region::new(bytes)
         } else {
-            LINE
+            None
         };
-        let layout = match Layout::from_size_align(bytes.max(1), align) {
+        match region {
+            Some(region) => Self::within(Arc::new(region), 0, bytes),
+            None => Self::heap(bytes),
+        }
+    }
+
+    /// `bytes` zeroed bytes that live as long as a model: buffers of this kind share regions of large pages.
+    pub fn lasting(bytes: usize) -> Buffer {
+        match region::share(bytes.next_multiple_of(LINE)) {
+            Some((region, offset)) => Self::within(region, offset, bytes),
+            None => Self::heap(bytes),
+        }
+    }
+
+    fn heap(bytes: usize) -> Buffer {
+        let layout = match Layout::from_size_align(bytes.max(1), LINE) {
             Ok(layout) => layout,
             // Only sizes above isize::MAX come here; the allocator's own answer to those is the right one.
             Err(_) => handle_alloc_error(Layout::new::<u8>()),
@@ -36,25 +64,25 @@ impl Buffer {
         let Some(at) = NonNull::new(unsafe { alloc_zeroed(layout) }) else {
             handle_alloc_error(layout)
         };
-        let buffer = Buffer { at, layout };
-        buffer.ask_for_large_pages();
-        buffer
+        Buffer {
+            at,
+            bytes,
+            owner: Owner::Heap(layout),
+        }
     }
 
-    fn ask_for_large_pages(&self) {
-        #[cfg(target_os = "linux")]
-        if self.layout.align() == LARGE_PAGE {
-            let whole = self.layout.size() & !(LARGE_PAGE - 1);
-            // SAFETY: the range lies within this allocation; the advice changes no contents. A refusal costs only speed.
-            unsafe {
-                libc::madvise(self.at.as_ptr().cast(), whole, libc::MADV_HUGEPAGE);
-            }
+    fn within(region: Arc<Region>, offset: usize, bytes: usize) -> Buffer {
+        let at = region.at(offset);
+        Buffer {
+            at,
+            bytes,
+            owner: Owner::Region { _region: region },
         }
     }
 
     /// Size in bytes.
     pub fn len(&self) -> usize {
-        self.layout.size()
+        self.bytes
     }
 
     /// Start of the memory.
@@ -69,7 +97,7 @@ impl Buffer {
 
     /// All bytes.
     pub fn bytes(&self) -> &[u8] {
-        // SAFETY: the memory is initialised and as long as the layout says.
+        // SAFETY: the memory is initialised, at least as long as stated, and belongs to this buffer alone.
         unsafe { std::slice::from_raw_parts(self.as_ptr(), self.len()) }
     }
 
@@ -95,8 +123,10 @@ impl Default for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        // SAFETY: allocated with this layout in `zeroed`.
-        unsafe { dealloc(self.at.as_ptr(), self.layout) }
+        if let Owner::Heap(layout) = &self.owner {
+            // SAFETY: allocated with this layout in `heap`.
+            unsafe { dealloc(self.at.as_ptr(), *layout) }
+        }
     }
 }
 
@@ -114,17 +144,31 @@ mod tests {
 
     #[test]
     fn buffers_are_zeroed_and_aligned() {
-        for bytes in [0, 1, 63, 4096, LARGE_PAGE, LARGE_PAGE + 5] {
-            let mut buffer = Buffer::zeroed(bytes);
-            assert_eq!(buffer.as_ptr() as usize % LINE, 0);
-            assert!(buffer.len() >= bytes);
-            assert!(buffer.bytes().iter().all(|&b| b == 0));
-            buffer.bytes_mut().fill(7);
-            let before = buffer.len();
-            buffer.reserve(bytes);
-            assert_eq!(buffer.len(), before);
-            buffer.reserve(before + 1);
-            assert!(buffer.len() > before && buffer.bytes()[0] == 0);
+        for bytes in [0, 1, 63, 4096, LARGE, LARGE + 5] {
+            for make in [Buffer::zeroed, Buffer::lasting] {
+                let mut buffer = make(bytes);
+                assert_eq!(buffer.as_ptr() as usize % LINE, 0);
+                assert_eq!(buffer.len(), bytes);
+                assert!(buffer.bytes().iter().all(|&b| b == 0));
+                buffer.bytes_mut().fill(7);
+                buffer.reserve(bytes);
+                assert_eq!(buffer.len(), bytes);
+                buffer.reserve(bytes + 1);
+                assert!(buffer.len() > bytes && buffer.bytes()[0] == 0);
+            }
+        }
+    }
+
+    #[test]
+    fn lasting_buffers_do_not_overlap() {
+        let mut buffers: Vec<Buffer> = (0..100)
+            .map(|i| Buffer::lasting(100_000 + i * 7_000))
+            .collect();
+        for (i, buffer) in buffers.iter_mut().enumerate() {
+            buffer.bytes_mut().fill(i as u8);
+        }
+        for (i, buffer) in buffers.iter().enumerate() {
+            assert!(buffer.bytes().iter().all(|&b| b == i as u8), "buffer {i}");
         }
     }
 }

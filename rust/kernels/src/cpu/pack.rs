@@ -127,7 +127,7 @@ impl Matrix {
             Storage::F16 => k * LANES * 2,
             Storage::Bf16 { .. } => k.next_multiple_of(BLOCK) * LANES * 2,
         };
-        let data_out = Buffer::zeroed(n.div_ceil(LANES) * panel_bytes);
+        let data_out = Buffer::lasting(n.div_ceil(LANES) * panel_bytes);
         let mut matrix = Matrix {
             storage,
             n,

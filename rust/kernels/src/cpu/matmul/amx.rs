@@ -1,7 +1,7 @@
 //! The quantised product of many rows on the tile unit: panels are unpacked once to signed bytes, a tile product gives
 //! the integer dots of a block for 16 rows, and vectors add them as `scalar` defines it. Same bits as `scalar`.
 #![allow(clippy::needless_range_loop)] // several arrays run side by side
-use super::super::input::{TILE, Tile};
+use super::super::input::Tile;
 use super::super::lanes::Lanes;
 use super::super::pack::layout::{BLOCK, LANES, Scheme};
 use super::Work;
@@ -87,18 +87,25 @@ unsafe fn rows<F: Format, T: Tiles, L: Lanes, const H: usize>(
     p: usize,
     sink: &Sink<'_>,
 ) {
-    let mut products = [Products([[[0; LANES]; TILE]; 2]); 2];
+    // Two blocks' products, in turn.
+    let products = unpacked.products().cast::<Products>();
     // SAFETY: blocks lie within tile and panel; the input's buffers reach 16 rows beyond their last.
     unsafe {
         let mut acc = [L::splat(0.0); H];
-        multiply::<F, T>(tiles, rest, unpacked, tile, 0, &mut products[0]);
+        multiply::<F, T>(tiles, rest, unpacked, tile, 0, products);
         for b in 0..tile.blocks {
             // The tile unit works on the next block while vectors add this one.
             if b + 1 < tile.blocks {
-                let to = &mut products[(b + 1) % 2];
+                let to = products.add((b + 1) % 2);
                 multiply::<F, T>(tiles, rest, unpacked, tile, b + 1, to);
             }
-            add::<F, L, H>(&mut acc, &products[b % 2], unpacked.scales(b, 0), tile, b);
+            add::<F, L, H>(
+                &mut acc,
+                products.add(b % 2),
+                unpacked.scales(b, 0),
+                tile,
+                b,
+            );
         }
         let mut out = [[0f32; LANES]; H];
         for r in 0..H {
@@ -116,15 +123,15 @@ unsafe fn multiply<F: Format, T: Tiles>(
     unpacked: &mut Unpacked,
     tile: &Tile,
     b: usize,
-    to: &mut Products,
+    to: *mut Products,
 ) {
     // SAFETY: block b lies within tile and panel.
     unsafe {
         let a = tile.q.add(b * tile.rows * BLOCK);
         let w = unpacked.weights(b);
-        tiles.dot(rest, a, w, &mut to.0[0]);
+        tiles.dot(rest, a, w, &raw mut (*to).0[0]);
         if split::<F>() {
-            tiles.dot(rest, a.add(16), w.add(256), &mut to.0[1]);
+            tiles.dot(rest, a.add(16), w.add(256), &raw mut (*to).0[1]);
         }
     }
 }
@@ -133,7 +140,7 @@ unsafe fn multiply<F: Format, T: Tiles>(
 #[inline(always)]
 unsafe fn add<F: Format, L: Lanes, const H: usize>(
     acc: &mut [L; H],
-    products: &Products,
+    products: *const Products,
     scales: *const f32,
     tile: &Tile,
     b: usize,
@@ -154,10 +161,10 @@ unsafe fn add<F: Format, L: Lanes, const H: usize>(
         };
         let sums = tile.sums.add(b * parts * tile.rows).cast::<f32>();
         for r in 0..H {
-            let mut dot = L::load_i32(products.0[0][r].as_ptr());
+            let mut dot = L::load_i32((&raw const (*products).0[0][r]).cast());
             if split::<F>() {
                 // Integers below 2^24, so float32 adds them exactly.
-                let second = L::load_i32(products.0[1][r].as_ptr());
+                let second = L::load_i32((&raw const (*products).0[1][r]).cast());
                 dot = second.fma(s2, dot.mul(s));
             }
             acc[r] = dot.fma(d.mul(L::splat(*at.add(r))), acc[r]);

@@ -1,0 +1,100 @@
+//! Regions of large pages mapped from the system, and the one that lasting buffers are taken from at the moment.
+//! A region goes back to the system when the last buffer in it is dropped.
+use std::ptr::NonNull;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+/// Size of a large page in bytes.
+const LARGE_PAGE: usize = 2 << 20;
+/// Size of a shared region in bytes: pages that nobody touched take no memory.
+const SHARED: usize = 32 << 20;
+
+/// Zeroed memory mapped from the system, aligned to a large page.
+pub(super) struct Region {
+    #[cfg(unix)]
+    mapping: (NonNull<u8>, usize),
+    at: NonNull<u8>,
+}
+
+// SAFETY: a Region owns its mapping; only the buffers in it, which do not overlap, write to it.
+unsafe impl Send for Region {}
+// SAFETY: as above.
+unsafe impl Sync for Region {}
+
+impl Region {
+    /// At least `bytes` bytes; None where the system gives none.
+    #[cfg(unix)]
+    pub fn new(bytes: usize) -> Option<Region> {
+        let length = bytes.checked_add(LARGE_PAGE)?;
+        // SAFETY: a new anonymous mapping touches nothing that exists.
+        let mapping = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                length,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANON,
+                -1,
+                0,
+            )
+        };
+        if mapping == libc::MAP_FAILED {
+            return None;
+        }
+        let start = NonNull::new(mapping.cast::<u8>())?;
+        let skip = start.as_ptr().align_offset(LARGE_PAGE);
+        // SAFETY: the mapping is a large page longer than asked for, so the aligned start lies in it.
+        let at = unsafe { start.add(skip) };
+        // SAFETY: the range lies within the mapping; the advice changes no contents. A refusal costs only speed.
+        #[cfg(target_os = "linux")]
+        unsafe {
+            libc::madvise(at.as_ptr().cast(), bytes, libc::MADV_HUGEPAGE);
+        }
+        Some(Region {
+            mapping: (start, length),
+            at,
+        })
+    }
+
+    /// Without a way to map memory every buffer comes from the heap.
+    #[cfg(not(unix))]
+    pub fn new(_bytes: usize) -> Option<Region> {
+        None
+    }
+
+    /// The address `offset` bytes into the region.
+    pub fn at(&self, offset: usize) -> NonNull<u8> {
+        // SAFETY: callers stay within the bytes they asked for.
+        unsafe { self.at.add(offset) }
+    }
+}
+
+#[cfg(unix)]
+impl Drop for Region {
+    fn drop(&mut self) {
+        // SAFETY: mapped in `new`; the last buffer in it is gone.
+        unsafe {
+            libc::munmap(self.mapping.0.as_ptr().cast(), self.mapping.1);
+        }
+    }
+}
+
+/// The region that is being filled and how far; it is not kept alive from here.
+static FILLING: Mutex<(Weak<Region>, usize)> = Mutex::new((Weak::new(), 0));
+
+/// Room for `bytes` in a shared region, and where; a region of its own where that is large.
+pub(super) fn share(bytes: usize) -> Option<(Arc<Region>, usize)> {
+    if bytes > SHARED / 4 {
+        return Some((Arc::new(Region::new(bytes)?), 0));
+    }
+    // The pair is replaced as a whole, so a panic elsewhere leaves it sound.
+    let mut filling = FILLING.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(region) = filling.0.upgrade()
+        && filling.1 + bytes <= SHARED
+    {
+        let offset = filling.1;
+        filling.1 += bytes;
+        return Some((region, offset));
+    }
+    let region = Arc::new(Region::new(SHARED)?);
+    *filling = (Arc::downgrade(&region), bytes);
+    Some((region, 0))
+}
