@@ -1,5 +1,6 @@
 //! Activations in every form that the matrices they meet need: float32, int8 blocks, bf16; the RMS norm fused before.
 //! Knows the packed storage kinds, no matrix product.
+mod quantise;
 mod rows;
 
 use super::Compute;
@@ -151,21 +152,16 @@ impl Input {
         if self.forms.bf16 {
             self.bf16.reserve(cells * BLOCK * 2);
         }
-        let rows_of = rows::Source { x, k, norm };
+        let source = rows::Source { x, k, norm };
+        let (tiles, cpu) = (self.tiles(), cx.cpu);
         let writer = self.writer();
-        let cpu = cx.cpu;
+        // SAFETY: every buffer was made large enough above, and each tile is written by one task.
+        let fill = |t: usize| unsafe { rows::fill(cpu, &source, &writer, t) };
         if rows * k < SERIAL {
-            // SAFETY: every buffer was made large enough above.
-            (0..rows).for_each(|r| unsafe { rows::fill(cpu, &rows_of, &writer, r) });
-            return;
+            (0..tiles).for_each(fill);
+        } else {
+            cx.pool.for_each(tiles, &fill);
         }
-        let each = (SERIAL / 2 / k).max(1);
-        cx.pool.for_each(rows.div_ceil(each), &|task| {
-            for r in task * each..((task + 1) * each).min(rows) {
-                // SAFETY: every buffer was made large enough above, and each row is written by one task.
-                unsafe { rows::fill(cpu, &rows_of, &writer, r) };
-            }
-        });
     }
 
     fn writer(&mut self) -> rows::Writer {

@@ -43,7 +43,7 @@ const TASK_BYTES: usize = 16 * 1024;
 
 /// Rows from which the tile unit is faster than vectors.
 #[cfg(target_arch = "x86_64")]
-const AMX_ROWS: usize = 9;
+const AMX_ROWS: usize = 17;
 
 /// Whether bf16 weights meet bf16 activations in the instruction set's dot product.
 pub(crate) fn bf16_dot(cpu: Cpu) -> bool {

@@ -1,9 +1,10 @@
-//! One row of activations: RMS norm, then float32, int8 blocks and bf16, with the same bits on every instruction set.
+//! Rows of activations: RMS norm, then float32, int8 blocks and bf16, with the same bits on every instruction set.
 //! Knows no matrix.
 use super::super::lanes::{Lanes, Plain};
 #[cfg(target_arch = "x86_64")]
 use super::super::lanes::{Ymm, Zmm};
 use super::super::{Cpu, Isa};
+use super::quantise::{CHUNK, Chunk, Quantise};
 use super::{BLOCK, Norm, SUMS, TILE};
 use std::cell::RefCell;
 
@@ -44,34 +45,34 @@ pub(super) struct Writer {
     pub bf16: *mut u16,
 }
 
-// SAFETY: threads write different rows, which are different addresses.
+// SAFETY: threads write different tiles, which are different addresses.
 unsafe impl Sync for Writer {}
 
 thread_local! {
-    /// The normalised row, padded to whole blocks.
-    static ROW: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    /// The normalised rows of a tile, padded to whole blocks.
+    static NORMALISED: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Writes all forms of row `r`.
+/// Float32 rows, padded with zeros to whole blocks, `stride` values apart.
+struct Rows {
+    at: *const f32,
+    stride: usize,
+}
+
+/// Writes all forms of the rows of tile `t`.
 ///
 /// # Safety
-/// The writer's buffers hold `rows` rows; no other thread writes row `r`; the machine runs `cpu`.
-pub(super) unsafe fn fill(cpu: Cpu, source: &Source<'_>, to: &Writer, r: usize) {
-    ROW.with_borrow_mut(|row| {
-        row.resize(to.blocks * BLOCK, 0.0);
-        // SAFETY: as promised by the caller; the float32 form and `row` are whole blocks long.
+/// The writer's buffers hold `rows` rows; no other thread writes this tile; the machine runs `cpu`.
+pub(super) unsafe fn fill(cpu: Cpu, source: &Source<'_>, to: &Writer, t: usize) {
+    NORMALISED.with_borrow_mut(|buffer| {
+        // SAFETY: as promised by the caller.
         unsafe {
-            let at = if to.forms.f32 {
-                to.x.add(r * row.len())
-            } else {
-                row.as_mut_ptr()
-            };
             match cpu.isa {
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx512 | Isa::Amx => zmm(source, to, r, at),
+                Isa::Avx512 | Isa::Amx => zmm(source, to, t, buffer),
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx2 => ymm(source, to, r, at),
-                _ => body::<Plain>(source, to, r, at),
+                Isa::Avx2 => ymm(source, to, t, buffer),
+                _ => body::<Plain>(source, to, t, buffer),
             }
         }
     });
@@ -79,50 +80,78 @@ pub(super) unsafe fn fill(cpu: Cpu, source: &Source<'_>, to: &Writer, r: usize) 
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn ymm(source: &Source<'_>, to: &Writer, r: usize, row: *mut f32) {
+unsafe fn ymm(source: &Source<'_>, to: &Writer, t: usize, buffer: &mut Vec<f32>) {
     // SAFETY: the caller's promise; the instruction set is enabled here.
-    unsafe { body::<Ymm>(source, to, r, row) }
+    unsafe { body::<Ymm>(source, to, t, buffer) }
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-unsafe fn zmm(source: &Source<'_>, to: &Writer, r: usize, row: *mut f32) {
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+unsafe fn zmm(source: &Source<'_>, to: &Writer, t: usize, buffer: &mut Vec<f32>) {
     // SAFETY: the caller's promise; the instruction set is enabled here.
-    unsafe { body::<Zmm>(source, to, r, row) }
+    unsafe { body::<Zmm>(source, to, t, buffer) }
 }
 
-/// `row` has room for whole blocks and receives the (normalised) float32 row.
 #[inline(always)]
-unsafe fn body<L: Lanes>(source: &Source<'_>, to: &Writer, r: usize, row: *mut f32) {
-    let k = source.k;
-    let x = &source.x[r * k..][..k];
-    // SAFETY: `row` and the writer's buffers hold what the caller promised; `x` and the weight have k values.
+unsafe fn body<L: Quantise>(source: &Source<'_>, to: &Writer, t: usize, buffer: &mut Vec<f32>) {
+    let height = (to.rows - t * TILE).min(TILE);
+    // SAFETY: passed on.
     unsafe {
-        match &source.norm {
-            Some(norm) => normalise::<L>(x, norm, row),
-            None => std::ptr::copy_nonoverlapping(x.as_ptr(), row, k),
+        let rows = float_rows::<L>(source, to, t, height, buffer);
+        if to.forms.sums != 0 {
+            quantise::<L>(&rows, to, t, height);
         }
-        for i in k..to.blocks * BLOCK {
-            row.add(i).write(0.0);
-        }
-        let (tile, in_tile) = (r / TILE, r % TILE);
-        let height = (to.rows - tile * TILE).min(TILE);
-        for b in 0..to.blocks {
-            let from = row.add(b * BLOCK);
-            let base = tile * TILE * to.blocks;
-            let cell = base + b * height + in_tile;
-            if to.forms.sums != 0 {
-                let block = quantise::<L>(from, to.q.add(cell * BLOCK));
-                to.d.add(cell).write(block.scale);
-                let pair = 2 * (base + b * height) + in_tile;
-                block.write_sums(to, cell, [pair, pair + height]);
-            }
-            if to.forms.bf16 {
-                for i in 0..BLOCK {
-                    to.bf16.add(cell * BLOCK + i).write(to_bf16(*from.add(i)));
+        if to.forms.bf16 {
+            let base = to.bf16.add(t * TILE * to.blocks * BLOCK);
+            for b in 0..to.blocks {
+                for r in 0..height {
+                    let from = rows.at.add(r * rows.stride + b * BLOCK);
+                    let at = base.add((b * height + r) * BLOCK);
+                    for i in 0..BLOCK {
+                        at.add(i).write(to_bf16(*from.add(i)));
+                    }
                 }
             }
         }
+    }
+}
+
+/// The tile's rows, normalised and padded where that is asked for: in place, in the float32 form or in `buffer`.
+#[inline(always)]
+unsafe fn float_rows<L: Lanes>(
+    source: &Source<'_>,
+    to: &Writer,
+    t: usize,
+    height: usize,
+    buffer: &mut Vec<f32>,
+) -> Rows {
+    let (k, padded) = (source.k, to.blocks * BLOCK);
+    if source.norm.is_none() && !to.forms.f32 && k == padded {
+        return Rows {
+            at: source.x[t * TILE * k..].as_ptr(),
+            stride: k,
+        };
+    }
+    // SAFETY: the float32 form and `buffer` have room for the tile's padded rows; `x` has the tile's rows.
+    unsafe {
+        let at = if to.forms.f32 {
+            to.x.add(t * TILE * padded)
+        } else {
+            buffer.resize(height * padded, 0.0);
+            buffer.as_mut_ptr()
+        };
+        for r in 0..height {
+            let x = &source.x[(t * TILE + r) * k..][..k];
+            let row = at.add(r * padded);
+            match &source.norm {
+                Some(norm) => normalise::<L>(x, norm, row),
+                None => std::ptr::copy_nonoverlapping(x.as_ptr(), row, k),
+            }
+            for i in k..padded {
+                row.add(i).write(0.0);
+            }
+        }
+        Rows { at, stride: padded }
     }
 }
 
@@ -157,63 +186,78 @@ unsafe fn normalise<L: Lanes>(x: &[f32], norm: &Norm<'_>, row: *mut f32) {
     }
 }
 
-/// Scale and integer sums (of each 16) of a quantised block of 32.
-struct Block {
-    scale: f32,
-    sums: [i32; 2],
-}
-
-/// q = round(x * (127 / max)), scale = max / 127. A block whose largest magnitude is below 2^-100 counts as zero; one
-/// with an infinity or NaN gets the scale NaN, so that it shows in every output.
+/// Int8 values, scales and sums of a tile: blocks of all its rows, then the next blocks, 16 at a time.
 #[inline(always)]
-unsafe fn quantise<L: Lanes>(x: *const f32, q: *mut i8) -> Block {
-    const TINY: f32 = f32::from_bits(27 << 23);
-    // SAFETY: 32 values and 32 bytes, as the caller promised.
-    unsafe {
-        let (a, b) = (L::load(x), L::load(x.add(16)));
-        let largest = f32::from_bits(a.largest_bits(b));
-        if (TINY..f32::INFINITY).contains(&largest) {
-            let inverse = L::splat(127.0 / largest);
-            let sums = [
-                a.mul(inverse).round_to_i8(q),
-                b.mul(inverse).round_to_i8(q.add(16)),
-            ];
-            return Block {
-                scale: largest / 127.0,
-                sums,
-            };
+unsafe fn quantise<L: Quantise>(rows: &Rows, to: &Writer, t: usize, height: usize) {
+    let base = t * TILE * to.blocks;
+    let cells = to.blocks * height;
+    let mut chunk = Chunk::default();
+    let mut cell = 0;
+    while cell < cells {
+        let n = CHUNK.min(cells - cell);
+        let mut from = [rows.at; CHUNK];
+        let (mut b, mut r) = (cell / height, cell % height);
+        // SAFETY: cells stand for blocks of the tile's rows; the buffers hold a place for each.
+        unsafe {
+            for at in from.iter_mut().take(n) {
+                *at = rows.at.add(r * rows.stride + b * BLOCK);
+                r += 1;
+                (b, r) = if r == height { (b + 1, 0) } else { (b, r) };
+            }
+            L::quantise(&from, &mut chunk);
+            let at = base + cell;
+            std::ptr::copy_nonoverlapping(
+                chunk.q.as_ptr().cast::<i8>(),
+                to.q.add(at * BLOCK),
+                n * BLOCK,
+            );
+            std::ptr::copy_nonoverlapping(chunk.d.as_ptr(), to.d.add(at), n);
+            write_sums(&chunk, to, base, cell, n, height);
         }
-        std::ptr::write_bytes(q, 0, BLOCK);
-        let scale = if largest < TINY { 0.0 } else { f32::NAN };
-        Block {
-            scale,
-            sums: [0; 2],
-        }
+        cell += n;
     }
 }
 
-impl Block {
-    /// Writes the sums of every kind asked for, at `cell` or, by halves, at `pair`; see [`super::Sums::of`].
-    #[inline(always)]
-    unsafe fn write_sums(&self, to: &Writer, cell: usize, pair: [usize; 2]) {
-        let whole = self.sums[0] + self.sums[1];
-        // SAFETY: the buffers of the kinds asked for hold two words a cell.
-        unsafe {
-            for (i, offset) in [8, 16, 128].into_iter().enumerate() {
-                if to.forms.sums & 1 << i != 0 {
-                    to.sums[i].add(cell).write((-offset * whole) as u32);
+/// Writes the sums of every kind asked for; see [`super::Sums::of`].
+#[inline(always)]
+unsafe fn write_sums(
+    chunk: &Chunk,
+    to: &Writer,
+    base: usize,
+    cell: usize,
+    n: usize,
+    height: usize,
+) {
+    // SAFETY: the buffers of the kinds asked for hold one or two words a cell.
+    unsafe {
+        for (kind, offset) in [8, 16, 128].into_iter().enumerate() {
+            if to.forms.sums & 1 << kind != 0 {
+                let at = to.sums[kind].add(base + cell);
+                for i in 0..n {
+                    let sum = chunk.sums[0][i] + chunk.sums[1][i];
+                    at.add(i).write((-offset * sum) as u32);
                 }
             }
-            if to.forms.sums & 1 << 3 != 0 {
-                to.sums[3]
-                    .add(cell)
-                    .write((self.scale * whole as f32).to_bits());
+        }
+        if to.forms.sums & 1 << 3 != 0 {
+            let at = to.sums[3].add(base + cell);
+            for i in 0..n {
+                let sum = chunk.sums[0][i] + chunk.sums[1][i];
+                at.add(i).write((chunk.d[i] * sum as f32).to_bits());
             }
-            for (&at, &sum) in pair.iter().zip(&self.sums) {
+        }
+        if to.forms.sums & 0b111_0000 == 0 {
+            return;
+        }
+        for i in 0..n {
+            for half in 0..2 {
+                let (b, r) = ((cell + i) / height, (cell + i) % height);
+                let at = 2 * (base + b * height) + half * height + r;
+                let sum = chunk.sums[half][i];
                 if to.forms.sums & 1 << 4 != 0 {
                     to.sums[4]
                         .add(at)
-                        .write((self.scale * sum as f32).to_bits());
+                        .write((chunk.d[i] * sum as f32).to_bits());
                 }
                 if to.forms.sums & 1 << 5 != 0 {
                     to.sums[5].add(at).write((-4 * sum) as u32);
@@ -230,8 +274,7 @@ impl Block {
 #[inline(always)]
 fn to_bf16(v: f32) -> u16 {
     let bits = v.to_bits();
-    if v.is_nan() {
-        return (bits >> 16) as u16 | 0x40;
-    }
-    (bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16) as u16
+    let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+    let quiet = bits >> 16 | 0x40;
+    (if v.is_nan() { quiet } else { rounded }) as u16
 }

@@ -1,7 +1,7 @@
 //! The quantised product of many rows on the tile unit: panels are unpacked once to signed bytes, a tile product gives
 //! the integer dots of a block for 16 rows, and vectors add them as `scalar` defines it. Same bits as `scalar`.
 #![allow(clippy::needless_range_loop)] // several arrays run side by side
-use super::super::input::Tile;
+use super::super::input::{TILE, Tile};
 use super::super::lanes::Lanes;
 use super::super::pack::layout::{BLOCK, LANES, Scheme};
 use super::Work;
@@ -45,23 +45,23 @@ unsafe fn body<F: Format, T: Tiles, L: Lanes>(
     sink: &Sink<'_>,
 ) {
     let input = work.input;
-    let last = input.tiles() - 1;
-    let rest = input.tile_rows(last);
+    let (whole, rest) = (input.rows() / TILE, input.rows() % TILE);
     // SAFETY: panels and tiles exist; passed on.
     unsafe {
-        let tiles = T::new(rest, if split::<F>() { 16 } else { 32 });
+        let tiles = T::new(rest.max(1), if split::<F>() { 16 } else { 32 });
         for p in work.panels.clone() {
             unpack(work.matrix.panel(p).as_ptr(), unpacked);
-            for t in 0..last {
-                let tile = input.tile(t, &F::L);
-                rows::<F, T, L, 16>(&tiles, false, unpacked, &tile, p, sink);
+            if whole > 0 {
+                whole_tiles::<F, T, L>(&tiles, unpacked, &input.tile(0, &F::L), whole, p, sink);
             }
-            let tile = input.tile(last, &F::L);
-            match rest {
-                13.. => rows::<F, T, L, 16>(&tiles, true, unpacked, &tile, p, sink),
-                9.. => rows::<F, T, L, 12>(&tiles, true, unpacked, &tile, p, sink),
-                5.. => rows::<F, T, L, 8>(&tiles, true, unpacked, &tile, p, sink),
-                _ => rows::<F, T, L, 4>(&tiles, true, unpacked, &tile, p, sink),
+            if rest > 0 {
+                let tile = input.tile(whole, &F::L);
+                match rest {
+                    13.. => last_tile::<F, T, L, 16>(&tiles, unpacked, &tile, p, sink),
+                    9.. => last_tile::<F, T, L, 12>(&tiles, unpacked, &tile, p, sink),
+                    5.. => last_tile::<F, T, L, 8>(&tiles, unpacked, &tile, p, sink),
+                    _ => last_tile::<F, T, L, 4>(&tiles, unpacked, &tile, p, sink),
+                }
             }
         }
     }
@@ -75,60 +75,129 @@ const fn split<F: Format>() -> bool {
 /// Products of a block: of all 32, or of each half.
 #[repr(C, align(64))]
 #[derive(Clone, Copy)]
-struct Products([Dots; 2]);
+pub(super) struct Products([Dots; 2]);
 
-/// One tile of up to H rows against an unpacked panel. Rows between the tile's and H hold anything and are left out.
+/// Products held at once.
+pub(super) const RING: usize = 4;
+
+/// Blocks that the tile unit is ahead of the vectors, so that neither waits for the other; see [`RING`].
+const AHEAD: usize = 3;
+
+/// `count` tiles of 16 rows, of which `tile` is the first, against an unpacked panel. Their blocks follow one another
+/// in memory, so all of them are one sequence.
 #[inline(always)]
-unsafe fn rows<F: Format, T: Tiles, L: Lanes, const H: usize>(
+unsafe fn whole_tiles<F: Format, T: Tiles, L: Lanes>(
     tiles: &T,
-    rest: bool,
+    unpacked: &mut Unpacked,
+    tile: &Tile,
+    count: usize,
+    p: usize,
+    sink: &Sink<'_>,
+) {
+    let ring = unpacked.products().cast::<Products>();
+    let (blocks, total) = (tile.blocks, tile.blocks * count);
+    // SAFETY: blocks lie within tiles and panel.
+    unsafe {
+        let mut next = (0, 0); // in the sequence, in the panel
+        while next.0 < AHEAD.min(total) {
+            let to = ring.add(next.0 % RING);
+            multiply::<F, T>(tiles, false, unpacked, tile, next, to);
+            next = (
+                next.0 + 1,
+                if next.1 + 1 == blocks { 0 } else { next.1 + 1 },
+            );
+        }
+        let mut at = 0;
+        for t in 0..count {
+            let row = tile.row + t * TILE;
+            sink.expect(p, row, TILE);
+            let mut acc = [L::splat(0.0); TILE];
+            for b in 0..blocks {
+                if next.0 < total {
+                    let to = ring.add(next.0 % RING);
+                    multiply::<F, T>(tiles, false, unpacked, tile, next, to);
+                    next = (
+                        next.0 + 1,
+                        if next.1 + 1 == blocks { 0 } else { next.1 + 1 },
+                    );
+                }
+                let scales = unpacked.scales(b, 0);
+                add::<F, L, TILE>(&mut acc, ring.add(at % RING), scales, tile, at);
+                at += 1;
+            }
+            emit(&acc, row, TILE, p, sink);
+        }
+    }
+}
+
+/// The last tile, of up to H rows. What lies between the tile's rows and H is anything and is left out.
+#[inline(always)]
+unsafe fn last_tile<F: Format, T: Tiles, L: Lanes, const H: usize>(
+    tiles: &T,
     unpacked: &mut Unpacked,
     tile: &Tile,
     p: usize,
     sink: &Sink<'_>,
 ) {
-    // Two blocks' products, in turn.
-    let products = unpacked.products().cast::<Products>();
+    let ring = unpacked.products().cast::<Products>();
     // SAFETY: blocks lie within tile and panel; the input's buffers reach 16 rows beyond their last.
     unsafe {
+        sink.expect(p, tile.row, tile.rows);
         let mut acc = [L::splat(0.0); H];
-        multiply::<F, T>(tiles, rest, unpacked, tile, 0, products);
+        for b in 0..AHEAD.min(tile.blocks) {
+            multiply::<F, T>(tiles, true, unpacked, tile, (b, b), ring.add(b % RING));
+        }
         for b in 0..tile.blocks {
-            // The tile unit works on the next block while vectors add this one.
-            if b + 1 < tile.blocks {
-                let to = products.add((b + 1) % 2);
-                multiply::<F, T>(tiles, rest, unpacked, tile, b + 1, to);
+            let next = b + AHEAD;
+            if next < tile.blocks {
+                multiply::<F, T>(
+                    tiles,
+                    true,
+                    unpacked,
+                    tile,
+                    (next, next),
+                    ring.add(next % RING),
+                );
             }
-            add::<F, L, H>(
-                &mut acc,
-                products.add(b % 2),
-                unpacked.scales(b, 0),
-                tile,
-                b,
-            );
+            add::<F, L, H>(&mut acc, ring.add(b % RING), unpacked.scales(b, 0), tile, b);
         }
-        let mut out = [[0f32; LANES]; H];
-        for r in 0..H {
-            acc[r].store(out[r].as_mut_ptr());
-        }
-        sink.store(p, tile.row, &out[..tile.rows.min(H)]);
+        emit(&acc, tile.row, tile.rows, p, sink);
     }
 }
 
-/// The integer products of block `b`.
+/// Hands the first `height` rows to the sink.
+#[inline(always)]
+unsafe fn emit<L: Lanes, const H: usize>(
+    acc: &[L; H],
+    row: usize,
+    height: usize,
+    p: usize,
+    sink: &Sink<'_>,
+) {
+    let mut out = [[0f32; LANES]; H];
+    // SAFETY: passed on.
+    unsafe {
+        for r in 0..H {
+            acc[r].store(out[r].as_mut_ptr());
+        }
+        sink.store(p, row, &out[..height.min(H)]);
+    }
+}
+
+/// The integer products of block `at.0` of the activations and block `at.1` of the panel.
 #[inline(always)]
 unsafe fn multiply<F: Format, T: Tiles>(
     tiles: &T,
     rest: bool,
     unpacked: &mut Unpacked,
     tile: &Tile,
-    b: usize,
+    at: (usize, usize),
     to: *mut Products,
 ) {
     // SAFETY: block b lies within tile and panel.
     unsafe {
-        let a = tile.q.add(b * tile.rows * BLOCK);
-        let w = unpacked.weights(b);
+        let a = tile.q.add(at.0 * tile.rows * BLOCK);
+        let w = unpacked.weights(at.1);
         tiles.dot(rest, a, w, &raw mut (*to).0[0]);
         if split::<F>() {
             tiles.dot(rest, a.add(16), w.add(256), &raw mut (*to).0[1]);

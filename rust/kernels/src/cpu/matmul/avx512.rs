@@ -13,7 +13,7 @@ use panel::{Scales, header, prefetch, scales, unpack, weights};
 use std::arch::x86_64::*;
 
 /// Most rows for which weights are unpacked in registers.
-const FEW: usize = 8;
+const FEW: usize = 16;
 
 /// # Safety
 /// As [`super::run`], on a machine with AVX-512 F, BW, VL, DQ and VNNI.
@@ -83,6 +83,7 @@ unsafe fn few<F: Format, const R: usize>(
 ) -> usize {
     // SAFETY: the panel holds the tile's blocks; rows row..row + R exist.
     unsafe {
+        sink.expect(p, tile.row + row, R);
         let mut acc = [_mm512_setzero_ps(); R];
         let mut group = panel;
         let mut block = 0;
@@ -93,7 +94,7 @@ unsafe fn few<F: Format, const R: usize>(
                 let w = weights::<F>(group, b);
                 let s = scales::<F>(group, head, b);
                 for r in 0..R {
-                    acc[r] = step::<F>(acc[r], &w, &s, tile, block + b, row + r);
+                    acc[r] = step::<F, R>(acc[r], &w, &s, tile, block + b, row + r);
                 }
             }
             block += F::L.blocks;
@@ -115,6 +116,7 @@ unsafe fn many<F: Format, const R: usize>(
 ) -> usize {
     // SAFETY: the panel holds the tile's blocks; rows row..row + R exist.
     unsafe {
+        sink.expect(p, tile.row + row, R);
         let mut acc = [_mm512_setzero_ps(); R];
         for b in 0..tile.blocks {
             let w = unpacked.weights(b).cast::<[__m512i; 8]>().read();
@@ -125,7 +127,7 @@ unsafe fn many<F: Format, const R: usize>(
                 sub: [s[3], s[4]],
             };
             for r in 0..R {
-                acc[r] = step::<F>(acc[r], &w, &s, tile, b, row + r);
+                acc[r] = step::<F, R>(acc[r], &w, &s, tile, b, row + r);
             }
         }
         emit(&acc, tile.row + row, p, sink);
@@ -135,7 +137,7 @@ unsafe fn many<F: Format, const R: usize>(
 
 /// One block of one row: the dot product and the one to three multiply-adds, as `scalar` defines them.
 #[inline(always)]
-unsafe fn step<F: Format>(
+unsafe fn step<F: Format, const R: usize>(
     acc: __m512,
     w: &[__m512i; 8],
     s: &Scales,
@@ -152,11 +154,11 @@ unsafe fn step<F: Format>(
         match F::L.scheme {
             Scheme::Scale => {
                 let first = _mm512_set1_epi32(*tile.sums.add(at) as i32);
-                let dot = _mm512_add_epi32(half(first, w, a, 0), half(zero, w, a, 4));
+                let dot = both::<R>(first, w, a);
                 _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, acc)
             }
             Scheme::ScaleMin | Scheme::SubMin => {
-                let dot = _mm512_add_epi32(half(zero, w, a, 0), half(zero, w, a, 4));
+                let dot = both::<R>(zero, w, a);
                 let acc = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, acc);
                 let sum = _mm512_set1_ps(f32::from_bits(*tile.sums.add(at)));
                 _mm512_fmadd_ps(s.m[0], sum, acc)
@@ -174,6 +176,20 @@ unsafe fn step<F: Format>(
                 let acc = _mm512_fmadd_ps(s.m[0], _mm512_set1_ps(*sums), acc);
                 _mm512_fmadd_ps(s.m[1], _mm512_set1_ps(*sums.add(tile.rows)), acc)
             }
+        }
+    }
+}
+
+/// `dot` and the products of 32 weights a lane: in two chains where few rows leave the processor waiting.
+#[inline(always)]
+unsafe fn both<const R: usize>(dot: __m512i, w: &[__m512i; 8], a: *const i32) -> __m512i {
+    // SAFETY: 32 activations from `a` on.
+    unsafe {
+        let first = half(dot, w, a, 0);
+        if R < 4 {
+            _mm512_add_epi32(first, half(_mm512_setzero_si512(), w, a, 4))
+        } else {
+            half(first, w, a, 4)
         }
     }
 }

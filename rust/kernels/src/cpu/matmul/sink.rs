@@ -42,6 +42,28 @@ pub(super) enum Role {
 }
 
 impl Sink<'_> {
+    /// Says that `height` rows of panel `p` from `row` on will come: their places are fetched for writing, so that the
+    /// stores do not hold up those behind them.
+    #[inline(always)]
+    pub fn expect(&self, p: usize, row: usize, height: usize) {
+        #[cfg(target_arch = "x86_64")]
+        {
+            if matches!(self.role, Role::Keep { .. }) {
+                return;
+            }
+            for r in row..row + height {
+                let at = self.out.wrapping_add(r * self.n + p * LANES);
+                // SAFETY: a prefetch of any address is harmless; a processor without PREFETCHW takes it as no operation.
+                unsafe {
+                    std::arch::asm!("prefetchw [{0}]", "prefetchw [{0} + 60]", in(reg) at,
+                        options(nostack, preserves_flags));
+                }
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = (p, row, height);
+    }
+
     /// Takes rows of panel `p`: input rows from `row` on.
     ///
     /// # Safety

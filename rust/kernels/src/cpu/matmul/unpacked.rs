@@ -8,8 +8,8 @@ const WEIGHTS: usize = BLOCK * LANES;
 /// Vectors of scales a block: d, two minima, two sub-scales.
 const SCALES: usize = 5;
 
-/// Bytes for two blocks' integer products of two halves of a tile of 16 x 16.
-const PRODUCTS: usize = 2 * 2 * 16 * LANES * 4;
+/// Bytes for four blocks' integer products of two halves of a tile of 16 x 16.
+const PRODUCTS: usize = 4 * 2 * 16 * LANES * 4;
 
 /// Weights `[block][8][16][4]` u8 and scales `[block][5][16]` f32.
 #[derive(Default)]
