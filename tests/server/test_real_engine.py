@@ -99,16 +99,18 @@ def test_dropping_half_of_the_streams_frees_their_blocks(tiny_server: Any) -> No
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_leaving_while_queued_or_running(tiny: Any, serve: Any, stream: bool) -> None:
-    live = serve(create_app(tiny(max_batch_size=2), model_names=["tiny"]))
-    body = {"model": "tiny", "max_tokens": 400, "ignore_eos": True, "messages": question(1), "stream": stream, "n": 2}
+    live = serve(create_app(tiny(endless=True, max_batch_size=2), model_names=["tiny"]))
+    body = {"model": "tiny", "max_tokens": 60_000, "ignore_eos": True, "messages": question(1), "stream": stream, "n": 2}
 
     async def leave() -> None:
         async with httpx.AsyncClient(timeout=60) as client:
             tasks = [asyncio.create_task(client.post(live.url + "/v1/chat/completions", json=body)) for _ in range(6)]
-            await asyncio.sleep(0.3)
-            state = (await client.get(live.url + "/health")).json()["engine"]
-            assert state["running"] == 2
-            assert state["waiting"] > 0
+            deadline = time.monotonic() + 20
+            state = {"running": 0, "waiting": 0}
+            while state["running"] != 2 or state["waiting"] == 0:
+                assert time.monotonic() < deadline, state
+                await asyncio.sleep(0.02)
+                state = (await client.get(live.url + "/health")).json()["engine"]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)

@@ -139,11 +139,5 @@ pub fn load_on(
 ) -> Result<Box<dyn Model>> {
     let packer = backend.packer();
     let loader = loader::Loader::new(checkpoint, packer.as_ref(), progress);
-    // A pool of its own: rayon's global one would outlive the load.
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(backend.threads())
-        .thread_name(|i| format!("candle-vllm-load-{i}"))
-        .build()
-        .map_err(|e| Error::Device(format!("cannot start the loading threads: {e}")))?;
-    pool.install(|| arch::load(&loader, backend, runtime))
+    arch::load(&loader, backend, runtime)
 }
