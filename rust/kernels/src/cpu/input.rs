@@ -134,6 +134,21 @@ impl Input {
         for matrix in matrices {
             self.forms.add(cx.cpu, matrix.storage);
         }
+        self.fill_forms(cx, rows::Source { x, k, norm }, rows);
+    }
+
+    /// As [`Input::fill`] with the bf16 form alone.
+    #[cfg(test)]
+    pub(crate) fn fill_bf16(&mut self, cx: &Compute, x: &[f32], rows: usize, k: usize) {
+        self.forms = Forms {
+            bf16: true,
+            ..Forms::default()
+        };
+        self.fill_forms(cx, rows::Source { x, k, norm: None }, rows);
+    }
+
+    fn fill_forms(&mut self, cx: &Compute, source: rows::Source<'_>, rows: usize) {
+        let k = source.k;
         (self.rows, self.k, self.blocks) = (rows, k, k.div_ceil(BLOCK));
         // The tile kernels may read the place of up to 15 rows beyond the last.
         let cells = (rows + TILE) * self.blocks;
@@ -152,7 +167,6 @@ impl Input {
         if self.forms.bf16 {
             self.bf16.reserve(cells * BLOCK * 2);
         }
-        let source = rows::Source { x, k, norm };
         let (tiles, cpu) = (self.tiles(), cx.cpu);
         let writer = self.writer();
         // SAFETY: every buffer was made large enough above, and each tile is written by one task.
@@ -222,7 +236,6 @@ impl Input {
         self.blocks * BLOCK
     }
 
-    #[allow(dead_code)]
     /// bf16 form of tile `t`: `[block][rows][32]`.
     pub(crate) fn bf16_tile(&self, t: usize) -> *const u16 {
         self.bf16

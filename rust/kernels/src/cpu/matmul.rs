@@ -5,6 +5,8 @@
 mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(any(target_arch = "x86_64", test))]
+mod bf16;
 mod exact;
 mod formats;
 mod scalar;
@@ -47,8 +49,11 @@ const AMX_ROWS: usize = 17;
 
 /// Whether bf16 weights meet bf16 activations in the instruction set's dot product.
 pub(crate) fn bf16_dot(cpu: Cpu) -> bool {
-    let _ = cpu;
-    false
+    match cpu.isa {
+        Isa::Amx => true,
+        Isa::Avx512 => cpu.bf16,
+        Isa::Scalar | Isa::Neon | Isa::Avx2 => false,
+    }
 }
 
 /// Panels of one matrix and the activations they meet.
@@ -240,6 +245,10 @@ unsafe fn run(cpu: Cpu, work: &Work<'_>, sink: &Sink<'_>) {
             }
             Storage::F32 => exact::run::<exact::F32>(cpu, work, sink),
             Storage::F16 => exact::run::<exact::F16>(cpu, work, sink),
+            #[cfg(target_arch = "x86_64")]
+            Storage::Bf16 { dot: true } if cpu.isa == Isa::Amx => bf16::amx(work, sink),
+            #[cfg(target_arch = "x86_64")]
+            Storage::Bf16 { dot: true } if bf16_dot(cpu) => bf16::avx512(work, sink),
             Storage::Bf16 { .. } => exact::run::<exact::Bf16>(cpu, work, sink),
         }
     }

@@ -7,7 +7,7 @@ use super::super::unpacked::Unpacked;
 use std::arch::x86_64::*;
 
 /// Bytes that weights are asked for ahead of their use.
-const AHEAD: usize = 4096;
+const AHEAD: usize = 8192;
 
 /// Scales of a block for 16 output rows.
 #[derive(Clone, Copy)]
