@@ -102,7 +102,14 @@ def test_dropping_half_of_the_streams_frees_their_blocks(tiny_server: Any) -> No
 @pytest.mark.parametrize("stream", [False, True])
 def test_leaving_while_queued_or_running(tiny: Any, serve: Any, stream: bool) -> None:
     live = serve(create_app(tiny(endless=True, max_batch_size=2), model_names=["tiny"]))
-    body = {"model": "tiny", "max_tokens": 60_000, "ignore_eos": True, "messages": question(1), "stream": stream, "n": 2}
+    body = {
+        "model": "tiny",
+        "max_tokens": 60_000,
+        "ignore_eos": True,
+        "messages": question(1),
+        "stream": stream,
+        "n": 2,
+    }
 
     async def leave() -> None:
         async with httpx.AsyncClient(timeout=60) as client:
