@@ -1,5 +1,5 @@
 //! Measures the machine's limits (dot products, tile products, read stream) and every matrix kernel against them.
-//! usage: kernels [limits] [isa=NAME] [threads=N] [types=q4_1,q8_0,...] [rows=1,2,4,...] [shapes=smollm2,qwen3]
+//! usage: kernels [limits] [isa=NAME] [vnni=off] [threads=N] [types=q4_1,q8_0,...] [rows=1,2,4,...] [shapes=smollm2,qwen3]
 #![allow(clippy::print_stdout)]
 mod limits;
 
@@ -34,6 +34,7 @@ struct Options {
     rows: Vec<usize>,
     shapes: String,
     limits: bool,
+    vnni: bool,
 }
 
 fn options() -> Options {
@@ -46,11 +47,13 @@ fn options() -> Options {
         rows: vec![1, 2, 4, 8, 16, 64, 512],
         shapes: "smollm2,qwen3".into(),
         limits: false,
+        vnni: true,
     };
     for arg in std::env::args().skip(1) {
         let (key, value) = arg.split_once('=').unwrap_or((&arg, ""));
         match key {
             "limits" => o.limits = true,
+            "vnni" => o.vnni = value != "off",
             "isa" => o.isa = Some(value.to_string()),
             "threads" => o.threads = value.parse().unwrap_or(1),
             "types" => o.types = value.split(',').map(str::to_string).collect(),
@@ -65,12 +68,14 @@ fn options() -> Options {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let o = options();
     let levels = Cpu::available();
-    let cpu = levels
+    let mut cpu = levels
         .iter()
         .find(|c| o.isa.as_deref() == Some(c.name()))
         .or(levels.last())
         .copied()
         .ok_or("no instruction set")?;
+    // AVX-VNNI only: AVX-512 has its own.
+    cpu.avx_vnni &= o.vnni;
     let cx = Compute::with_cpu(cpu, o.threads)?;
     println!("{} with {} threads", cpu.name(), o.threads);
     if o.limits {

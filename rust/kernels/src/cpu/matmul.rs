@@ -4,6 +4,8 @@
 #[cfg(any(target_arch = "x86_64", test))]
 mod amx;
 #[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
 #[cfg(any(target_arch = "x86_64", test))]
 mod bf16;
@@ -270,6 +272,8 @@ unsafe fn blocks(
             }
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 | Isa::Amx => with_format!(ty, F => avx512::run::<F>(work, sink)),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => with_format!(ty, F => avx2::run::<F>(cpu.avx_vnni, work, sink)),
             _ => scalar::run(layout, work, sink),
         }
     }

@@ -1,6 +1,6 @@
 //! What the kernels' tests share: random weights of every type and the levels of this machine.
-use super::Cpu;
 use super::ggml::GgmlType;
+use super::{Cpu, Isa};
 
 /// A generator of reproducible numbers.
 pub(crate) struct Random(u64);
@@ -25,9 +25,28 @@ impl Random {
     }
 }
 
-/// Every level that this machine runs, scalar first.
+/// Every level that this machine runs, scalar first, and those with optional instructions also without them.
 pub(crate) fn cpus() -> Vec<Cpu> {
-    Cpu::available()
+    let mut cpus = Cpu::available();
+    for cpu in cpus.clone() {
+        if cpu.isa == Isa::Avx2 && cpu.avx_vnni {
+            cpus.push(Cpu {
+                avx_vnni: false,
+                ..cpu
+            });
+        }
+        if cpu.isa == Isa::Neon && cpu.i8mm {
+            cpus.push(Cpu { i8mm: false, ..cpu });
+        }
+        if cpu.isa == Isa::Neon && cpu.dotprod {
+            cpus.push(Cpu {
+                i8mm: false,
+                dotprod: false,
+                ..cpu
+            });
+        }
+    }
+    cpus
 }
 
 /// A file's bytes of an `[n, k]` matrix: any bits in the weights, scales of about 0.01.

@@ -69,6 +69,13 @@ impl Layout {
         })
     }
 
+    /// Whether there are minima beside the scales.
+    pub const fn minima(&self) -> bool {
+        matches!(
+            self.scheme,
+            Scheme::ScaleMin | Scheme::SubMin | Scheme::PairMin
+        )
+    }
     /// Weights of a group along K.
     pub const fn k(&self) -> usize {
         self.blocks * BLOCK

@@ -231,7 +231,7 @@ unsafe fn add_pair(w: [__m512i; 8], high: *const __m512i) -> [__m512i; 8] {
 
 /// Asks for block `b`'s share of the group that lies `AHEAD` bytes on.
 #[inline(always)]
-pub(super) unsafe fn prefetch<F: Format>(group: *const u8, b: usize) {
+pub(in super::super) unsafe fn prefetch<F: Format>(group: *const u8, b: usize) {
     let lines = F::L.bytes() / 64;
     let mut line = b * lines / F::L.blocks;
     while line < (b + 1) * lines / F::L.blocks {
