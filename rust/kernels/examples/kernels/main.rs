@@ -67,7 +67,13 @@ fn options() -> Options {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let o = options();
+    let start = std::time::Instant::now();
     let levels = Cpu::available();
+    println!(
+        "{} levels found and checked in {:.0} us",
+        levels.len(),
+        start.elapsed().as_secs_f64() * 1e6
+    );
     let mut cpu = levels
         .iter()
         .find(|c| o.isa.as_deref() == Some(c.name()))

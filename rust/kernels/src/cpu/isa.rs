@@ -1,5 +1,7 @@
 //! Which instructions this machine runs, found once at start; `CANDLE_VLLM_ISA` asks for a lower level.
-//! Knows no kernel but the self-checks that may turn a level off.
+//! Knows no kernel but the self-check that may turn a level off.
+use super::self_check::SelfCheck;
+use std::sync::OnceLock;
 
 /// Name of the environment variable that asks for a level.
 const VARIABLE: &str = "CANDLE_VLLM_ISA";
@@ -73,7 +75,7 @@ pub enum IsaError {
 }
 
 impl Cpu {
-    const SCALAR: Cpu = Cpu {
+    pub(super) const SCALAR: Cpu = Cpu {
         isa: Isa::Scalar,
         bf16: false,
         avx_vnni: false,
@@ -116,22 +118,34 @@ impl Cpu {
         }
     }
 
-    /// Every level that this machine runs correctly, scalar first.
+    /// Every level that this machine runs correctly, scalar first. Found once: a level whose self-check fails is left out,
+    /// with a warning.
     pub fn available() -> Vec<Cpu> {
-        let mut levels = vec![Self::SCALAR];
-        for cpu in machine::levels() {
-            match SELF_CHECKS
-                .iter()
-                .find(|(isa, check)| *isa == cpu.isa && !check(cpu))
-            {
-                None => levels.push(cpu),
-                Some(_) => tracing::warn!(
-                    isa = cpu.isa.name(),
+        static LEVELS: OnceLock<Vec<Cpu>> = OnceLock::new();
+        LEVELS
+            .get_or_init(|| {
+                let mut check = SelfCheck::new();
+                Self::passing(machine::levels(), |cpu| {
+                    check.as_mut().is_none_or(|check| check.passes(cpu))
+                })
+            })
+            .clone()
+    }
+
+    /// The scalar level and those of `levels` that pass `check`.
+    fn passing(levels: Vec<Cpu>, mut check: impl FnMut(Cpu) -> bool) -> Vec<Cpu> {
+        let mut passing = vec![Self::SCALAR];
+        for cpu in levels {
+            if check(cpu) {
+                passing.push(cpu);
+            } else {
+                tracing::warn!(
+                    isa = cpu.name(),
                     "self-check failed: instruction set not used"
-                ),
+                );
             }
         }
-        levels
+        passing
     }
 
     /// The level's name, as `CANDLE_VLLM_ISA` writes it.
@@ -139,12 +153,6 @@ impl Cpu {
         self.isa.name()
     }
 }
-
-/// A small product against the scalar reference; `false` when they differ.
-type SelfCheck = fn(Cpu) -> bool;
-
-/// Levels with a check of their own; one whose check fails is not used.
-const SELF_CHECKS: &[(Isa, SelfCheck)] = &[];
 
 #[cfg(target_arch = "x86_64")]
 mod machine {
@@ -276,6 +284,15 @@ mod tests {
         }
         assert_eq!(Cpu::choose(None).unwrap(), *levels.last().unwrap());
         assert_eq!(Cpu::choose(Some("")).unwrap(), *levels.last().unwrap());
+    }
+
+    #[test]
+    fn a_level_that_fails_its_check_is_not_used() {
+        let of = |isa| Cpu { isa, ..Cpu::SCALAR };
+        let levels = vec![of(Isa::Avx2), of(Isa::Avx512), of(Isa::Amx)];
+        let left = Cpu::passing(levels, |cpu| cpu.isa != Isa::Avx512);
+        let left: Vec<Isa> = left.iter().map(|c| c.isa).collect();
+        assert_eq!(left, [Isa::Scalar, Isa::Avx2, Isa::Amx]);
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod lanes;
 mod matmul;
 mod pack;
 pub mod rope;
+mod self_check;
 #[cfg(test)]
 mod testing;
 pub mod threads;

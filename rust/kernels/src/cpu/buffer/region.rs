@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 const LARGE_PAGE: usize = 2 << 20;
 /// Size of a shared region in bytes: pages that nobody touched take no memory.
 const SHARED: usize = 32 << 20;
+/// Below this size in bytes a buffer is not worth a large page.
+const SMALL: usize = 64 << 10;
 
 /// Zeroed memory mapped from the system, aligned to a large page.
 pub(super) struct Region {
@@ -80,8 +82,11 @@ impl Drop for Region {
 /// The region that is being filled and how far; it is not kept alive from here.
 static FILLING: Mutex<(Weak<Region>, usize)> = Mutex::new((Weak::new(), 0));
 
-/// Room for `bytes` in a shared region, and where; a region of its own where that is large.
+/// Room for `bytes` in a shared region, and where; a region of its own where that is large, none where it is small.
 pub(super) fn share(bytes: usize) -> Option<(Arc<Region>, usize)> {
+    if bytes < SMALL {
+        return None;
+    }
     if bytes > SHARED / 4 {
         return Some((Arc::new(Region::new(bytes)?), 0));
     }

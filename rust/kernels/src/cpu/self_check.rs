@@ -1,0 +1,206 @@
+//! A small product of every kind on a level, against the scalar reference: whether the level may be used.
+//! Goes through the same doors as a model. Knows no instruction set.
+use super::ggml::GgmlType;
+use super::pack::Storage;
+use super::{Compute, Cpu, Input, Job, Matrix, Mode, Pool, matmul};
+
+/// Output rows of the products.
+const N: usize = 16;
+/// Rows of activations: few rows and many take different ways, AMX begins at 17.
+const ROWS: [usize; 2] = [1, 17];
+/// Types, with columns: each way to form scales, and dense weights of two bytes.
+const PRODUCTS: [(GgmlType, usize); 5] = [
+    (GgmlType::Q4_1, 64),
+    (GgmlType::Q8_0, 64),
+    (GgmlType::Q4_K, 256),
+    (GgmlType::Q6_K, 256),
+    (GgmlType::BF16, 64),
+];
+/// Root mean square of the differences, as a share of that of the results, that another arithmetic may have.
+const SHARE: f64 = 0.05;
+
+/// The products, and what the scalar level made of them.
+pub(super) struct SelfCheck {
+    cx: Compute,
+    products: Vec<Product>,
+}
+
+struct Product {
+    ty: GgmlType,
+    k: usize,
+    /// `[N, k]`, as in a file.
+    weights: Vec<u8>,
+    /// `[most rows, k]`
+    x: Vec<f32>,
+    /// `[most rows, N]`
+    want: Vec<f32>,
+    /// How the scalar level keeps the weights.
+    storage: Storage,
+}
+
+impl SelfCheck {
+    /// Computes the reference; None where there is no memory for a pool.
+    pub fn new() -> Option<SelfCheck> {
+        let (cpu, pool) = (Cpu::SCALAR, Pool::new(1).ok()?);
+        let cx = Compute { cpu, pool };
+        let mut random = Numbers(1);
+        let mut products = Vec::new();
+        for (ty, k) in PRODUCTS {
+            let weights = random.weights(ty, k);
+            let x: Vec<f32> = (0..ROWS[1] * k).map(|_| random.unit()).collect();
+            let (want, storage) = product(&cx, ty, k, &weights, &x)?;
+            products.push(Product {
+                ty,
+                k,
+                weights,
+                x,
+                want,
+                storage,
+            });
+        }
+        Some(SelfCheck { cx, products })
+    }
+
+    /// Whether products on `cpu` are those of the scalar level: the same bits, or close where the level has an
+    /// arithmetic of its own.
+    pub fn passes(&mut self, cpu: Cpu) -> bool {
+        self.cx.cpu = cpu;
+        let one = |p: &Product, rows: usize| {
+            let own = p.ty == GgmlType::BF16 && super::matmul::bf16_dot(cpu);
+            let got = product(&self.cx, p.ty, p.k, &p.weights, &p.x[..rows * p.k]);
+            got.is_some_and(|(got, storage)| {
+                agree(&got, &p.want[..rows * N], storage == p.storage && !own)
+            })
+        };
+        let mut products = self.products.iter();
+        products.all(|p| ROWS.into_iter().all(|rows| one(p, rows)))
+    }
+}
+
+/// `x w^T` and how the weights were packed.
+fn product(
+    cx: &Compute,
+    ty: GgmlType,
+    k: usize,
+    data: &[u8],
+    x: &[f32],
+) -> Option<(Vec<f32>, Storage)> {
+    let matrix = Matrix::pack(cx.cpu, Mode::Fast, ty, N, k, data).ok()?;
+    let mut input = Input::new();
+    let rows = x.len() / k;
+    input.fill(cx, x, rows, k, None, &[&matrix]);
+    let mut out = vec![0f32; rows * N];
+    let mut jobs = [Job {
+        matrix: &matrix,
+        bias: None,
+        out: &mut out,
+        add: false,
+    }];
+    matmul(cx, &input, &mut jobs);
+    Some((out, matrix.storage))
+}
+
+/// Whether results are the same bits, or (not `same`) close.
+fn agree(got: &[f32], want: &[f32], same: bool) -> bool {
+    if same {
+        return got
+            .iter()
+            .map(|v| v.to_bits())
+            .eq(want.iter().map(|v| v.to_bits()));
+    }
+    let square = |v: f64| v * v;
+    let off: f64 = got
+        .iter()
+        .zip(want)
+        .map(|(g, w)| square(f64::from(g - w)))
+        .sum();
+    let size: f64 = want.iter().map(|w| square(f64::from(*w))).sum();
+    // A NaN compares as false.
+    off <= square(SHARE) * size
+}
+
+/// Reproducible numbers.
+struct Numbers(u32);
+
+impl Numbers {
+    fn next(&mut self) -> u32 {
+        self.0 = self.0.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        self.0 >> 8
+    }
+    /// Between -1 and 1.
+    fn unit(&mut self) -> f32 {
+        self.next() as f32 / (1 << 23) as f32 - 1.0
+    }
+    /// A file's bytes of `[N, k]` weights.
+    fn weights(&mut self, ty: GgmlType, k: usize) -> Vec<u8> {
+        let mut data = Vec::new();
+        for _ in 0..N * k / ty.block_len() {
+            match ty {
+                GgmlType::BF16 => data.extend(half::bf16::from_f32(self.unit()).to_le_bytes()),
+                _ => data.extend(self.block(ty)),
+            }
+        }
+        data
+    }
+    /// A block of a quantised type: any weights, scales of about 0.01.
+    fn block(&mut self, ty: GgmlType) -> Vec<u8> {
+        let mut block: Vec<u8> = (0..ty.block_bytes()).map(|_| self.next() as u8).collect();
+        let scales: &[usize] = match ty {
+            GgmlType::Q4_1 | GgmlType::Q4_K => &[0, 2],
+            GgmlType::Q6_K => &[208],
+            _ => &[0],
+        };
+        for &at in scales {
+            let scale = half::f16::from_f32(0.01 + 0.005 * self.unit());
+            block[at..at + 2].copy_from_slice(&scale.to_le_bytes());
+        }
+        block
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn every_level_here_passes() {
+        let mut check = SelfCheck::new().unwrap();
+        for cpu in super::super::testing::cpus() {
+            assert!(check.passes(cpu), "{}", cpu.name());
+        }
+    }
+
+    #[test]
+    fn what_differs_does_not_agree() {
+        let want: Vec<f32> = (1..100).map(|i| i as f32).collect();
+        assert!(agree(&want, &want, true) && agree(&want, &want, false));
+        let mut got = want.clone();
+        got[50] = f32::from_bits(got[50].to_bits() + 1);
+        assert!(!agree(&got, &want, true) && agree(&got, &want, false));
+        got[50] = f32::NAN;
+        assert!(!agree(&got, &want, true) && !agree(&got, &want, false));
+        let off: Vec<f32> = want.iter().map(|v| v * 1.06).collect();
+        assert!(!agree(&off, &want, false));
+        assert!(!agree(&vec![0.0; want.len()], &want, false));
+    }
+
+    #[test]
+    fn wrong_weights_are_noticed() {
+        let mut random = Numbers(7);
+        let pool = Pool::new(1).unwrap();
+        let cx = Compute {
+            cpu: Cpu::SCALAR,
+            pool,
+        };
+        for (ty, k) in PRODUCTS {
+            let data = random.weights(ty, k);
+            let x: Vec<f32> = (0..k).map(|_| random.unit()).collect();
+            let mut other = data.clone();
+            let last = other.len() - 3;
+            other[last] ^= 1;
+            let of = |data: &[u8]| product(&cx, ty, k, data, &x).unwrap().0;
+            assert!(of(&data) != of(&other), "{}", ty.name());
+        }
+    }
+}
