@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use candle_vllm_kernels::cpu::Cpu;
 use candle_vllm_model::Model;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use parking_lot::Mutex;
@@ -78,6 +79,7 @@ impl Engine {
             kv,
             limits,
             info.eos_token_ids.clone().into(),
+            Cpu::detect().map_err(|e| Error::Device(e.to_string()))?,
             published.clone(),
         );
         let (to_worker, inbox) = unbounded();

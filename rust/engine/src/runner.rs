@@ -1,9 +1,12 @@
 //! One step: flattens the plan into the model's input, runs it, and turns rows of logits into tokens and events.
 //! Knows nothing of how the plan came about or who reads the events.
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
+use candle_vllm_kernels::cpu::Cpu;
 use candle_vllm_model::{Kv, Model, Step, Tensor};
+use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
 use crate::event::{Event, FinishReason, StopReason};
@@ -11,36 +14,36 @@ use crate::sampler::Sampler;
 use crate::scheduler::{Planned, Scheduler};
 use crate::sequence::Sequence;
 
+/// Logits of a step from which on several threads pay for being woken.
+const SHARED_LOGITS: usize = 1 << 16;
+
 /// Memory of a step, used again and again.
 pub struct Runner {
     step: Step,
-    sampler: Sampler,
+    /// One a thread. A lock is held by one thread only: it is what lets threads have memory of their own.
+    samplers: Vec<Mutex<Sampler>>,
+    /// What was drawn, by place in the plan; `None` = this sequence is not to be sampled yet.
+    drawn: Vec<Mutex<Option<Result<u32>>>>,
+    cpu: Cpu,
     eos: Arc<[u32]>,
     vocab: usize,
 }
 
 impl Runner {
-    /// `eos` are the ids that end an answer.
-    pub fn new(eos: Arc<[u32]>, vocab: usize) -> Self {
+    /// `eos` are the ids that end an answer; `cpu` is what sampling computes with.
+    pub fn new(eos: Arc<[u32]>, vocab: usize, cpu: Cpu) -> Self {
         Self {
             step: Step::default(),
-            sampler: Sampler::default(),
+            samplers: vec![Mutex::new(Sampler::new(cpu))],
+            drawn: Vec::new(),
+            cpu,
             eos,
             vocab,
         }
     }
 
-    /// Computes the planned tokens; logits come in the order of the plan.
-    ///
-    /// # Errors
-    /// Those of the model, and logits of another shape than was asked for.
-    pub fn forward(
-        &mut self,
-        plan: &[Planned],
-        running: &[Sequence],
-        model: &mut dyn Model,
-        kv: &mut Kv,
-    ) -> Result<Tensor> {
+    /// Flattens the planned tokens into the model's input.
+    pub fn prepare(&mut self, plan: &[Planned], running: &[Sequence]) {
         self.step.clear();
         for p in plan {
             let s = &running[p.index];
@@ -51,6 +54,13 @@ impl Runner {
                 p.logits,
             );
         }
+    }
+
+    /// Computes what was prepared; logits come in the order of the plan.
+    ///
+    /// # Errors
+    /// Those of the model, and logits of another shape than was asked for.
+    pub fn forward(&mut self, model: &mut dyn Model, kv: &mut Kv) -> Result<Tensor> {
         let logits = model.forward(&self.step, kv)?;
         let expected = [self.step.logits_rows(), self.vocab];
         if logits.shape() != expected {
@@ -62,10 +72,59 @@ impl Runner {
         Ok(logits)
     }
 
-    /// Books one sequence's part of a step that was computed; `row` is its first row of `logits`. Returns what there
-    /// is to tell, if anything; the last event has `finish` set.
+    /// Draws the next token of every sequence that this step completes; `commit` books them. Rows are drawn on the
+    /// model's threads, where it has any: what is drawn depends on the row alone.
+    pub fn sample(
+        &mut self,
+        plan: &[Planned],
+        logits: &Tensor,
+        running: &[Sequence],
+        model: &dyn Model,
+    ) {
+        self.drawn.resize_with(plan.len(), Mutex::default);
+        let ends = plan.iter().scan(0, |row, p| {
+            *row += p.logits;
+            Some(*row)
+        });
+        // The place in the plan and the row of each sequence whose tokens are all computed now.
+        let wanted: Vec<(usize, usize)> = ends
+            .enumerate()
+            .filter(|&(i, end)| {
+                let (p, s) = (&plan[i], &running[plan[i].index]);
+                *self.drawn[i].get_mut() = None;
+                p.logits > 0 && s.remaining() == p.tokens && s.params.max_tokens > 0 && end > 0
+            })
+            .map(|(i, end)| (i, end - 1))
+            .collect();
+        let draw = |sampler: &mut Sampler, &(i, row): &(usize, usize)| {
+            let s = &running[plan[i].index];
+            *self.drawn[i].lock() = Some(sampler.sample(logits.row(row), &s.params, &s.sampling));
+        };
+        let pool = model.compute().map(|compute| &compute.pool);
+        match pool.filter(|_| wanted.len() > 1 && wanted.len() * self.vocab >= SHARED_LOGITS) {
+            Some(pool) => {
+                let fresh = || Mutex::new(Sampler::new(self.cpu));
+                self.samplers.resize_with(pool.threads(), fresh);
+                let next = AtomicUsize::new(0);
+                pool.run(&|worker| {
+                    let mut sampler = self.samplers[worker].lock();
+                    while let Some(one) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        draw(&mut sampler, one);
+                    }
+                });
+            }
+            None => {
+                let mut sampler = self.samplers[0].lock();
+                wanted.iter().for_each(|one| draw(&mut sampler, one));
+            }
+        }
+    }
+
+    /// Books one sequence's part of a step that was computed and sampled: its place in the plan, and its first row of
+    /// `logits`. Returns what there is to tell, if anything; the last event has `finish` set.
     pub fn commit(
         &mut self,
+        place: usize,
         planned: Planned,
         logits: &Tensor,
         row: usize,
@@ -80,7 +139,8 @@ impl Runner {
             return None;
         }
         let last = row + planned.logits;
-        if let Err(e) = scored.and_then(|()| self.extend(s, &mut event, logits, last, now)) {
+        let drawn = self.drawn.get_mut(place).and_then(|d| d.get_mut().take());
+        if let Err(e) = scored.and_then(|()| self.extend(s, &mut event, drawn, logits, last, now)) {
             s.finish(
                 &mut event,
                 FinishReason::Error,
@@ -105,7 +165,7 @@ impl Runner {
         for i in 0..rows {
             let predicted = s.computed - rows + i + 1;
             if predicted < s.prompt_len && predicted == done.len() {
-                done.push(Some(self.sampler.logprobs(
+                done.push(Some(self.samplers[0].get_mut().logprobs(
                     logits.row(row + i),
                     s.tokens[predicted],
                     count,
@@ -115,11 +175,12 @@ impl Runner {
         Ok(())
     }
 
-    /// Samples the next token of a sequence whose tokens are all computed, from the row before `last`.
+    /// Appends what was `drawn` for a sequence whose tokens are all computed, from the row before `last`.
     fn extend(
         &mut self,
         s: &mut Sequence,
         event: &mut Event,
+        drawn: Option<Result<u32>>,
         logits: &Tensor,
         last: usize,
         now: Instant,
@@ -128,16 +189,14 @@ impl Runner {
             s.first_token = Some(now);
             event.prompt_logprobs = s.prompt_logprobs.take();
         }
-        if s.params.max_tokens == 0 || last == 0 {
+        let Some(token) = drawn.transpose()? else {
             s.finish(event, FinishReason::Length, None, now);
             return Ok(());
-        }
-        let row = logits.row(last - 1);
-        let token = self.sampler.sample(row, &s.params, &s.sampling)?;
+        };
         if let Some(count) = s.params.logprobs {
-            event
-                .logprobs
-                .push(self.sampler.logprobs(row, token, count)?);
+            let sampler = self.samplers[0].get_mut();
+            let row = logits.row(last.saturating_sub(1));
+            event.logprobs.push(sampler.logprobs(row, token, count)?);
         }
         s.tokens.push(token);
         s.sampling.accept(token);

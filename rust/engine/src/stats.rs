@@ -100,8 +100,32 @@ pub struct Stats {
     pub closed: bool,
 }
 
+/// Where the time of one step went, in microseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct StepCost {
+    /// Deciding which tokens run.
+    pub schedule: f32,
+    /// Flattening them into the model's input.
+    pub prepare: f32,
+    /// The model.
+    pub model: f32,
+    /// From logits to tokens, all sequences.
+    pub sample: f32,
+    /// Booking the tokens: text, stop strings, events, prefix cache.
+    pub book: f32,
+    /// Handing the events out and showing the new figures.
+    pub publish: f32,
+}
+
+impl StepCost {
+    /// All but the model.
+    pub fn overhead(&self) -> f32 {
+        self.schedule + self.prepare + self.sample + self.book + self.publish
+    }
+}
+
 /// What one call of `step` did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct StepReport {
     /// Tokens computed: prompt pieces and decodes.
     pub tokens: usize,
@@ -113,6 +137,8 @@ pub struct StepReport {
     pub running: usize,
     /// Requests that wait after the step.
     pub waiting: usize,
+    /// Where the time went.
+    pub cost: StepCost,
 }
 
 impl StepReport {

@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
+use candle_vllm_kernels::cpu::Cpu;
 use candle_vllm_model::{Kv, Model};
 use crossbeam_channel::Receiver;
 use parking_lot::Mutex;
@@ -16,7 +17,7 @@ use crate::mailbox::{Inner, Outbox};
 use crate::runner::Runner;
 use crate::scheduler::{Limits, Planned, Scheduler};
 use crate::sequence::Sequence;
-use crate::stats::{Counters, Stats, StepReport};
+use crate::stats::{Counters, Stats, StepCost, StepReport};
 
 /// What the outside asks of a worker.
 pub enum Command {
@@ -57,12 +58,13 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// A worker at rest; publishes its first figures.
+    /// A worker at rest, whose sampling computes with `cpu`; publishes its first figures.
     pub fn new(
         model: Box<dyn Model>,
         kv: Kv,
         limits: Limits,
         eos: Arc<[u32]>,
+        cpu: Cpu,
         published: Arc<Mutex<Published>>,
     ) -> Self {
         let vocab = model.spec().vocab_size;
@@ -72,7 +74,7 @@ impl Worker {
             kv,
             limits,
             scheduler,
-            runner: Runner::new(eos, vocab),
+            runner: Runner::new(eos, vocab, cpu),
             outbox: Outbox::default(),
             owed: HashMap::new(),
             plan: Vec::new(),
@@ -206,12 +208,15 @@ impl Worker {
                 StepReport::default()
             }
         };
+        let begin = Instant::now();
         self.publish();
-        StepReport {
+        let mut report = StepReport {
             running: self.scheduler.running().len(),
             waiting: self.scheduler.waiting(),
             ..report
-        }
+        };
+        report.cost.publish = micros(begin, Instant::now());
+        report
     }
 
     fn try_step(&mut self) -> StepReport {
@@ -234,13 +239,19 @@ impl Worker {
         }
         let ended = self.counters.finished;
         self.counters.steps += 1;
-        match self.runner.forward(
-            &self.plan,
-            self.scheduler.running(),
-            &mut *self.model,
-            &mut self.kv,
-        ) {
-            Ok(logits) => self.commit(&logits),
+        let planned = Instant::now();
+        self.runner.prepare(&self.plan, self.scheduler.running());
+        let prepared = Instant::now();
+        let logits = self.runner.forward(&mut *self.model, &mut self.kv);
+        let computed = Instant::now();
+        let mut sampled = computed;
+        match logits {
+            Ok(logits) => {
+                self.runner
+                    .sample(&self.plan, &logits, self.scheduler.running(), &*self.model);
+                sampled = Instant::now();
+                self.commit(&logits, sampled);
+            }
             Err(e) => self.fail_step(&e.to_string()),
         }
         StepReport {
@@ -249,17 +260,26 @@ impl Worker {
             finished: (self.counters.finished - ended) as usize,
             running: 0,
             waiting: 0,
+            cost: StepCost {
+                schedule: micros(begin, planned),
+                prepare: micros(planned, prepared),
+                model: micros(prepared, computed),
+                sample: micros(computed, sampled),
+                book: micros(sampled, Instant::now()),
+                publish: 0.0,
+            },
         }
     }
 
-    /// Samples every sequence whose tokens are all computed; retires what ended and what nobody listens to.
-    fn commit(&mut self, logits: &candle_vllm_model::Tensor) {
-        let now = Instant::now();
+    /// Books what was computed and sampled; retires what ended and what nobody listens to.
+    fn commit(&mut self, logits: &candle_vllm_model::Tensor, now: Instant) {
         let mut gone = Vec::new();
         let mut row = 0;
         for i in 0..self.plan.len() {
             let p = self.plan[i];
-            let event = self.runner.commit(p, logits, row, &mut self.scheduler, now);
+            let event = self
+                .runner
+                .commit(i, p, logits, row, &mut self.scheduler, now);
             row += p.logits;
             let mailbox = self.scheduler.running()[p.index].mailbox.clone();
             if let Some(event) = event {
@@ -353,6 +373,10 @@ impl Worker {
         }
         self.outbox.flush();
     }
+}
+
+fn micros(from: Instant, to: Instant) -> f32 {
+    to.duration_since(from).as_secs_f32() * 1e6
 }
 
 fn panic_message(panic: &(dyn Any + Send)) -> String {

@@ -18,6 +18,7 @@ pub use kv::Kv;
 pub use step::{Slice, Step};
 
 use backend::{Backend, KvDtype, cpu::Dtype};
+use candle_vllm_kernels::cpu::Compute;
 use weights::Checkpoint;
 
 /// What the engine must know of a model to run it.
@@ -64,6 +65,11 @@ pub trait Model: Send {
     ///
     /// A row's bits depend on its own sequence's tokens alone: not on the other rows, the chunking or the threads.
     fn forward(&mut self, step: &Step, kv: &mut Kv) -> Result<Tensor>;
+
+    /// The threads that compute, for work on the logits between two steps; `None` when there are none on the host.
+    fn compute(&self) -> Option<&Compute> {
+        None
+    }
 }
 
 /// How to load a model.

@@ -1,15 +1,16 @@
 //! From one row of logits to one token, by that request's own parameters.
 //! A pure function of the row and the request's state: nothing of other rows, of chunks or of time enters.
-mod math;
 mod random;
 mod select;
 
 use std::collections::HashMap;
 
+use candle_vllm_kernels::cpu::Cpu;
+use candle_vllm_kernels::cpu::logits::{self, Few, STRIPE, Softmax};
 pub use random::fresh_seed;
-use select::Entry;
+use select::{Entry, Scratch};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::event::TokenLogprob;
 use crate::params::GenerationParams;
 
@@ -58,19 +59,34 @@ impl SamplingState {
     }
 }
 
+/// Weight, relative to the best, of the first entries that are looked at for a nucleus; then its square, and so on.
+const FIRST_LOOK: f32 = 1.0 / 128.0;
+
 /// Working memory of sampling, as large as the vocabulary, used again for every row.
-#[derive(Default)]
 pub struct Sampler {
+    cpu: Cpu,
     logits: Vec<f32>,
-    weights: Vec<f32>,
-    sums: Vec<f64>,
     maxima: Vec<f32>,
-    bins: Vec<f64>,
-    entries: Vec<Entry>,
-    order: Vec<Entry>,
+    sums: Vec<f64>,
+    weights: Vec<f32>,
+    few: Few,
+    scratch: Scratch,
 }
 
 impl Sampler {
+    /// A sampler that computes with the instructions of `cpu`; the results are the same on all.
+    pub fn new(cpu: Cpu) -> Self {
+        Self {
+            cpu,
+            logits: Vec::new(),
+            maxima: Vec::new(),
+            sums: Vec::new(),
+            weights: Vec::new(),
+            few: Few::default(),
+            scratch: Scratch::default(),
+        }
+    }
+
     /// Draws the next token. In this order: logit_bias, mask of end ids before `min_tokens`, penalties, temperature,
     /// top_k, top_p, min_p, and one random number of (seed, tokens generated so far).
     ///
@@ -97,56 +113,122 @@ impl Sampler {
 
     fn draw(
         &mut self,
-        logits: &[f32],
+        row: &[f32],
         params: &GenerationParams,
         state: &SamplingState,
     ) -> Result<u32> {
-        let (best, max) = math::peak(logits)?;
+        let (best, max) = self.peak(row)?;
         if params.temperature < GREEDY_BELOW {
-            return Ok(best as u32);
+            return Ok(best);
         }
-        let scale = 1.0 / params.temperature;
-        let random = random::uniform(state.seed, state.generated as u64);
-        let top_k = params.top_k.filter(|&k| k > 0 && k < logits.len());
+        let by = Distribution {
+            max,
+            scale: 1.0 / params.temperature,
+            min_p: params.min_p,
+            random: random::uniform(state.seed, state.generated as u64),
+        };
         let top_p = (params.top_p < 1.0).then_some(f64::from(params.top_p));
-        if let Some(k) = top_k {
-            select::top_k(logits, k, &mut self.maxima, &mut self.entries);
-            self.entries.sort_unstable_by_key(|e| e.1);
-            let weigh = |e: &mut Entry| e.0 = math::weight(e.0, max, scale);
-            self.entries.iter_mut().for_each(weigh);
-            let target = top_p.map(|p| p * mass(&self.entries));
-            return Ok(self.draw_entries(target, params.min_p, random));
-        }
-        let (weights, sums) = (&mut self.weights, &mut self.sums);
-        let floor = if top_p.is_some() { 0.0 } else { params.min_p };
-        let mut total = math::weigh(logits, max, scale, floor, weights, sums);
-        if let Some(p) = top_p {
-            let last =
-                select::nucleus_of_row(weights, p * total, &mut self.bins, &mut self.entries);
-            total = math::cut(weights, sums, last, params.min_p);
-        }
-        Ok(math::pick(weights, sums, random * total) as u32)
+        Ok(match (params.top_k, top_p) {
+            (Some(k), _) if k > 0 && k < row.len() => self.draw_best(row, k, top_p, &by),
+            (_, Some(p)) => self.draw_nucleus(row, p, &by),
+            _ if params.min_p > 0.0 => self.draw_likely(row, &by),
+            _ => self.draw_any(row, &by),
+        })
     }
 
-    /// Draws from `entries` (weight and id, by id): only the nucleus of mass `target`, only weights from `min_p` on.
-    fn draw_entries(&mut self, target: Option<f64>, min_p: f32, random: f64) -> u32 {
-        if let Some(target) = target {
-            self.order.clear();
-            self.order.extend_from_slice(&self.entries);
-            let last = select::nucleus(&mut self.order, target);
-            self.entries.retain(|e| select::better(e, &last).is_le());
+    /// The best token and its logit; fills `maxima`.
+    fn peak(&mut self, row: &[f32]) -> Result<(u32, f32)> {
+        let peak = logits::peak(self.cpu, row, &mut self.maxima);
+        if peak.nan {
+            return Err(Error::Generation(
+                "the model computed logits that are not numbers (NaN)".into(),
+            ));
         }
-        self.entries.retain(|e| e.0 > 0.0 && e.0 >= min_p);
-        let mut left = random * mass(&self.entries);
-        let mut token = 0;
-        for &(weight, id) in &self.entries {
-            token = id;
-            left -= f64::from(weight);
-            if left < 0.0 {
-                break;
+        if !peak.value.is_finite() {
+            return Err(Error::Generation(format!(
+                "no token can be sampled: the largest logit is {}",
+                peak.value
+            )));
+        }
+        Ok((peak.index as u32, peak.value))
+    }
+
+    /// From the whole row: the sums of stripes say where the token lies, and only that stripe is looked at again.
+    fn draw_any(&mut self, row: &[f32], by: &Distribution) -> u32 {
+        let total = logits::masses(self.cpu, row, by.softmax(), &mut self.sums);
+        let (stripe, left) = reach(&self.sums, by.random * total);
+        let first = stripe * STRIPE;
+        let values = &row[first..row.len().min(first + STRIPE)];
+        logits::weigh(self.cpu, values, by.softmax(), &mut self.weights);
+        (first + pick(&self.weights, left)) as u32
+    }
+
+    /// From the `k` best.
+    fn draw_best(&mut self, row: &[f32], k: usize, top_p: Option<f64>, by: &Distribution) -> u32 {
+        let (cpu, few) = (self.cpu, &mut self.few);
+        select::top_k(cpu, row, &self.maxima, k, &mut self.scratch, few);
+        let total = self.weigh_few(by);
+        self.draw_few(top_p.map(|p| p * total), by)
+    }
+
+    /// From those that are as likely as `min_p` asks for.
+    fn draw_likely(&mut self, row: &[f32], by: &Distribution) -> u32 {
+        // A little further down than that, for rounding; the floor is applied to the weights themselves.
+        let threshold = by.logit(by.min_p * 0.99);
+        logits::collect(self.cpu, row, &self.maxima, threshold, &mut self.few);
+        self.weigh_few(by);
+        self.draw_few(None, by)
+    }
+
+    /// From the likeliest that make up the mass `p`.
+    fn draw_nucleus(&mut self, row: &[f32], p: f64, by: &Distribution) -> u32 {
+        let softmax = Softmax::new(by.max, by.scale, 0.0);
+        let target = p * logits::masses(self.cpu, row, softmax, &mut self.sums);
+        let mut look = FIRST_LOOK;
+        loop {
+            let all = look < Softmax::LEAST;
+            let threshold = if all {
+                f32::NEG_INFINITY
+            } else {
+                by.logit(look)
+            };
+            logits::collect(self.cpu, row, &self.maxima, threshold, &mut self.few);
+            if self.weigh_few(by) >= target || all {
+                return self.draw_few(Some(target), by);
+            }
+            look *= look;
+        }
+    }
+
+    /// Turns the logits of `few` into weights; their sum.
+    fn weigh_few(&mut self, by: &Distribution) -> f64 {
+        let softmax = Softmax::new(by.max, by.scale, 0.0);
+        logits::weigh(self.cpu, &self.few.values, softmax, &mut self.weights);
+        std::mem::swap(&mut self.few.values, &mut self.weights);
+        logits::sums(self.cpu, &self.few.values, Softmax::LEAST, &mut self.sums)
+    }
+
+    /// Draws from `few` (weights and ids, by id): only the nucleus of mass `target`, only weights from `min_p` on.
+    fn draw_few(&mut self, target: Option<f64>, by: &Distribution) -> u32 {
+        let mut floor = by.min_p.max(Softmax::LEAST);
+        let few = &mut self.few;
+        if let Some(target) = target {
+            let last = select::nucleus(self.cpu, few, target, &mut self.scratch);
+            floor = floor.max(last.0);
+            // Of those that are as good as the last, the ones behind it do not belong.
+            let behind = few.ids.partition_point(|&id| id <= last.1);
+            for w in &mut few.values[behind..] {
+                *w = if *w == last.0 { 0.0 } else { *w };
             }
         }
-        token
+        let total = logits::sums(self.cpu, &few.values, floor, &mut self.sums);
+        let (stripe, left) = reach(&self.sums, by.random * total);
+        let first = stripe * STRIPE;
+        let end = few.values.len().min(first + STRIPE);
+        for w in &mut few.values[first..end] {
+            *w = if *w >= floor { *w } else { 0.0 };
+        }
+        few.ids[first + pick(&few.values[first..end], left)]
     }
 
     /// Log-softmax of the raw `row` at `token`, and at the `count` likeliest tokens (-1: all), best first.
@@ -154,24 +236,73 @@ impl Sampler {
     /// # Errors
     /// As [`Sampler::sample`].
     pub fn logprobs(&mut self, row: &[f32], token: u32, count: i32) -> Result<TokenLogprob> {
-        let (_, max) = math::peak(row)?;
-        let norm = math::log_sum_exp(row, max);
+        let (_, max) = self.peak(row)?;
+        let softmax = Softmax::new(max, 1.0, 0.0);
+        let total = logits::masses(self.cpu, row, softmax, &mut self.sums);
+        let norm = total.ln() + f64::from(max);
         let value = |x: f32| (f64::from(x) - norm) as f32;
         let count = usize::try_from(count).unwrap_or(row.len());
-        select::top_k(row, count, &mut self.maxima, &mut self.entries);
-        self.entries.sort_unstable_by(select::better);
+        let (few, scratch) = (&mut self.few, &mut self.scratch);
+        select::top_k(self.cpu, row, &self.maxima, count, scratch, few);
+        let pairs = few.values.iter().copied().zip(few.ids.iter().copied());
+        let mut top: Vec<Entry> = pairs.collect();
+        top.sort_unstable_by(select::better);
         Ok(TokenLogprob {
             token_id: token,
             logprob: row
                 .get(token as usize)
                 .map_or(f32::NEG_INFINITY, |&x| value(x)),
-            top: self.entries.iter().map(|&(x, id)| (id, value(x))).collect(),
+            top: top.into_iter().map(|(x, id)| (id, value(x))).collect(),
         })
     }
 }
 
-fn mass(entries: &[Entry]) -> f64 {
-    entries.iter().map(|e| f64::from(e.0)).sum()
+/// What a row is drawn by.
+struct Distribution {
+    max: f32,
+    /// One over the temperature.
+    scale: f32,
+    min_p: f32,
+    /// In [0, 1).
+    random: f64,
+}
+
+impl Distribution {
+    fn softmax(&self) -> Softmax {
+        Softmax::new(self.max, self.scale, self.min_p)
+    }
+
+    /// The logit of a weight.
+    fn logit(&self, weight: f32) -> f32 {
+        self.max + weight.ln() / self.scale
+    }
+}
+
+/// The stripe in which the running sum of `sums` passes `target`, and what of `target` is left for it.
+fn reach(sums: &[f64], mut target: f64) -> (usize, f64) {
+    let mut last = 0;
+    for (stripe, &sum) in sums.iter().enumerate().filter(|(_, sum)| **sum > 0.0) {
+        last = stripe;
+        if target < sum {
+            return (stripe, target);
+        }
+        target -= sum;
+    }
+    // Rounding led past the end: the last that can be.
+    (last, f64::INFINITY)
+}
+
+/// Where the running sum of `weights` passes `target`; never at a weight of 0.
+fn pick(weights: &[f32], mut target: f64) -> usize {
+    let mut last = 0;
+    for (i, &w) in weights.iter().enumerate().filter(|(_, w)| **w > 0.0) {
+        last = i;
+        target -= f64::from(w);
+        if target < 0.0 {
+            break;
+        }
+    }
+    last
 }
 
 /// Bias, mask and penalties, in this order (repetition over prompt and answer: divides positive logits, multiplies

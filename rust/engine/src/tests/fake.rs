@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use candle_vllm_kernels::cpu::Compute;
 use candle_vllm_model::{Kv, Model, Result, Spec, Step, Tensor};
 
 use crate::stats::ModelInfo;
@@ -33,6 +34,7 @@ pub struct Controls {
 pub struct Fake {
     spec: Spec,
     controls: Arc<Controls>,
+    compute: Option<Compute>,
 }
 
 impl Drop for Fake {
@@ -59,9 +61,26 @@ impl Fake {
             Box::new(Self {
                 spec,
                 controls: controls.clone(),
+                compute: None,
             }),
             controls,
         )
+    }
+
+    /// A model that lends `threads` threads to sampling.
+    pub fn threaded(vocab_size: usize, threads: usize) -> Box<dyn Model> {
+        let spec = Spec {
+            vocab_size,
+            max_position: 64,
+            block_size: BLOCK,
+            kv_block_bytes: 4 * BLOCK,
+            ..ModelInfo::default().spec
+        };
+        Box::new(Self {
+            spec,
+            controls: Arc::default(),
+            compute: Some(Compute::new(threads).unwrap()),
+        })
     }
 }
 
@@ -100,6 +119,10 @@ pub fn logits(prefix: impl Iterator<Item = u32>, vocab: usize) -> Vec<f32> {
 impl Model for Fake {
     fn spec(&self) -> &Spec {
         &self.spec
+    }
+
+    fn compute(&self) -> Option<&Compute> {
+        self.compute.as_ref()
     }
 
     fn new_kv(&self, blocks: usize) -> Result<Kv> {

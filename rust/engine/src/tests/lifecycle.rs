@@ -438,3 +438,48 @@ fn threads_that_submit_poll_cancel_and_vanish_leave_nothing_behind() {
         "{stats:?}"
     );
 }
+
+#[test]
+fn threads_that_share_the_sampling_draw_what_one_draws() {
+    let answers = |threads: usize| {
+        let config = EngineConfig {
+            background: false,
+            kv_cache_memory: Some(1 << 20),
+            ..Default::default()
+        };
+        // Twelve rows of 9,000 logits are worth waking threads for.
+        let model = Fake::threaded(9_000, threads);
+        let engine = Engine::from_model(config, model, None, vec![]).unwrap();
+        let mailboxes: Vec<Mailbox> = (0..12)
+            .map(|i| {
+                let mailbox = Mailbox::new().unwrap();
+                let mut request = request(&[i, 3, i + 1], 6);
+                request.params.top_p = if i % 2 == 0 { 0.9 } else { 1.0 };
+                // One of them fails, and only that one.
+                if i == 5 {
+                    request.prompt = Prompt::Tokens(vec![POISON]);
+                }
+                engine.submit(request, &mailbox).unwrap();
+                mailbox
+            })
+            .collect();
+        while engine.step().unwrap().has_work() {}
+        let events: Vec<Vec<Event>> = mailboxes.iter().map(Mailbox::try_poll).collect();
+        for (i, events) in events.iter().enumerate() {
+            let expected = if i == 5 {
+                FinishReason::Error
+            } else {
+                FinishReason::Length
+            };
+            assert_eq!(reason(events), expected, "request {i}");
+        }
+        let tokens = events
+            .iter()
+            .map(|e| e.iter().flat_map(|e| e.tokens.clone()).collect());
+        tokens.collect::<Vec<Vec<u32>>>()
+    };
+    let alone = answers(1);
+    assert_eq!(alone.iter().flatten().count(), 66);
+    assert_eq!(answers(2), alone);
+    assert_eq!(answers(5), alone);
+}

@@ -1,5 +1,4 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-mod cost;
 mod fake;
 mod lifecycle;
 mod requests;

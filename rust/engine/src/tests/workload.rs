@@ -1,5 +1,6 @@
 //! Random workloads against a tiny cache: whatever the order of arrivals, chunks, preemptions, cancellations and cache
 //! hits, every request gets what it would get alone, and no block is leaked or owned twice.
+use candle_vllm_kernels::cpu::Cpu;
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
@@ -41,13 +42,17 @@ struct Outcome {
 
 /// One request after the other, without scheduler, blocks or cache.
 fn alone(prompt: &[u32], params: &GenerationParams, max_len: usize) -> Outcome {
-    let mut sampler = Sampler::default();
+    let mut sampler = Sampler::new(Cpu::detect().unwrap());
     let mut state = SamplingState::new(params, prompt, &[EOS], 0);
     let mut tokens = prompt.to_vec();
     let score = |k: i32| {
         let score = |i| {
             let row = logits(prompt[..i].iter().copied(), VOCAB);
-            Some(Sampler::default().logprobs(&row, prompt[i], k).unwrap())
+            Some(
+                Sampler::new(Cpu::detect().unwrap())
+                    .logprobs(&row, prompt[i], k)
+                    .unwrap(),
+            )
         };
         std::iter::once(None)
             .chain((1..prompt.len()).map(score))

@@ -9,6 +9,7 @@ mod input;
 mod isa;
 pub mod kv;
 mod lanes;
+pub mod logits;
 mod matmul;
 mod pack;
 pub mod rope;

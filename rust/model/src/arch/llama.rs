@@ -2,7 +2,7 @@
 //! x = embed; each layer: x += attention(norm x), x += mlp(norm x); logits = head(norm x).
 use std::{ops::Range, sync::Arc};
 
-use candle_vllm_kernels::cpu::Activation;
+use candle_vllm_kernels::cpu::{Activation, Compute};
 use rayon::prelude::*;
 
 use super::{Flags, Runtime};
@@ -128,6 +128,10 @@ pub fn load(
 impl Model for Llama {
     fn spec(&self) -> &Spec {
         &self.spec
+    }
+
+    fn compute(&self) -> Option<&Compute> {
+        self.backend.compute()
     }
 
     fn new_kv(&self, blocks: usize) -> Result<Kv> {

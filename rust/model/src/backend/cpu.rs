@@ -150,6 +150,10 @@ impl Backend for Cpu {
         self.compute.pool.threads()
     }
 
+    fn compute(&self) -> Option<&Compute> {
+        Some(&self.compute)
+    }
+
     fn packer(&self) -> Box<dyn Packer> {
         Box::new(CpuPacker {
             cpu: self.compute.cpu,

@@ -8,7 +8,7 @@ pub mod tensor;
 use std::ops::Range;
 
 use candle_core::Device;
-use candle_vllm_kernels::cpu::Activation;
+use candle_vllm_kernels::cpu::{Activation, Compute};
 
 pub use cpu::Cpu;
 pub use portable::Portable;
@@ -56,6 +56,11 @@ pub trait Backend: Send {
     /// Compute threads.
     fn threads(&self) -> usize {
         1
+    }
+
+    /// The host threads it computes on, if it does.
+    fn compute(&self) -> Option<&Compute> {
+        None
     }
 
     /// The candle device that the default operations run on.

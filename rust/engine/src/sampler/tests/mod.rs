@@ -2,6 +2,10 @@
 use super::random::uniform;
 use super::*;
 
+fn sampler() -> Sampler {
+    Sampler::new(Cpu::detect().unwrap())
+}
+
 /// Logits in [-spread, spread] with a few ties.
 fn row(n: usize, spread: f32, seed: u64) -> Vec<f32> {
     (0..n as u64)
@@ -64,7 +68,7 @@ fn chi_square(
     p: &[f64],
     n: usize,
 ) {
-    let mut sampler = Sampler::default();
+    let mut sampler = sampler();
     let mut state = state.clone();
     let mut counts = vec![0f64; p.len()];
     for i in 0..n {
@@ -182,7 +186,7 @@ fn many_seeds_at_the_first_position_are_as_random_as_one_seed_at_many() {
             &[],
             0,
         );
-        counts[Sampler::default().sample(&logits, &params, &state).unwrap() as usize] += 1.0;
+        counts[sampler().sample(&logits, &params, &state).unwrap() as usize] += 1.0;
     }
     let chi: f64 = counts
         .iter()
@@ -205,7 +209,7 @@ fn penalties_and_bias_act_from_the_first_token_on() {
     let logits = [1.0f32, 0.9, -0.5, 0.0];
     let pick = |params: &GenerationParams, prompt: &[u32]| {
         let state = SamplingState::new(params, prompt, &[], 0);
-        Sampler::default().sample(&logits, params, &state).unwrap()
+        sampler().sample(&logits, params, &state).unwrap()
     };
     assert_eq!(pick(&greedy(), &[0]), 0);
     assert_eq!(
@@ -258,7 +262,7 @@ fn frequency_counts_and_presence_does_not() {
     let pick = |params: GenerationParams, times: usize| {
         let mut state = SamplingState::new(&params, &[], &[], 0);
         (0..times).for_each(|_| state.accept(0));
-        Sampler::default().sample(&logits, &params, &state).unwrap()
+        sampler().sample(&logits, &params, &state).unwrap()
     };
     let frequency = || GenerationParams {
         frequency_penalty: 0.4,
@@ -291,7 +295,7 @@ fn end_ids_are_masked_until_min_tokens() {
         ..greedy()
     };
     let mut state = SamplingState::new(&params, &[], &[0], 0);
-    let pick = |state: &SamplingState| Sampler::default().sample(&logits, &params, state).unwrap();
+    let pick = |state: &SamplingState| sampler().sample(&logits, &params, state).unwrap();
     assert_eq!(pick(&state), 2);
     state.accept(2);
     assert_eq!(pick(&state), 2);
@@ -303,7 +307,7 @@ fn end_ids_are_masked_until_min_tokens() {
     };
     let state = SamplingState::new(&free, &[], &[0], 0);
     assert_eq!(
-        Sampler::default().sample(&logits, &free, &state).unwrap(),
+        sampler().sample(&logits, &free, &state).unwrap(),
         0,
         "eos is an ordinary token then"
     );
@@ -318,10 +322,7 @@ fn greedy_takes_the_first_maximum_and_so_does_a_vanishing_temperature() {
             ..Default::default()
         };
         let state = SamplingState::new(&params, &[], &[], 3);
-        assert_eq!(
-            Sampler::default().sample(&logits, &params, &state).unwrap(),
-            1
-        );
+        assert_eq!(sampler().sample(&logits, &params, &state).unwrap(), 1);
     }
     let params = GenerationParams {
         temperature: 2e-5,
@@ -329,7 +330,7 @@ fn greedy_takes_the_first_maximum_and_so_does_a_vanishing_temperature() {
     };
     let state = SamplingState::new(&params, &[], &[], 3);
     assert_eq!(
-        Sampler::default()
+        sampler()
             .sample(&[0.0, 7.0, 6.9, 1.0], &params, &state)
             .unwrap(),
         1
@@ -338,16 +339,44 @@ fn greedy_takes_the_first_maximum_and_so_does_a_vanishing_temperature() {
 
 #[test]
 fn a_row_depends_on_no_row_before_it() {
-    let mut shared = Sampler::default();
+    let mut shared = sampler();
     for i in 0..200u64 {
         let logits = row([20, 150, 3000][i as usize % 3], 4.0, i);
         let (_, params) = cases().swap_remove(i as usize % cases().len());
         let state = SamplingState::new(&params, &[1, 2], &[], 0);
-        let fresh = Sampler::default().sample(&logits, &params, &state).unwrap();
+        let fresh = sampler().sample(&logits, &params, &state).unwrap();
         assert_eq!(shared.sample(&logits, &params, &state).unwrap(), fresh);
-        let fresh = Sampler::default().logprobs(&logits, 3, 5).unwrap();
+        let fresh = sampler().logprobs(&logits, 3, 5).unwrap();
         assert_eq!(shared.logprobs(&logits, 3, 5).unwrap(), fresh);
     }
+}
+
+#[test]
+fn every_instruction_set_draws_the_same_tokens() {
+    for i in 0..120u64 {
+        let logits = row([20, 1500, 30_000][i as usize % 3], 9.0, i);
+        let (name, params) = cases().swap_remove(i as usize % cases().len());
+        let state = SamplingState::new(&params, &[1, 2], &[], 0);
+        let mut drawn: Vec<_> = Cpu::available()
+            .into_iter()
+            .map(|cpu| {
+                let mut sampler = Sampler::new(cpu);
+                let token = sampler.sample(&logits, &params, &state).unwrap();
+                (token, sampler.logprobs(&logits, token, 5).unwrap())
+            })
+            .collect();
+        drawn.dedup();
+        assert_eq!(drawn.len(), 1, "{name}: {drawn:?}");
+    }
+}
+
+#[test]
+fn a_target_at_the_end_gives_a_token_that_can_be() {
+    assert_eq!(reach(&[1.0, 2.0, 0.0], 3.0), (1, f64::INFINITY));
+    assert_eq!(reach(&[1.0, 2.0], 1.5), (1, 0.5));
+    assert_eq!(pick(&[0.5, 0.0, 0.25, 0.0], f64::INFINITY), 2);
+    assert_eq!(pick(&[0.0, 0.5], 0.0), 1);
+    assert_eq!(pick(&[0.5, 0.0, 0.25], 0.5), 2);
 }
 
 #[test]
@@ -360,7 +389,7 @@ fn seeds_decide() {
         };
         let mut state = SamplingState::new(&params, &[], &[], fallback);
         state.generated = position;
-        Sampler::default().sample(&logits, &params, &state).unwrap()
+        sampler().sample(&logits, &params, &state).unwrap()
     };
     assert_eq!(draw(Some(5), 1, 0), draw(Some(5), 2, 0));
     let different = |f: &dyn Fn(u64) -> u32| {
@@ -396,7 +425,7 @@ fn logprobs_are_the_log_softmax_of_the_raw_row() {
         });
         for k in [0, 1, 5, 20, -1] {
             let chosen = n as u32 / 2;
-            let got = Sampler::default().logprobs(&logits, chosen, k).unwrap();
+            let got = sampler().logprobs(&logits, chosen, k).unwrap();
             assert_eq!(got.token_id, chosen);
             assert!((f64::from(got.logprob) - exact[chosen as usize]).abs() < 2e-6);
             let expected = if k < 0 { n } else { n.min(k as usize) };
@@ -418,11 +447,11 @@ fn bad_rows_are_errors() {
     for bad in [f32::NAN, f32::INFINITY] {
         let mut logits = row(100, 1.0, 1);
         logits[50] = bad;
-        assert!(Sampler::default().sample(&logits, &params, &state).is_err());
-        assert!(Sampler::default().logprobs(&logits, 0, 1).is_err());
+        assert!(sampler().sample(&logits, &params, &state).is_err());
+        assert!(sampler().logprobs(&logits, 0, 1).is_err());
     }
     assert!(
-        Sampler::default()
+        sampler()
             .sample(&[f32::NEG_INFINITY; 9], &params, &state)
             .is_err()
     );

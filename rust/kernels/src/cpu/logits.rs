@@ -1,0 +1,150 @@
+//! Passes over one row of logits, for sampling: the largest value, softmax weights and their sums, the few that pass a
+//! threshold. Same bits on every instruction set: all sums run in an order fixed by position.
+//! Knows nothing of temperatures, nuclei or random numbers; a caller spreads rows over threads.
+mod lanes;
+mod passes;
+
+use super::exp::LOG2_E;
+use super::lanes::Plain;
+use super::{Cpu, Isa};
+
+/// Values that one sum covers; 16 maxima stand for as many.
+pub const STRIPE: usize = 1024;
+/// Maxima of a stripe: that of every 16th value, from each of the first 16.
+pub const GROUPS: usize = 16;
+/// Thresholds of one call of [`above`].
+pub const PIVOTS: usize = 8;
+
+/// What [`peak`] finds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Peak {
+    /// The first place of the largest value; 0 for a row without values.
+    pub index: usize,
+    /// The largest value that is a number; minus infinity when there is none.
+    pub value: f32,
+    /// Whether the row holds NaN.
+    pub nan: bool,
+}
+
+/// From logits to weights: `e^((x - max) * scale)`, 0 where that is below `floor`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Softmax {
+    max: f32,
+    factor: f32,
+    floor: f32,
+}
+
+impl Softmax {
+    /// `max` is the row's largest logit, `scale` one over the temperature; weights below `floor`, and below
+    /// [`Softmax::LEAST`] in any case, are 0.
+    pub fn new(max: f32, scale: f32, floor: f32) -> Self {
+        Self {
+            max,
+            factor: scale * LOG2_E,
+            floor: floor.max(Self::LEAST),
+        }
+    }
+
+    /// The smallest weight above 0.
+    pub const LEAST: f32 = 2.35e-38;
+}
+
+/// Values of a row and where they stood, in order of place.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Few {
+    /// Places.
+    pub ids: Vec<u32>,
+    /// Values.
+    pub values: Vec<f32>,
+}
+
+/// Runs a generic pass with the machine's lanes.
+macro_rules! dispatch {
+    ($cpu:expr, $pass:ident($($arg:expr),*)) => {{
+        #[cfg(target_arch = "x86_64")]
+        {
+            if $cpu.isa >= Isa::Avx512 {
+                // SAFETY: the level was detected.
+                return unsafe { passes::avx512::$pass($($arg),*) };
+            }
+            if $cpu.isa == Isa::Avx2 {
+                // SAFETY: the level was detected.
+                return unsafe { passes::avx2::$pass($($arg),*) };
+            }
+        }
+        let _ = $cpu;
+        // SAFETY: plain Rust.
+        unsafe { passes::$pass::<Plain>($($arg),*) }
+    }};
+}
+
+/// The largest value of a row. Fills `maxima` with [`GROUPS`] a stripe.
+pub fn peak(cpu: Cpu, row: &[f32], maxima: &mut Vec<f32>) -> Peak {
+    fn values(cpu: Cpu, row: &[f32], maxima: &mut Vec<f32>) -> (f32, bool) {
+        dispatch!(cpu, peak(row, maxima))
+    }
+    let (value, suspect) = values(cpu, row, maxima);
+    let stripe = maxima
+        .chunks_exact(GROUPS)
+        .position(|maxima| maxima.contains(&value));
+    let place = |stripe: usize| {
+        let first = stripe * STRIPE;
+        let inside = &row[first..row.len().min(first + STRIPE)];
+        inside.iter().position(|&x| x == value).map(|at| first + at)
+    };
+    Peak {
+        index: stripe.and_then(place).unwrap_or(0),
+        value,
+        // Sums of values that are all numbers may overflow into what is none.
+        nan: suspect && row.iter().any(|x| x.is_nan()),
+    }
+}
+
+/// Sums of the weights of a row, one for each stripe into `sums`; their total. Values must be no NaN and at most `max`.
+pub fn masses(cpu: Cpu, row: &[f32], by: Softmax, sums: &mut Vec<f64>) -> f64 {
+    fn fill(cpu: Cpu, row: &[f32], by: Softmax, sums: &mut Vec<f64>) {
+        dispatch!(cpu, masses(row, by, sums))
+    }
+    fill(cpu, row, by, sums);
+    sums.iter().sum()
+}
+
+/// The weights of `values`, which are as in [`masses`], into `weights`.
+pub fn weigh(cpu: Cpu, values: &[f32], by: Softmax, weights: &mut Vec<f32>) {
+    dispatch!(cpu, weigh(values, by, weights))
+}
+
+/// Sums of `weights` from `floor` on, one for each stripe into `sums`; their total.
+pub fn sums(cpu: Cpu, weights: &[f32], floor: f32, sums: &mut Vec<f64>) -> f64 {
+    fn fill(cpu: Cpu, weights: &[f32], floor: f32, sums: &mut Vec<f64>) {
+        dispatch!(cpu, sums(weights, floor, sums))
+    }
+    fill(cpu, weights, floor, sums);
+    sums.iter().sum()
+}
+
+/// The values of a row that are at least `threshold`; `maxima` are those of [`peak`].
+///
+/// # Panics
+/// When `maxima` belong to a row of another length.
+pub fn collect(cpu: Cpu, row: &[f32], maxima: &[f32], threshold: f32, out: &mut Few) {
+    assert_eq!(maxima.len(), row.len().div_ceil(STRIPE) * GROUPS);
+    dispatch!(cpu, collect(row, maxima, threshold, out))
+}
+
+/// The entries of `few` with `least <= value < below`.
+///
+/// # Panics
+/// When `few` has not as many ids as values.
+pub fn between(cpu: Cpu, few: &Few, least: f32, below: f32, out: &mut Few) {
+    assert_eq!(few.ids.len(), few.values.len());
+    dispatch!(cpu, between(few, least, below, out))
+}
+
+/// The sums of the weights that are at least each pivot. A larger pivot never has a larger sum.
+pub fn above(cpu: Cpu, weights: &[f32], pivots: &[f32; PIVOTS]) -> [f64; PIVOTS] {
+    dispatch!(cpu, above(weights, pivots))
+}
+
+#[cfg(test)]
+mod tests;
