@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from candle_vllm.bench.figures import percentile, spread
 from candle_vllm.bench.make_model import make_model
 from candle_vllm.bench.shapes import QUANTS, SHAPES, tensors
 from candle_vllm.cli import main
+from candle_vllm.errors import ModelLoadError
 
 
 @pytest.fixture(scope="session")
@@ -62,6 +64,26 @@ def test_latency(capsys: pytest.CaptureFixture[str], random_model: Path) -> None
         assert rate["tokens_per_second"] > 0
         assert rate["step_milliseconds"] > 0
         assert rate["overall_tokens_per_second"] > 0
+
+
+def test_prompts_of_a_batch_that_take_many_steps(capsys: pytest.CaptureFixture[str], random_model: Path) -> None:
+    # 12 prompts of 20 tokens in steps of 16: the first decodes long before the last prompt is read.
+    argv = ("latency", "--f", str(random_model), "--threads", "1", "--prompt", "0", "--batch", "12", "--repeats", "1")
+    argv += ("--decode-prompt", "20", "--decode-tokens", "3", "--prefill-chunk-size")
+    for chunk in ("16", "0"):
+        [rate] = result(capsys, *argv, chunk)["decode"]
+        assert (rate["batch"], rate["prompt_tokens"], rate["steps"]) == (12, 20, 2), chunk
+        assert rate["output_tokens"] >= 3
+    assert rate["output_tokens"] == 3
+
+
+def test_a_cache_too_small_for_the_batch(capsys: pytest.CaptureFixture[str], random_model: Path) -> None:
+    argv = ["bench", "latency", "--f", str(random_model), "--prompt", "0", "--decode-prompt", "600", "--repeats", "1"]
+    assert main([*argv, "--batch", "8", "--mem", "4"]) == 2
+    said = capsys.readouterr().err
+    assert "--batch 8" in said and "--mem" in said
+    needed = said.partition("(--mem ")[2].partition(")")[0]
+    assert main([*argv, "--batch", "8", "--mem", needed, "--decode-tokens", "2"]) == 0
 
 
 def test_parts_of_latency(capsys: pytest.CaptureFixture[str], random_model: Path) -> None:
@@ -338,7 +360,7 @@ def test_every_tensor_is_whole_blocks(shape: str, quant: str) -> None:
     assert len({tensor.name for tensor in listed}) == len(listed)
     for tensor in listed:
         assert tensor.columns % TYPES[tensor.type].weights == 0, tensor
-        assert tensor.blocks * TYPES[tensor.type].weights == tensor.columns * (tensor.rows or 1)
+        assert tensor.blocks * TYPES[tensor.type].weights == math.prod(tensor.dims)
 
 
 def test_the_mix_of_q4_k_m() -> None:
@@ -346,6 +368,17 @@ def test_the_mix_of_q4_k_m() -> None:
     assert fine[0] == "token_embd.weight"
     assert sum("attn_v" in name for name in fine) == sum("ffn_down" in name for name in fine) == 14
     assert {"blk.0.attn_v.weight", "blk.27.ffn_down.weight"} < set(fine)
+
+
+@pytest.mark.parametrize("quant", ["Q4_K_M", "Q8_0"])
+def test_mixtures_of_experts(tmp_path: Path, quant: str) -> None:
+    out = tmp_path / "moe.gguf"
+    assert make_model("tiny-moe", quant, out) == out.stat().st_size
+    shapes = {tensor.name: tensor.dims for tensor in tensors(SHAPES["tiny-moe"], quant)}
+    assert shapes["blk.1.ffn_down_exps.weight"] == (256, 256, 4)
+    assert shapes["blk.1.ffn_gate_inp.weight"] == (256, 4)
+    with pytest.raises(ModelLoadError, match="Qwen3MoeForCausalLM is not supported"):
+        InferenceEngine.builder().model_path(out).threads(1).build()
 
 
 @pytest.mark.parametrize("kind", list(TYPES))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from interleaved import context, main
+from interleaved import main
 
 
 class LlamaCpp:
@@ -17,40 +17,48 @@ class LlamaCpp:
         except ImportError as error:
             raise SystemExit(
                 f"{error}. To install the peer (6 minutes; gcc 12's build crashes on machines with AMX):\n"
-                "CC=clang-19 CXX=clang++-19 CMAKE_ARGS=-DGGML_NATIVE=ON pip install llama-cpp-python"
+                "CC=clang-19 CXX=clang++-19 CMAKE_ARGS=-DGGML_NATIVE=ON "
+                "pip install --no-binary llama-cpp-python llama-cpp-python"
             ) from None
         self._api = api = llama_cpp
         api.llama_backend_init()
         # Kept: the library calls it as long as it lives.
         self._quiet = api.llama_log_callback(lambda level, text, data: None)
         api.llama_log_set(self._quiet, None)
-        self._model = api.llama_model_load_from_file(args.model.encode(), api.llama_model_default_params())
+        self._model = api.llama_model_load_from_file(args.model[0].encode(), api.llama_model_default_params())
         if not self._model:
-            raise SystemExit(f"llama.cpp cannot load {args.model}")
-        sequences = max(args.batch)
-        self._room = max(context(args), sequences * (args.decode_prompt + args.decode_tokens + 16))
+            raise SystemExit(f"llama.cpp cannot load {args.model[0]}")
+        self.vocabulary = api.llama_vocab_n_tokens(api.llama_model_get_vocab(self._model))
+        self._threads = args.threads
+        self._made_for: tuple[int, int] | None = None
+        self._context: Any = None
+        self._batch: Any = None
+
+    def prepare(self, lengths: list[int], tokens: int) -> None:
+        """See Runner."""
+        # A context per case: each sequence has a cache of its own, no longer than it needs.
+        each = -(-(max(lengths) + tokens) // 256) * 256
+        if self._made_for == (len(lengths), each):
+            self._api.llama_memory_clear(self._api.llama_get_memory(self._context), True)
+            return
+        api = self._api
+        if self._context is not None:
+            api.llama_batch_free(self._batch)
+            api.llama_free(self._context)
+        room = each * len(lengths)
         params = api.llama_context_default_params()
-        params.n_ctx = self._room
-        params.n_seq_max = sequences
-        params.n_batch = self._room
+        params.n_ctx = params.n_batch = room
+        params.n_seq_max = len(lengths)
         params.n_ubatch = 512
-        params.n_threads = params.n_threads_batch = args.threads
-        if hasattr(params, "kv_unified"):
-            # One pool for all: a single long prompt may then use all of it.
-            params.kv_unified = True
+        params.n_threads = params.n_threads_batch = self._threads
         self._context = api.llama_init_from_model(self._model, params)
         if not self._context:
-            raise SystemExit(f"llama.cpp cannot make a context of {self._room} tokens")
-        self._batch = api.llama_batch_init(self._room, 0, 1)
-        self.vocabulary = api.llama_vocab_n_tokens(api.llama_model_get_vocab(self._model))
-
-    def prefill(self, prompt: list[int]) -> None:
-        """See Runner."""
-        self.together([prompt], 1)
+            raise SystemExit(f"llama.cpp cannot make a context of {room} tokens")
+        self._batch = api.llama_batch_init(room, 0, 1)
+        self._made_for = (len(lengths), each)
 
     def together(self, prompts: list[list[int]], tokens: int) -> None:
         """See Runner."""
-        self._clear()
         rows = [
             (token, place, sequence, place == len(prompt) - 1)
             for sequence, prompt in enumerate(prompts)
@@ -83,13 +91,6 @@ class LlamaCpp:
             self._api.llama_get_logits_ith(self._context, row), shape=(self.vocabulary,)
         )
         return int(logits.argmax())
-
-    def _clear(self) -> None:
-        api = self._api
-        if hasattr(api, "llama_memory_clear"):
-            api.llama_memory_clear(api.llama_get_memory(self._context), True)
-        else:
-            api.llama_kv_self_clear(self._context)
 
 
 if __name__ == "__main__":

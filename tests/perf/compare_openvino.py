@@ -25,12 +25,11 @@ class OpenVino:
         scheduler.max_num_batched_tokens = max(context(args), 2048)
         scheduler.cache_size = 4
         properties = {"INFERENCE_NUM_THREADS": args.threads}
-        self._pipe = openvino_genai.ContinuousBatchingPipeline(args.model, scheduler, "CPU", properties)
+        self._pipe = openvino_genai.ContinuousBatchingPipeline(args.model[0], scheduler, "CPU", properties)
         self.vocabulary = len(self._pipe.get_tokenizer().get_vocab())
 
-    def prefill(self, prompt: list[int]) -> None:
+    def prepare(self, lengths: list[int], tokens: int) -> None:
         """See Runner."""
-        self.together([prompt], 1)
 
     def together(self, prompts: list[list[int]], tokens: int) -> None:
         """See Runner."""

@@ -14,21 +14,35 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 PYTHON_SOURCES = Path(__file__).resolve().parents[2] / "python"
 
+EPILOG = """\
+Rows of the table, all in tokens/s:
+  prefill N          a prompt of N tokens alone, up to its first token
+  decode N           N prompts that decode together, less the time of the prompts and first tokens by themselves
+  output N           the same whole run, prompts included: generated tokens by all of the time
+  decode at N        one sequence that decodes behind a prompt of N tokens (--long)
+Each figure is the median over --repeats turns; in each turn both engines do the same work on the same random tokens,
+one after the other, and who goes first changes. A ratio above 1 means that candle-vllm is faster.
+"""
+
 
 class Runner(Protocol):
     """One engine with the model loaded."""
 
-    def prefill(self, prompt: list[int]) -> None:
-        """Compute the prompt and its first token; nothing of earlier prompts may be reused."""
+    def prepare(self, lengths: list[int], tokens: int) -> None:
+        """Make room for such a run; outside of what is timed."""
 
     def together(self, prompts: list[list[int]], tokens: int) -> None:
-        """Compute all prompts and decode ``tokens`` greedy tokens of each, whatever the end-of-sequence ids."""
+        """Compute all prompts and decode ``tokens`` greedy tokens of each, whatever the end-of-sequence ids.
+
+        Nothing of earlier prompts may be reused.
+        """
 
 
 class Ours:
@@ -38,14 +52,13 @@ class Ours:
         from candle_vllm import GenerationParams, InferenceEngine
 
         self._params = GenerationParams
-        builder = InferenceEngine.builder().model_path(args.model).threads(args.threads)
+        builder = InferenceEngine.builder().model_path(args.model[0]).threads(args.threads)
         builder.max_batch_size(max(args.batch)).enable_prefix_cache(False).max_sequence_length(context(args))
         self._engine = builder.build()
         self.vocabulary = self._engine.model_info.vocab_size
 
-    def prefill(self, prompt: list[int]) -> None:
+    def prepare(self, lengths: list[int], tokens: int) -> None:
         """See Runner."""
-        self.together([prompt], 1)
 
     def together(self, prompts: list[list[int]], tokens: int) -> None:
         """See Runner."""
@@ -57,7 +70,29 @@ class Ours:
 
 def context(args: argparse.Namespace) -> int:
     """Tokens of the longest sequence."""
-    return int(max(*args.prompt, args.decode_prompt + args.decode_tokens)) + 16
+    return int(max(*args.prompt, args.decode_prompt + args.decode_tokens, args.long + args.long_tokens)) + 16
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of work: prompts of these lengths that generate so many tokens each."""
+
+    name: str
+    lengths: list[int]
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the table: medians in tokens/s, and the turns they are of."""
+
+    model: str
+    name: str
+    ours: float
+    peer: float
+    ratio: float
+    ours_turns: list[float]
+    peer_turns: list[float]
 
 
 def main(peer: str, make: Callable[[argparse.Namespace], Runner]) -> None:
@@ -66,76 +101,124 @@ def main(peer: str, make: Callable[[argparse.Namespace], Runner]) -> None:
     if args.worker is not None:
         _work(Ours(args) if args.worker == "candle-vllm" else make(args))
         return
+    for model in args.model:
+        if not Path(model).is_file():
+            raise SystemExit(f"{model}: there is no such file")
+    rows: list[Row] = []
     names = ("candle-vllm", peer)
-    workers = {name: _Worker(name, args) for name in names}
-    cases = [("prefill", length) for length in args.prompt] + [("decode", batch) for batch in args.batch]
-    print(f"{args.model}, {args.threads} threads, medians of {args.repeats} in turns, tokens/s")
-    print(f"{'':>14} {names[0]:>14} {names[1]:>14} {'ratio':>7}")
-    for kind, size in cases:
-        times: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
-        for turn in range(args.repeats + 1):
-            # Who goes first changes, and the first turn warms up.
-            for name in names if turn % 2 else reversed(names):
-                seconds = workers[name].seconds(kind, size, args, turn)
-                if turn:
-                    times[name].append(seconds)
-        ours, theirs = (_rate(kind, size, args, times[name]) for name in names)
-        print(f"{kind + ' ' + str(size):>14} {ours:14.1f} {theirs:14.1f} {ours / theirs:6.2f}x", flush=True)
-    for worker in workers.values():
-        worker.close()
+    print(f"{args.threads} threads, medians of {args.repeats} in turns, tokens/s")
+    for model in args.model:
+        print(f"\n{model}\n{'':>16} {names[0]:>14} {names[1]:>14} {'ratio':>7}", flush=True)
+        workers = [_Worker(name, model, args) for name in names]
+        try:
+            for case in _cases(args):
+                rows += (found := list(_measure(case, model, workers, args)))
+                for row in found:
+                    print(f"{row.name:>16} {row.ours:14.1f} {row.peer:14.1f} {row.ratio:6.2f}x", flush=True)
+        finally:
+            for worker in workers:
+                worker.close()
+    if args.json is not None:
+        facts = {"peer": peer, "threads": args.threads, "repeats": args.repeats, "unit": "tokens/s"}
+        result = {**facts, "cpu": _cpu(), "rows": [asdict(row) for row in rows]}
+        Path(args.json).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
 def _parser(peer: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=f"candle-vllm and {peer} on the same work, in turns.")
+    parser = argparse.ArgumentParser(
+        description=f"candle-vllm and {peer} on the same work, in turns; see README.md in this folder.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
 
     def sizes(text: str) -> list[int]:
-        return [int(part) for part in text.split(",")]
+        values = [int(part) for part in text.split(",")]
+        if min(values) < 0 or (0 in values and len(values) > 1):
+            raise argparse.ArgumentTypeError(f"{text} is no list of positive numbers")
+        return values
 
-    parser.add_argument("model", help=".gguf file")
-    parser.add_argument("--prompt", type=sizes, default=[512, 2048], help="prompt lengths")
-    parser.add_argument("--batch", type=sizes, default=[1, 16, 64], help="sequences that decode together")
-    parser.add_argument("--decode-prompt", type=int, default=64)
-    parser.add_argument("--decode-tokens", type=int, default=64)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--peer-python", default=sys.executable, help="interpreter that has the peer")
+    parser.add_argument("model", nargs="+", help=".gguf files")
+    parser.add_argument("--prompt", type=sizes, default=[512, 2048], metavar="A,B", help="lengths (512,2048); 0: none")
+    parser.add_argument(
+        "--batch", type=sizes, default=[1, 16, 64], metavar="A,B", help="sequences together (1,16,64); 0: none"
+    )
+    parser.add_argument("--decode-prompt", type=int, default=64, metavar="N", help="prompt tokens of those (64)")
+    parser.add_argument("--decode-tokens", type=int, default=64, metavar="N", help="tokens each of them decodes (64)")
+    parser.add_argument("--long", type=int, default=0, metavar="N", help="also a decode behind N tokens (0: none)")
+    parser.add_argument("--long-tokens", type=int, default=16, metavar="N", help="tokens of that decode (16)")
+    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="turns that count (5)")
+    parser.add_argument(
+        "--threads", type=int, default=len(os.sched_getaffinity(0)), metavar="N", help="of both (the cores at hand)"
+    )
+    parser.add_argument(
+        "--peer-python", default=sys.executable, metavar="FILE", help="interpreter that has the peer (this one)"
+    )
+    parser.add_argument("--peer-preload", metavar="FILE", help="library that the peer's process gets as LD_PRELOAD")
+    parser.add_argument("--json", metavar="FILE", help="write the medians and all turns as JSON")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     return parser
 
 
-def _rate(kind: str, size: int, args: argparse.Namespace, times: list[tuple[float, float]]) -> float:
-    """Tokens per second from the medians; not a number where noise is larger than what was measured."""
-    first = statistics.median(first for first, _ in times)
-    whole = statistics.median(whole for _, whole in times)
-    if kind == "prefill":
-        return size / first
-    tokens: int = size * (args.decode_tokens - 1)
-    return tokens / (whole - first) if whole > first else math.nan
+def _cases(args: argparse.Namespace) -> Iterator[Case]:
+    for length in filter(None, args.prompt):
+        yield Case(f"prefill {length}", [length], 1)
+    for batch in filter(None, args.batch):
+        yield Case(f"decode {batch}", [args.decode_prompt] * batch, args.decode_tokens)
+    if args.long:
+        yield Case(f"decode at {args.long}", [args.long], args.long_tokens)
+
+
+def _measure(case: Case, model: str, workers: list[_Worker], args: argparse.Namespace) -> Iterator[Row]:
+    """The rows of one case: medians of the turns that follow a first one, which warms up."""
+    turns: list[list[tuple[float, float]]] = [[] for _ in workers]
+    for turn in range(args.repeats + 1):
+        order = list(zip(workers, turns, strict=True))
+        for worker, times in order if turn % 2 else reversed(order):
+            seconds = worker.seconds(case, turn)
+            if turn:
+                times.append(seconds)
+    if case.tokens == 1:
+        yield _row(model, case.name, [[sum(case.lengths) / first for first, _ in times] for times in turns])
+        return
+    made = len(case.lengths) * (case.tokens - 1)
+    # Not a number where noise is larger than what was measured.
+    rates = [[made / (whole - first) if whole > first else math.nan for first, whole in times] for times in turns]
+    yield _row(model, case.name, rates)
+    if len(case.lengths) > 1:
+        made = len(case.lengths) * case.tokens
+        yield _row(model, f"output {len(case.lengths)}", [[made / whole for _, whole in times] for times in turns])
+
+
+def _row(model: str, name: str, rates: list[list[float]]) -> Row:
+    ours, peer = (statistics.median(each) for each in rates)
+    return Row(model, name, ours, peer, ours / peer, *rates)
 
 
 class _Worker:
     """A process with one engine: a line of JSON in, a line of JSON out."""
 
-    def __init__(self, name: str, args: argparse.Namespace) -> None:
+    def __init__(self, name: str, model: str, args: argparse.Namespace) -> None:
         python = sys.executable if name == "candle-vllm" else args.peer_python
         sizes = [f"--{flag}={','.join(map(str, getattr(args, flag)))}" for flag in ("prompt", "batch")]
-        counts = [f"--{flag}={vars(args)[flag.replace('-', '_')]}" for flag in ("decode-prompt", "decode-tokens")]
-        command = [python, sys.argv[0], args.model, *sizes, *counts, f"--threads={args.threads}", "--worker", name]
+        flags = ("decode-prompt", "decode-tokens", "long", "long-tokens", "threads")
+        counts = [f"--{flag}={vars(args)[flag.replace('-', '_')]}" for flag in flags]
+        command = [python, sys.argv[0], model, *sizes, *counts, "--worker", name]
         path = os.pathsep.join([os.environ.get("PYTHONPATH", ""), str(PYTHON_SOURCES)]).strip(os.pathsep)
+        environment = {**os.environ, "PYTHONPATH": path}
+        if args.peer_preload is not None and name != "candle-vllm":
+            environment["LD_PRELOAD"] = str(Path(args.peer_preload).resolve(strict=True))
         self._name = name
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path}
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
         self._ask(None)
 
-    def seconds(self, kind: str, size: int, args: argparse.Namespace, seed: int) -> tuple[float, float]:
-        """One turn: seconds to the first tokens alone, and to all tokens (the same for a prefill)."""
-        if kind == "prefill":
-            return (self._ask({"lengths": [size], "tokens": 1, "seed": seed}),) * 2
-        lengths = [args.decode_prompt] * size
-        first = self._ask({"lengths": lengths, "tokens": 1, "seed": seed})
-        whole = self._ask({"lengths": lengths, "tokens": args.decode_tokens, "seed": seed})
-        return first, whole
+    def seconds(self, case: Case, seed: int) -> tuple[float, float]:
+        """One turn: seconds to the first tokens alone, and to all tokens (the same where there are no others)."""
+        first = self._ask({"lengths": case.lengths, "tokens": 1, "seed": seed})
+        if case.tokens == 1:
+            return first, first
+        return first, self._ask({"lengths": case.lengths, "tokens": case.tokens, "seed": seed})
 
     def _ask(self, case: dict[str, Any] | None) -> float:
         assert self._process.stdin is not None
@@ -163,9 +246,16 @@ def _work(runner: Any) -> None:
         case = json.loads(line)
         draw = random.Random(case["seed"])
         prompts = [draw.choices(range(3, runner.vocabulary), k=length) for length in case["lengths"]]
+        runner.prepare(case["lengths"], case["tokens"])
         began = time.perf_counter()
-        if len(prompts) == 1 and case["tokens"] == 1:
-            runner.prefill(prompts[0])
-        else:
-            runner.together(prompts, case["tokens"])
+        runner.together(prompts, case["tokens"])
         print(f"SECONDS {time.perf_counter() - began}", flush=True)
+
+
+def _cpu() -> str:
+    """The processor's name where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return "unknown"
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")

@@ -95,7 +95,7 @@ def _header(name: str, quant: str, listed: list[Tensor]) -> bytes:
     parts = [b"GGUF", struct.pack("<IQQ", 3, len(listed), len(fields)), *fields]
     offset = 0
     for tensor in listed:
-        dims = [tensor.columns] if tensor.rows is None else [tensor.columns, tensor.rows]
+        dims = tensor.dims
         parts.append(_text(tensor.name) + struct.pack("<I", len(dims)))
         parts.append(struct.pack(f"<{len(dims)}QIQ", *dims, TYPES[tensor.type].code, offset))
         offset += _padded(tensor.size)
@@ -117,6 +117,7 @@ def _fields(name: str, shape: Shape, quant: str) -> list[bytes]:
         _uint(f"{arch}.context_length", shape.context),
         _uint(f"{arch}.embedding_length", shape.hidden),
         _uint(f"{arch}.feed_forward_length", shape.intermediate),
+        *([] if not shape.experts else _expert_fields(shape)),
         _uint(f"{arch}.attention.head_count", shape.heads),
         _uint(f"{arch}.attention.head_count_kv", shape.kv_heads),
         _uint(f"{arch}.attention.key_length", shape.head_dim),
@@ -135,6 +136,15 @@ def _fields(name: str, shape: Shape, quant: str) -> list[bytes]:
         _uint("tokenizer.ggml.unknown_token_id", words.unknown),
         _key("tokenizer.ggml.add_bos_token", 7) + b"\0",
         _string("tokenizer.chat_template", vocabulary.CHAT_TEMPLATE),
+    ]
+
+
+def _expert_fields(shape: Shape) -> list[bytes]:
+    arch = shape.architecture
+    return [
+        _uint(f"{arch}.expert_count", shape.experts),
+        _uint(f"{arch}.expert_used_count", shape.experts_used),
+        _uint(f"{arch}.expert_feed_forward_length", shape.intermediate),
     ]
 
 

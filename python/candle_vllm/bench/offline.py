@@ -17,6 +17,7 @@ from candle_vllm.params import GenerationParams
 from candle_vllm.records import FinishReason
 
 if TYPE_CHECKING:
+    from candle_vllm.config import EngineConfig
     from candle_vllm.engine import InferenceEngine, RequestHandle
 
 __all__ = ["DecodeRate", "PrefillRate", "Throughput", "decode_rate", "prefill_rate", "throughput"]
@@ -40,7 +41,7 @@ class DecodeRate:
     prompt_tokens: int
     """Of each sequence."""
     output_tokens: int
-    """Of each sequence."""
+    """Of each sequence: those asked for, and one for each step in which prompts of others are still computed."""
     tokens_per_second: float
     """Of all sequences together, in the steps in which all of them decode and nothing else runs."""
     step_milliseconds: float
@@ -68,8 +69,13 @@ class Throughput:
     preemptions: int
 
 
-def prefill_rate(engine: InferenceEngine, length: int, repeats: int) -> PrefillRate:
-    """Median rate of one prompt of ``length`` tokens. The engine runs by steps and keeps no prefixes."""
+def prefill_rate(
+    engine: InferenceEngine, length: int, repeats: int, advance: Callable[[], None] = lambda: None
+) -> PrefillRate:
+    """Median rate of one prompt of ``length`` tokens. The engine runs by steps and keeps no prefixes.
+
+    ``advance`` is called after each repeat.
+    """
     _check(engine, "--prompt", length, 1)
     draw = random.Random(length)
     params = _params(1)
@@ -84,30 +90,77 @@ def prefill_rate(engine: InferenceEngine, length: int, repeats: int) -> PrefillR
         return time.perf_counter() - began
 
     once()
-    seconds = statistics.median(once() for _ in range(repeats))
+    times = []
+    for _ in range(repeats):
+        times.append(once())
+        advance()
+    seconds = statistics.median(times)
     return PrefillRate(length, seconds, length / seconds, repeats)
 
 
-def decode_rate(engine: InferenceEngine, batch: int, length: int, tokens: int, repeats: int) -> DecodeRate:
-    """Median rate of ``batch`` sequences that decode ``tokens`` each after prompts of ``length``.
+def decode_rate(
+    engine: InferenceEngine,
+    batch: int,
+    length: int,
+    tokens: int,
+    repeats: int,
+    advance: Callable[[], None] = lambda: None,
+) -> DecodeRate:
+    """Median rate of ``batch`` sequences that decode together for ``tokens`` - 1 steps after prompts of ``length``.
 
-    The engine runs by steps, has room for ``batch`` sequences and keeps no prefixes.
+    The engine runs by steps, has room for ``batch`` sequences and keeps no prefixes. ``advance`` is called after each
+    repeat.
     """
-    _check(engine, "--decode-prompt", length, tokens)
+    info = engine.model_info
+    ahead = _steps_ahead(batch, length, info.step_tokens, engine.config.enable_chunked_prefill)
+    each = tokens + ahead
+    _check(engine, "--decode-prompt, --decode-tokens, --batch", length, each)
+    _check_cache(engine, batch, length + each)
     draw = random.Random(batch)
-    _decode(engine, batch, length, min(tokens, 4), draw)
-    runs = [_decode(engine, batch, length, tokens, draw) for _ in range(repeats)]
+    # Warms up with few steps, yet with all sequences at once, as those that count.
+    _decode(engine, batch, length, min(tokens, 4) + ahead, draw)
+    runs = []
+    for _ in range(repeats):
+        runs.append(_decode(engine, batch, length, each, draw))
+        advance()
     steps = [steps for steps, _ in runs]
     return DecodeRate(
         batch,
         length,
-        tokens,
+        each,
         tokens_per_second=statistics.median(batch * len(each) / sum(each) for each in steps),
         step_milliseconds=1e3 * statistics.median(statistics.median(each) for each in steps),
         steps=round(statistics.median(map(len, steps))),
-        overall_tokens_per_second=statistics.median(batch * tokens / whole for _, whole in runs),
+        overall_tokens_per_second=statistics.median(batch * each / whole for _, whole in runs),
         repeats=repeats,
     )
+
+
+def _steps_ahead(batch: int, length: int, step: int, chunked: bool) -> int:
+    """Steps from the first prompt's first token to the last one's: so many tokens the first is ahead of the last.
+
+    A step takes ``step`` tokens, those of the sequences that decode already among them, and pieces of prompts where
+    ``chunked``.
+    """
+    done, steps, first = 0, 0, 0
+    while done < batch * length:
+        room = max(step - done // length, 1)
+        done += room if chunked else max(room // length, 1) * length
+        steps += 1
+        if not first and done >= length:
+            first = steps
+    return steps - first
+
+
+def _check_cache(engine: InferenceEngine, batch: int, tokens: int) -> None:
+    info = engine.model_info
+    needed = batch * -(-tokens // info.block_size)
+    if needed > info.kv_blocks:
+        megabytes = -(-needed * (info.kv_bytes // info.kv_blocks) // (1 << 20))
+        raise ConfigError(
+            f"--batch {batch}: {batch} sequences of {tokens} tokens take {megabytes:,} MB of KV cache, and it has "
+            f"{info.kv_bytes >> 20:,} MB; give it more (--mem {megabytes}), or fewer or shorter sequences"
+        )
 
 
 def _decode(
@@ -135,10 +188,7 @@ def _decode(
         for handle in handles:
             handle.close()
     if not seconds:
-        raise ConfigError(
-            f"--batch {batch}: the sequences never decoded all at once; "
-            "more --decode-tokens, a larger --mem or a larger --prefill-chunk-size may help"
-        )
+        raise GenerationError(f"{batch} sequences of {length} prompt tokens never decoded all at once")
     return seconds, whole
 
 
@@ -223,6 +273,11 @@ def _ended(handle: RequestHandle, tokens: int) -> None:
         )
 
 
-def longest(prompts: Sequence[int], decode_prompt: int, decode_tokens: int) -> int:
-    """Tokens of the longest sequence that such a run of prefills and decodes holds."""
-    return max(max(prompts, default=0) + 1, decode_prompt + decode_tokens)
+def longest(config: EngineConfig, prompts: Sequence[int], batches: Sequence[int], length: int, tokens: int) -> int:
+    """Tokens of the longest sequence of such a run: prefills of ``prompts``, and decodes as `decode_rate` has them."""
+    decodes = []
+    for batch in batches:
+        # A full batch decodes in one step, so a step is never smaller.
+        step = max(config.prefill_chunk_size, max(batches))
+        decodes.append(length + tokens + _steps_ahead(batch, length, step, config.enable_chunked_prefill))
+    return max(max(prompts, default=0) + 1, *decodes, 1)

@@ -5,6 +5,7 @@ Which tensor gets which type follows llama.cpp's `llama-quantize`. Knows nothing
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ class Shape:
     """Sizes of a decoder-only model."""
 
     architecture: str
-    """GGUF's name: `llama` or `qwen3`, which also normalises queries and keys by head."""
+    """GGUF's name: `llama`, or `qwen3` and `qwen3moe`, which also normalise queries and keys by head."""
     layers: int
     hidden: int
     intermediate: int
@@ -30,12 +31,20 @@ class Shape:
     rope_base: float
     tied: bool
     """Whether the embedding is the output matrix too."""
+    experts: int = 0
+    """Of each layer; 0 = one plain feed-forward network."""
+    experts_used: int = 0
+    """Of them for a token; `intermediate` is the width of one."""
 
 
 SHAPES = {
     "smollm2-135m": Shape("llama", 30, 576, 1536, 9, 3, 64, 49_152, 8_192, 100_000.0, tied=True),
     "qwen3-0.6b": Shape("qwen3", 28, 1024, 3072, 16, 8, 128, 49_152, 40_960, 1_000_000.0, tied=True),
     "llama-1b": Shape("llama", 16, 2048, 8192, 32, 8, 64, 128_256, 131_072, 500_000.0, tied=True),
+    "qwen3-moe-small": Shape(
+        "qwen3moe", 12, 1024, 768, 16, 8, 128, 49_152, 40_960, 1_000_000.0, tied=True, experts=16, experts_used=4
+    ),
+    "tiny-moe": Shape("qwen3moe", 2, 256, 256, 4, 2, 64, 1024, 4_096, 10_000.0, tied=False, experts=4, experts_used=2),
     "tiny": Shape("llama", 4, 256, 512, 4, 2, 64, 1024, 4_096, 10_000.0, tied=False),
 }
 """Shapes by name. Qwen3's vocabulary is cut to 49,152 so that the layers are what is measured."""
@@ -61,11 +70,18 @@ class Tensor:
     """None for a vector."""
     type: str
     std: float | None
+    matrices: int | None = None
+    """One behind the other, one an expert; None for a plain matrix."""
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """Sizes as GGUF lists them, the innermost first."""
+        return tuple(size for size in (self.columns, self.rows, self.matrices) if size is not None)
 
     @property
     def blocks(self) -> int:
         """Blocks of its type."""
-        return self.columns * (self.rows or 1) // TYPES[self.type].weights
+        return math.prod(self.dims) // TYPES[self.type].weights
 
     @property
     def size(self) -> int:
@@ -95,13 +111,17 @@ def _layer(shape: Shape, layer: int, base: str, mixed: bool) -> Iterator[Tensor]
     yield _matrix(at + "attn_k.weight", shape.hidden, keys, base)
     yield _matrix(at + "attn_v.weight", shape.hidden, keys, fine)
     yield _matrix(at + "attn_output.weight", queries, shape.hidden, base)
-    if shape.architecture == "qwen3":
+    if shape.architecture.startswith("qwen3"):
         yield Tensor(at + "attn_q_norm.weight", shape.head_dim, None, "F32", None)
         yield Tensor(at + "attn_k_norm.weight", shape.head_dim, None, "F32", None)
     yield Tensor(at + "ffn_norm.weight", shape.hidden, None, "F32", None)
-    yield _matrix(at + "ffn_gate.weight", shape.hidden, shape.intermediate, base)
-    yield _matrix(at + "ffn_up.weight", shape.hidden, shape.intermediate, base)
-    yield _matrix(at + "ffn_down.weight", shape.intermediate, shape.hidden, fine)
+    of, count = ("_exps", shape.experts) if shape.experts else ("", None)
+    if shape.experts:
+        # The router stays exact, as llama.cpp keeps it.
+        yield _matrix(at + "ffn_gate_inp.weight", shape.hidden, shape.experts, "F32")
+    yield _matrix(f"{at}ffn_gate{of}.weight", shape.hidden, shape.intermediate, base, count)
+    yield _matrix(f"{at}ffn_up{of}.weight", shape.hidden, shape.intermediate, base, count)
+    yield _matrix(f"{at}ffn_down{of}.weight", shape.intermediate, shape.hidden, fine, count)
 
 
 def _more_bits(layer: int, layers: int) -> bool:
@@ -109,8 +129,8 @@ def _more_bits(layer: int, layers: int) -> bool:
     return layer < layers // 8 or layer >= 7 * layers // 8 or (layer - layers // 8) % 3 == 2
 
 
-def _matrix(name: str, columns: int, rows: int, kind: str) -> Tensor:
-    """A matrix whose products with unit-variance vectors have unit variance."""
+def _matrix(name: str, columns: int, rows: int, kind: str, count: int | None = None) -> Tensor:
+    """A matrix, or ``count`` of them, whose products with unit-variance vectors have unit variance."""
     if columns % TYPES[kind].weights:
         kind = _INSTEAD[kind]
-    return Tensor(name, columns, rows, kind, columns**-0.5)
+    return Tensor(name, columns, rows, kind, columns**-0.5, count)

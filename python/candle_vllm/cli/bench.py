@@ -40,13 +40,13 @@ def _latency(args: argparse.Namespace) -> int:
     if not args.prompt and not args.batch:
         raise UsageError("--prompt 0 and --batch 0 leave nothing to measure")
     config = engine_config(args)
-    longest = offline.longest(args.prompt, args.decode_prompt, args.decode_tokens)
+    longest = offline.longest(config, args.prompt, args.batch, args.decode_prompt, args.decode_tokens)
     config = replace(
         config,
         enable_prefix_cache=False,
         background=False,
         max_batch_size=max(args.batch, default=1),
-        # Long contexts would take KV memory from the batches.
+        # The cache is sized from both, and holds all that is measured without what a long context would take.
         max_sequence_length=config.max_sequence_length or longest,
     )
     try:
@@ -55,15 +55,17 @@ def _latency(args: argparse.Namespace) -> int:
         if str(error).startswith("max_sequence_length") and args.max_model_len is None:
             raise UsageError(f"--prompt, --decode-prompt, --decode-tokens: {error}") from error
         raise
-    with loaded as engine, _bar("latency", len(args.prompt) + len(args.batch)) as advance:
+    runs = args.repeats * (len(args.prompt) + len(args.batch))
+    with loaded as engine, _bar("latency", runs) as advance:
         prefill, decode = [], []
         try:
             for length in args.prompt:
-                prefill.append(offline.prefill_rate(engine, length, args.repeats))
-                advance()
+                advance.name(f"prefill {length}")
+                prefill.append(offline.prefill_rate(engine, length, args.repeats, advance))
             for batch in args.batch:
-                decode.append(offline.decode_rate(engine, batch, args.decode_prompt, args.decode_tokens, args.repeats))
-                advance()
+                advance.name(f"decode, {batch} at once")
+                sizes = (batch, args.decode_prompt, args.decode_tokens, args.repeats)
+                decode.append(offline.decode_rate(engine, *sizes, advance))
         except ConfigError as error:
             raise UsageError(str(error)) from error
         about = _about(engine)
@@ -71,7 +73,7 @@ def _latency(args: argparse.Namespace) -> int:
     tables = [
         ("prefill", ("prompt", "tokens/s", "ms"), _prefill_rows(result)),
         (
-            f"decode, {args.decode_prompt} prompt tokens and {args.decode_tokens} generated",
+            f"decode, {args.decode_prompt} prompt tokens and {args.decode_tokens} generated together",
             ("batch", "tokens/s", "ms a step", "with prompts, tokens/s"),
             _decode_rows(result),
         ),
@@ -246,9 +248,14 @@ def _show(
 class _Advance:
     """Moves a progress bar: one step when called, or to a place."""
 
-    def __init__(self, move: Callable[[int | None, int | None], None] | None) -> None:
+    def __init__(self, move: Callable[..., None] | None) -> None:
         self._move = move
         self._done = 0
+
+    def name(self, text: str) -> None:
+        """Say what is under way."""
+        if self._move is not None:
+            self._move(self._done, None, text)
 
     def __call__(self) -> None:
         self._done += 1
@@ -274,7 +281,7 @@ def _bar(name: str, total: int | None) -> Iterator[_Advance]:
     with Progress(*columns, *times, console=Console(stderr=True), transient=True, redirect_stdout=False) as bars:
         task = bars.add_task(name, total=total)
 
-        def move(done: int | None, whole: int | None) -> None:
-            bars.update(task, completed=done, total=whole or total)
+        def move(done: int | None, whole: int | None, text: str | None = None) -> None:
+            bars.update(task, completed=done, total=whole or total, description=text)
 
         yield _Advance(move)

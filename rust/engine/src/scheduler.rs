@@ -255,7 +255,7 @@ impl Scheduler {
         true
     }
 
-    /// Admits a waiting sequence if its whole length, and one more block for everybody who runs, finds room.
+    /// Admits a waiting sequence if its whole length, and one more block for everybody who runs and may grow, finds room.
     fn admit(&mut self, key: Key) -> Admission {
         if self.blocked == Some((key, self.pool.releases())) {
             return Admission::NoRoom;
@@ -266,7 +266,10 @@ impl Scheduler {
         self.take_prefix(&mut s);
         let deferred = self.is_being_computed(&s);
         let needed = s.tokens.len().div_ceil(self.pool.block_size()) - s.blocks.len();
-        if deferred || self.pool.available() < needed + self.running.len() {
+        let size = self.pool.block_size();
+        let growing = |r: &&Sequence| r.longest() > r.blocks.len() * size;
+        let reserve = self.running.iter().filter(growing).count();
+        if deferred || self.pool.available() < needed + reserve {
             // What the prefix cache gave goes back, and that is no news for those who wait.
             self.pool.release_all(&mut s.blocks);
             s.reset();

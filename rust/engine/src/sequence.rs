@@ -71,6 +71,15 @@ impl Sequence {
         self.tokens.len() - self.computed
     }
 
+    /// Tokens that it has in the KV cache at its end: all but the last one, which nothing follows.
+    pub fn longest(&self) -> usize {
+        let whole = self.prompt_len.saturating_add(self.params.max_tokens);
+        whole
+            .min(self.max_len)
+            .saturating_sub(1)
+            .max(self.tokens.len())
+    }
+
     /// Forgets what was computed, after its blocks were given back.
     pub fn reset(&mut self) {
         (self.computed, self.registered, self.chain) = (0, 0, None);

@@ -408,6 +408,34 @@ fn a_request_that_finds_no_room_waits_for_the_running_ones_to_end() {
 }
 
 #[test]
+fn a_cache_that_holds_all_sequences_whole_runs_them_all_at_once() {
+    // Twelve blocks are three for each of four sequences, and the first has its three before the last one comes.
+    let engine = engine(EngineConfig {
+        kv_cache_memory: Some((12 * BLOCK * 4) as u64),
+        prefill_chunk_size: 4,
+        max_batch_size: 4,
+        ..Default::default()
+    });
+    let mailbox = Mailbox::new().unwrap();
+    for prompt in 1..=4 {
+        let params = GenerationParams {
+            max_tokens: 7,
+            ignore_eos: true,
+            ..Default::default()
+        };
+        engine
+            .submit(tokens(&[prompt; 6], params), &mailbox)
+            .unwrap();
+    }
+    let mut most = 0;
+    while engine.step().unwrap().has_work() {
+        engine.check_blocks().unwrap();
+        most = most.max(engine.stats().running);
+    }
+    assert_eq!((most, engine.stats().counters.preemptions), (4, 0));
+}
+
+#[test]
 fn scores_of_long_prompts_are_computed_in_bounded_pieces() {
     // 64 MiB of logits are 32 rows of this vocabulary.
     let vocab = (64 << 20) / 4 / 32;
