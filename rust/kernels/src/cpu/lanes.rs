@@ -8,6 +8,8 @@
 
 /// A vector of 16 f32 lanes.
 pub(crate) trait Lanes: Copy {
+    /// Vector registers of the 16 lanes.
+    const REGISTERS: usize = 1;
     /// All lanes `v`.
     unsafe fn splat(v: f32) -> Self;
     /// 16 values.
@@ -126,6 +128,7 @@ mod x86 {
     pub(crate) struct Ymm(pub __m256, pub __m256);
 
     impl Lanes for Ymm {
+        const REGISTERS: usize = 2;
         #[inline(always)]
         unsafe fn load_i32(from: *const i32) -> Self {
             unsafe {

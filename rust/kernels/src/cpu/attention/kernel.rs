@@ -3,7 +3,7 @@ use super::super::exp::Float;
 use super::super::kv::KvType;
 use super::super::lanes::Plain;
 use super::super::{Cpu, Isa};
-use super::softmax::{self, Exact, Put, Rounded, State};
+use super::softmax::{self, Put, State};
 use super::tile::Tile;
 use super::wide;
 
@@ -29,20 +29,6 @@ unsafe fn narrow<L: Float>(from: *const f32, to: *mut u16, n: usize) {
     }
 }
 
-#[inline(always)]
-unsafe fn wide_segment<L: Float, const BF16: bool>(t: &mut Tile) {
-    // SAFETY: as the caller's.
-    unsafe {
-        wide::scores::<L, BF16>(t);
-        if BF16 {
-            softmax::softmax::<L, Rounded>(t);
-        } else {
-            softmax::softmax::<L, Exact>(t);
-        }
-        wide::values::<L, BF16>(t);
-    }
-}
-
 /// Functions that enable an instruction set and inline the generic bodies.
 macro_rules! variants {
     ($name:ident, $lanes:ty $(, $features:literal)?) => {
@@ -52,7 +38,7 @@ macro_rules! variants {
             use super::*;
             $(#[target_feature(enable = $features)])?
             unsafe fn segment<const BF16: bool>(t: &mut Tile) {
-                unsafe { wide_segment::<$lanes, BF16>(t) }
+                unsafe { wide::segment::<$lanes, BF16>(t) }
             }
             $(#[target_feature(enable = $features)])?
             unsafe fn merge(state: State, new: State, rows: usize) {

@@ -28,21 +28,6 @@ impl<L: Float> Put<L> for Exact {
     }
 }
 
-/// bf16, to the probabilities.
-pub(super) struct Rounded;
-
-impl<L: Float> Put<L> for Rounded {
-    const ROUNDED: bool = true;
-    #[inline(always)]
-    unsafe fn put(p: [L; 2], _: *mut f32, probs: *mut u16) {
-        // SAFETY: see the module.
-        unsafe {
-            p[0].store_bf16(probs);
-            p[1].store_bf16(probs.add(GROUP));
-        }
-    }
-}
-
 /// Scores to probabilities, relative to the largest visible score of each row; fills `max` and `sum`.
 /// Masked keys of `first..last` become 0.
 ///

@@ -1,210 +1,317 @@
-//! Products in f32: of an F32 cache, and of a Bf16 cache widened while it is read. Generic over the instruction set;
-//! all give the same bits: one fused multiply-add per dimension, or per key, in order.
+//! Products in f32: of an F32 cache, and of a Bf16 cache widened: while it is read for few rows, page by page into this
+//! thread's working memory for more. Generic over the instruction set; all give the same bits: one fused multiply-add
+//! per dimension, or per key, in order.
 //! Every `unsafe` here has the contract of [`Lanes`](super::super::lanes::Lanes) and takes valid tiles.
 use super::super::exp::Float;
-use super::super::kv::GROUP;
-use super::tile::{PROBS, SCORES, Tile};
+use super::super::kv::{GROUP, PAGE};
+use super::softmax::{self, Exact, Put};
+use super::tile::{ROWS, SCORES, Tile};
+use std::cell::Cell;
 
-/// Rows that are computed together.
-pub(super) const BLOCK: usize = 4;
+/// Most rows that are computed together, and for which a Bf16 cache is widened while it is read.
+pub(super) const MOST: usize = 6;
 
-/// Runs an expression for blocks of [`BLOCK`] rows and for what is left, the number of rows being a constant in it.
+/// A cache line of f32.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([f32; GROUP]);
+
+thread_local! {
+    /// Queries of a tile and a page's keys or values, widened.
+    static WORK: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
+}
+
+/// Places in the working memory.
+#[derive(Clone, Copy)]
+struct Work {
+    /// `[rows][key_dims]`
+    q: *mut f32,
+    /// Keys `[2 groups][key_dims][16]` or values `[groups][32][16]`.
+    page: *mut f32,
+}
+
+/// bf16 as f32, over the scores.
+struct Widened;
+
+impl<L: Float> Put<L> for Widened {
+    const ROUNDED: bool = true;
+    #[inline(always)]
+    unsafe fn put(p: [L; 2], scores: *mut f32, _: *mut u16) {
+        // SAFETY: see the module.
+        unsafe {
+            p[0].round_bf16().store(scores);
+            p[1].round_bf16().store(scores.add(GROUP));
+        }
+    }
+}
+
+/// Scores, softmax and values of a tile.
+///
+/// # Safety
+/// See the module; the tile's type is Bf16 if `BF16`, F32 otherwise.
+#[inline(always)]
+pub(super) unsafe fn segment<L: Float, const BF16: bool>(t: &mut Tile) {
+    let mut memory = WORK.take();
+    let queries = ROWS * t.page.key_dims / GROUP;
+    let lines = queries + t.page.key_dims.max(t.page.value_dims) * PAGE / GROUP;
+    if BF16 && memory.len() < lines {
+        memory.resize(lines, Line([0.0; GROUP]));
+    }
+    let q = memory.as_mut_ptr().cast::<f32>();
+    let page = q.wrapping_add(queries * GROUP);
+    let work = Work { q, page };
+    // SAFETY: see above; the memory holds both places where they are used.
+    unsafe {
+        scores::<L, BF16>(t, work);
+        if BF16 {
+            softmax::softmax::<L, Widened>(t);
+        } else {
+            softmax::softmax::<L, Exact>(t);
+        }
+        values::<L, BF16>(t, work);
+    }
+    WORK.set(memory);
+}
+
+/// Runs an expression for blocks of at most [`MOST`] rows of about the same height, a constant in it.
 macro_rules! by_rows {
     ($t:ident, |$row:ident, $n:ident| $call:expr) => {{
         let mut $row = 0;
         while $row < $t.rows {
+            let left = $t.rows - $row;
+            let height = left.div_ceil(left.div_ceil($crate::cpu::attention::wide::MOST));
             macro_rules! with {
                 ($rows:expr) => {{
                     const $n: usize = $rows;
                     $call
                 }};
             }
-            match $t.rows - $row {
+            match height {
                 1 => with!(1),
                 2 => with!(2),
                 3 => with!(3),
-                _ => with!($crate::cpu::attention::wide::BLOCK),
+                4 => with!(4),
+                5 => with!(5),
+                _ => with!($crate::cpu::attention::wide::MOST),
             }
-            $row += $crate::cpu::attention::wide::BLOCK;
+            $row += height;
         }
     }};
 }
 pub(super) use by_rows;
 
 /// Products of queries and keys into `scores`.
-///
-/// # Safety
-/// See the module; the tile's type is Bf16 if `BF16`, F32 otherwise.
 #[inline(always)]
-pub(super) unsafe fn scores<L: Float, const BF16: bool>(t: &Tile) {
-    // SAFETY: see above.
-    unsafe { by_rows!(t, |row, N| scores_of::<L, BF16, N>(t, row)) }
+unsafe fn scores<L: Float, const BF16: bool>(t: &Tile, work: Work) {
+    let mut q = t.q.cast::<f32>();
+    // SAFETY: see the module.
+    unsafe {
+        if BF16 {
+            for i in 0..t.rows * t.page.key_dims {
+                let bits = u32::from(*t.q.cast::<u16>().add(i));
+                work.q.add(i).write(f32::from_bits(bits << 16));
+            }
+            q = work.q;
+        }
+        for page in t.first..t.last {
+            let at = t.pages[page];
+            if BF16 && t.rows > MOST {
+                widen::<L>(at.cast(), work.page, t.page.key_dims * GROUP);
+                by_rows!(t, |row, N| keys_of::<L, false, N>(
+                    t,
+                    q,
+                    work.page.cast(),
+                    row,
+                    page
+                ));
+            } else {
+                by_rows!(t, |row, N| keys_of::<L, BF16, N>(t, q, at, row, page));
+            }
+        }
+    }
 }
 
+/// Widens `pairs` pairs of lanes: the first of each of 16 pairs, then the second of each.
 #[inline(always)]
-unsafe fn scores_of<L: Float, const BF16: bool, const N: usize>(t: &Tile, row: usize) {
-    for page in t.first..t.last {
-        // SAFETY: `row..row + N` are rows of the tile; pages hold two groups of keys, then values.
+unsafe fn widen<L: Float>(from: *const u16, to: *mut f32, pairs: usize) {
+    for i in (0..pairs).step_by(GROUP) {
+        // SAFETY: both hold `pairs` pairs, a multiple of 16.
         unsafe {
-            let keys = [t.pages[page], t.pages[page].add(t.page.group_bytes())];
-            let queries: [*const u8; N] =
-                std::array::from_fn(|r| t.q.add((row + r) * t.query_bytes()));
-            let mut sums = [[L::splat(0.0); 2]; N];
-            if BF16 {
-                for pair in 0..t.page.key_dims / 2 {
-                    let k = [
-                        L::load_bf16_pairs(keys[0].cast::<u16>().add(pair * 32)),
-                        L::load_bf16_pairs(keys[1].cast::<u16>().add(pair * 32)),
-                    ];
-                    for (q, sums) in queries.iter().zip(&mut sums) {
-                        let [a, b] = wide(q.cast::<[u16; 2]>().add(pair).read());
-                        let (a, b) = (L::splat(a), L::splat(b));
-                        for (sum, k) in sums.iter_mut().zip(&k) {
-                            *sum = b.fma(k.1, a.fma(k.0, *sum));
-                        }
-                    }
-                }
-            } else {
-                for d in 0..t.page.key_dims {
-                    let k = [
-                        L::load(keys[0].cast::<f32>().add(d * GROUP)),
-                        L::load(keys[1].cast::<f32>().add(d * GROUP)),
-                    ];
-                    for (q, sums) in queries.iter().zip(&mut sums) {
-                        let q = L::splat(q.cast::<f32>().add(d).read());
-                        for (sum, k) in sums.iter_mut().zip(&k) {
-                            *sum = q.fma(*k, *sum);
-                        }
-                    }
+            let (a, b) = L::load_bf16_pairs(from.add(2 * i));
+            a.store(to.add(2 * i));
+            b.store(to.add(2 * i + GROUP));
+        }
+    }
+}
+
+/// Vectors 2i and 2i + 1 of widened or (`BF16`) packed pairs.
+#[inline(always)]
+unsafe fn two<L: Float, const BF16: bool>(at: *const u8, i: usize) -> (L, L) {
+    // SAFETY: the vectors exist.
+    unsafe {
+        if BF16 {
+            L::load_bf16_pairs(at.cast::<u16>().add(i * 2 * GROUP))
+        } else {
+            let at = at.cast::<f32>().add(i * 2 * GROUP);
+            (L::load(at), L::load(at.add(GROUP)))
+        }
+    }
+}
+
+/// Scores of `N` rows for the keys of a page.
+#[inline(always)]
+unsafe fn keys_of<L: Float, const BF16: bool, const N: usize>(
+    t: &Tile,
+    q: *const f32,
+    keys: *const u8,
+    row: usize,
+    page: usize,
+) {
+    let group = GROUP * t.page.key_dims * if BF16 { 2 } else { 4 };
+    // SAFETY: `row..row + N` are rows of the tile; a page has two groups of keys.
+    unsafe {
+        let to = t.scores.add(row * SCORES + page * PAGE);
+        let q = q.add(row * t.page.key_dims);
+        if N * L::REGISTERS * 2 <= 12 {
+            products::<L, BF16, N, 2>(t, q, [keys, keys.add(group)], to);
+        } else {
+            products::<L, BF16, N, 1>(t, q, [keys], to);
+            products::<L, BF16, N, 1>(t, q, [keys.add(group)], to.add(GROUP));
+        }
+    }
+}
+
+/// Scores of `N` rows for `G` groups of keys.
+#[inline(always)]
+unsafe fn products<L: Float, const BF16: bool, const N: usize, const G: usize>(
+    t: &Tile,
+    q: *const f32,
+    keys: [*const u8; G],
+    to: *mut f32,
+) {
+    let dims = t.page.key_dims;
+    // SAFETY: the rows' queries and scores and the groups exist.
+    unsafe {
+        let mut sums = [[L::splat(0.0); G]; N];
+        for pair in 0..dims / 2 {
+            for g in 0..G {
+                let (a, b) = two::<L, BF16>(keys[g], pair);
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    let q = q.add(r * dims + 2 * pair);
+                    let sum = a.fma(L::splat(*q), sums[g]);
+                    sums[g] = b.fma(L::splat(*q.add(1)), sum);
                 }
             }
-            for (r, sums) in sums.iter().enumerate() {
-                let to = t.scores.add((row + r) * SCORES + page * 2 * GROUP);
-                sums[0].store(to);
-                sums[1].store(to.add(GROUP));
+        }
+        for (r, sums) in sums.iter().enumerate() {
+            for (g, sum) in sums.iter().enumerate() {
+                sum.store(to.add(r * SCORES + g * GROUP));
             }
         }
     }
 }
 
 /// Sums of values weighted by probability into `out`.
-///
-/// # Safety
-/// As [`scores`].
 #[inline(always)]
-pub(super) unsafe fn values<L: Float, const BF16: bool>(t: &Tile) {
+unsafe fn values<L: Float, const BF16: bool>(t: &Tile, work: Work) {
     let groups = t.page.value_dims / GROUP;
-    for group in (0..groups).step_by(2) {
-        // SAFETY: see above.
+    for page in t.first..t.last {
+        // SAFETY: see the module; values lie behind the keys.
         unsafe {
-            if groups - group > 1 {
-                by_rows!(t, |row, N| values_of::<L, BF16, N, 2>(t, row, group));
+            let at = t.pages[page].add(t.page.key_bytes());
+            if BF16 && t.rows > MOST {
+                widen::<L>(at.cast(), work.page, t.page.value_dims * GROUP);
+                let from = Values {
+                    at: work.page.cast(),
+                    key: GROUP,
+                    group: PAGE * GROUP,
+                };
+                by_rows!(t, |row, N| values_of::<L, false, N>(
+                    t, &from, row, page, groups
+                ));
             } else {
-                by_rows!(t, |row, N| values_of::<L, BF16, N, 1>(t, row, group));
+                let key = if BF16 { GROUP } else { t.page.value_dims };
+                let group = if BF16 { PAGE * GROUP } else { GROUP };
+                let from = Values { at, key, group };
+                by_rows!(t, |row, N| values_of::<L, BF16, N>(
+                    t, &from, row, page, groups
+                ));
             }
         }
     }
 }
 
+/// Where the values of a page lie: elements from key to key, and from 16 dimensions to the next.
+struct Values {
+    at: *const u8,
+    key: usize,
+    group: usize,
+}
+
+/// Adds the values of a page to `N` rows.
 #[inline(always)]
-unsafe fn values_of<L: Float, const BF16: bool, const N: usize, const G: usize>(
+unsafe fn values_of<L: Float, const BF16: bool, const N: usize>(
     t: &Tile,
+    from: &Values,
     row: usize,
+    page: usize,
+    groups: usize,
+) {
+    let mut group = 0;
+    // SAFETY: `row..row + N` are rows of the tile, `group..` groups of 16 dimensions.
+    unsafe {
+        while group + 2 <= groups && N * L::REGISTERS * 2 <= 12 {
+            add::<L, BF16, N, 2>(t, from, row, page, group);
+            group += 2;
+        }
+        while group < groups {
+            add::<L, BF16, N, 1>(t, from, row, page, group);
+            group += 1;
+        }
+    }
+}
+
+/// Adds `G` groups of 16 dimensions of a page's values to `N` rows.
+#[inline(always)]
+unsafe fn add<L: Float, const BF16: bool, const N: usize, const G: usize>(
+    t: &Tile,
+    from: &Values,
+    row: usize,
+    page: usize,
     group: usize,
 ) {
-    let mut sums = [[zero::<L>(); G]; N];
-    for page in t.first..t.last {
-        for pair in 0..GROUP {
-            // SAFETY: `row..row + N` are rows of the tile, `group..group + G` groups of 16 dimensions.
-            unsafe {
-                if BF16 {
-                    add_pair(t, row, group, page, pair, &mut sums);
-                } else {
-                    add_key(t, row, group, page, 2 * pair, &mut sums);
-                    add_key(t, row, group, page, 2 * pair + 1, &mut sums);
+    // SAFETY: see `values_of`.
+    unsafe {
+        let out = t.out.add(row * t.page.value_dims + group * GROUP);
+        let p = t.scores.add(row * SCORES + page * PAGE);
+        let mut sums = [[L::splat(0.0); G]; N];
+        if page > t.first {
+            for (r, sums) in sums.iter_mut().enumerate() {
+                for (g, sum) in sums.iter_mut().enumerate() {
+                    *sum = L::load(out.add(r * t.page.value_dims + g * GROUP));
                 }
             }
         }
-    }
-    for (r, sums) in sums.iter().enumerate() {
-        for (g, sum) in sums.iter().enumerate() {
-            // SAFETY: as above.
-            unsafe {
-                sum.store(
-                    t.out
-                        .add((row + r) * t.page.value_dims + (group + g) * GROUP),
-                );
+        for pair in 0..PAGE / 2 {
+            for g in 0..G {
+                let (a, b) = if BF16 {
+                    two::<L, true>(from.at.add((group + g) * from.group * 2), pair)
+                } else {
+                    let at = from.at.cast::<f32>().add((group + g) * from.group);
+                    let at = at.add(2 * pair * from.key);
+                    (L::load(at), L::load(at.add(from.key)))
+                };
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    let p = p.add(r * SCORES + 2 * pair);
+                    let sum = a.fma(L::splat(*p), sums[g]);
+                    sums[g] = b.fma(L::splat(*p.add(1)), sum);
+                }
+            }
+        }
+        for (r, sums) in sums.iter().enumerate() {
+            for (g, sum) in sums.iter().enumerate() {
+                sum.store(out.add(r * t.page.value_dims + g * GROUP));
             }
         }
     }
-}
-
-#[inline(always)]
-fn zero<L: Float>() -> L {
-    // SAFETY: inlined where the instruction set is enabled.
-    unsafe { L::splat(0.0) }
-}
-
-/// Adds two keys of a Bf16 cache.
-#[inline(always)]
-unsafe fn add_pair<L: Float, const N: usize, const G: usize>(
-    t: &Tile,
-    row: usize,
-    group: usize,
-    page: usize,
-    pair: usize,
-    sums: &mut [[L; G]; N],
-) {
-    // SAFETY: as `values_of`.
-    unsafe {
-        let values = t.pages[page].add(t.page.key_bytes()).cast::<u16>();
-        let mut v = [L::load_bf16_pairs(values.add(group * 512 + pair * 32)); G];
-        for (g, v) in v.iter_mut().enumerate().skip(1) {
-            *v = L::load_bf16_pairs(values.add((group + g) * 512 + pair * 32));
-        }
-        for (r, sums) in sums.iter_mut().enumerate() {
-            let p = t.probs.add((row + r) * PROBS + page * 2 * GROUP + 2 * pair);
-            let [a, b] = wide(p.cast::<[u16; 2]>().read());
-            let (a, b) = (L::splat(a), L::splat(b));
-            for (sum, v) in sums.iter_mut().zip(&v) {
-                *sum = b.fma(v.1, a.fma(v.0, *sum));
-            }
-        }
-    }
-}
-
-/// Adds one key of an F32 cache.
-#[inline(always)]
-unsafe fn add_key<L: Float, const N: usize, const G: usize>(
-    t: &Tile,
-    row: usize,
-    group: usize,
-    page: usize,
-    key: usize,
-    sums: &mut [[L; G]; N],
-) {
-    // SAFETY: as `values_of`.
-    unsafe {
-        let values = t.pages[page].add(t.page.key_bytes()).cast::<f32>();
-        let at = values.add(key * t.page.value_dims + group * GROUP);
-        let mut v = [L::load(at); G];
-        for (g, v) in v.iter_mut().enumerate().skip(1) {
-            *v = L::load(at.add(g * GROUP));
-        }
-        for (r, sums) in sums.iter_mut().enumerate() {
-            let p = L::splat(*t.scores.add((row + r) * SCORES + page * 2 * GROUP + key));
-            for (sum, v) in sums.iter_mut().zip(&v) {
-                *sum = p.fma(*v, *sum);
-            }
-        }
-    }
-}
-
-/// Two bf16 as f32.
-#[inline(always)]
-fn wide(pair: [u16; 2]) -> [f32; 2] {
-    [
-        f32::from_bits(u32::from(pair[0]) << 16),
-        f32::from_bits(u32::from(pair[1]) << 16),
-    ]
 }

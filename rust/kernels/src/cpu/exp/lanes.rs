@@ -21,6 +21,8 @@ pub(crate) trait Float: Lanes {
     unsafe fn add_exponent(self, t: Self) -> Self;
     /// Lanes `from..to` of `self`, `other` in the rest.
     unsafe fn keep(self, from: usize, to: usize, other: f32) -> Self;
+    /// Rounded to bf16, to nearest even, and widened again; a NaN stays one.
+    unsafe fn round_bf16(self) -> Self;
     /// Writes 16 bf16, rounded to nearest even; a NaN stays one.
     unsafe fn store_bf16(self, to: *mut u16);
     /// The largest lane; any of them when one is NaN.
@@ -86,6 +88,10 @@ impl Float for Plain {
         }))
     }
     #[inline(always)]
+    unsafe fn round_bf16(self) -> Self {
+        Plain(self.0.map(|v| half::bf16::from_f32(v).to_f32()))
+    }
+    #[inline(always)]
     unsafe fn store_bf16(self, to: *mut u16) {
         let bits = self.0.map(|v| half::bf16::from_f32(v).to_bits());
         unsafe { to.cast::<[u16; 16]>().write_unaligned(bits) };
@@ -100,16 +106,24 @@ mod x86 {
     use super::Float;
     use std::arch::x86_64::*;
 
-    /// 8 values rounded to bf16 in the low half of each 32-bit lane.
+    /// 8 values rounded to bf16 in the high half of each 32-bit lane; anything in the low half.
     #[inline(always)]
-    unsafe fn narrow(v: __m256) -> __m256i {
+    unsafe fn rounded(v: __m256) -> __m256i {
         unsafe {
             let bits = _mm256_castps_si256(v);
             let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
             let up = _mm256_add_epi32(_mm256_add_epi32(bits, odd), _mm256_set1_epi32(0x7fff));
             let quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x0040_0000));
             let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(v, v));
-            _mm256_srli_epi32::<16>(_mm256_blendv_epi8(up, quiet, nan))
+            _mm256_blendv_epi8(up, quiet, nan)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn high_half(v: __m256i) -> __m256 {
+        unsafe {
+            let high = _mm256_set1_epi32(0xffff_0000_u32 as i32);
+            _mm256_castsi256_ps(_mm256_and_si256(v, high))
         }
     }
 
@@ -195,11 +209,29 @@ mod x86 {
             }
         }
         #[inline(always)]
+        unsafe fn round_bf16(self) -> Self {
+            unsafe { Ymm(high_half(rounded(self.0)), high_half(rounded(self.1))) }
+        }
+        #[inline(always)]
         unsafe fn store_bf16(self, to: *mut u16) {
             unsafe {
-                let packed = _mm256_packus_epi32(narrow(self.0), narrow(self.1));
+                let (a, b) = (rounded(self.0), rounded(self.1));
+                let packed =
+                    _mm256_packus_epi32(_mm256_srli_epi32::<16>(a), _mm256_srli_epi32::<16>(b));
                 _mm256_storeu_si256(to.cast(), _mm256_permute4x64_epi64::<0b11_01_10_00>(packed));
             }
+        }
+    }
+
+    /// As [`rounded`].
+    #[inline(always)]
+    unsafe fn rounded_wide(v: __m512) -> __m512i {
+        unsafe {
+            let bits = _mm512_castps_si512(v);
+            let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+            let up = _mm512_add_epi32(_mm512_add_epi32(bits, odd), _mm512_set1_epi32(0x7fff));
+            let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(v, v);
+            _mm512_mask_or_epi32(up, nan, bits, _mm512_set1_epi32(0x0040_0000))
         }
     }
 
@@ -250,17 +282,20 @@ mod x86 {
             }
         }
         #[inline(always)]
+        unsafe fn round_bf16(self) -> Self {
+            unsafe {
+                let high = _mm512_set1_epi32(0xffff_0000_u32 as i32);
+                Zmm(_mm512_castsi512_ps(_mm512_and_si512(
+                    rounded_wide(self.0),
+                    high,
+                )))
+            }
+        }
+        #[inline(always)]
         unsafe fn store_bf16(self, to: *mut u16) {
             unsafe {
-                let bits = _mm512_castps_si512(self.0);
-                let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
-                let up = _mm512_add_epi32(_mm512_add_epi32(bits, odd), _mm512_set1_epi32(0x7fff));
-                let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(self.0, self.0);
-                let up = _mm512_mask_or_epi32(up, nan, bits, _mm512_set1_epi32(0x0040_0000));
-                _mm256_storeu_si256(
-                    to.cast(),
-                    _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(up)),
-                );
+                let high = _mm512_srli_epi32::<16>(rounded_wide(self.0));
+                _mm256_storeu_si256(to.cast(), _mm512_cvtepi32_epi16(high));
             }
         }
         #[inline(always)]
