@@ -2,6 +2,8 @@
 
 import asyncio
 import gc
+import itertools
+import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -239,6 +241,30 @@ async def test_dropping_half_of_64_streams(tiny: Callable[..., InferenceEngine])
     assert [tokens for n, tokens in enumerate(got) if n % 2] == wanted[1::2]
     assert all(tokens[:3] == wanted[n][:3] for n, tokens in enumerate(got))
     idle(engine)
+
+
+@pytest.mark.parametrize("rests", [True, False])
+async def test_a_loop_rests_after_handing_out(
+    endless_engine: InferenceEngine, monkeypatch: pytest.MonkeyPatch, rests: bool
+) -> None:
+    from candle_vllm.engine import inbox
+
+    monkeypatch.setattr(inbox, "_REST", 1e9 if rests else 0.0)
+    monkeypatch.setattr(inbox, "_LONGEST_REST", 0.15)
+    params = GenerationParams(max_tokens=2_000, temperature=0, ignore_eos=True)
+    times = []
+    tokens: list[int] = []
+    async for chunk in endless_engine.add_request([1, 2, 3], params):
+        times.append(time.monotonic())
+        tokens += chunk.token_ids
+    gaps = [b - a for a, b in itertools.pairwise(times)]
+    if rests:
+        # What comes meanwhile arrives as one chunk; nothing is lost and nothing waits longer.
+        assert min(gaps) > 0.1
+    else:
+        assert len(gaps) > 5
+        assert statistics.median(gaps) < 0.1
+    assert tokens == endless_engine.generate([1, 2, 3], params).tokens
 
 
 async def test_one_reader_at_a_time(endless_engine: InferenceEngine) -> None:

@@ -10,20 +10,16 @@ import json
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from candle_vllm.bench.figures import Spread, spread
+from candle_vllm.bench.streams import EventSource, StreamError
 from candle_vllm.errors import GenerationError
-
-if TYPE_CHECKING:
-    import httpx
 
 __all__ = ["Load", "LoadReport", "run_load"]
 
-_LONGEST_LINE = 1 << 20
 _MOST_MESSAGES = 20
 _WORDS = [
     "time",
@@ -75,6 +71,9 @@ class Load:
 class _Answer:
     """One request's times, from when it was due, in seconds."""
 
+    due: float
+    last: float = 0.0
+    ended: bool = False
     first: float | None = None
     gaps: list[float] = field(default_factory=list)
     whole: float = 0.0
@@ -92,6 +91,42 @@ class _Answer:
     def per_token(self) -> float:
         """Seconds between two tokens on average; 0 with a single one."""
         return (self.whole - (self.first or 0.0)) / (self.tokens - 1) if self.tokens > 1 else 0.0
+
+    def take(self, data: bytes) -> bool:
+        """The next event, now; True when it is the last. Raises ValueError for what is no event of OpenAI's API."""
+        now = time.perf_counter()
+        if data == b"[DONE]":
+            self.ended = True
+            self.whole = now - self.due
+            return True
+        event = json.loads(data)
+        if not isinstance(event, dict):
+            raise ValueError("an event of the stream is no object")
+        if event.get("error"):
+            self.error = f"in the stream: {event['error']}"[:300]
+            return True
+        usage = event.get("usage")
+        if isinstance(usage, dict):
+            self.prompt_tokens = int(usage.get("prompt_tokens") or 0)
+            self.output_tokens = int(usage.get("completion_tokens") or 0)
+        if _has_text(event):
+            if self.first is None:
+                self.first = now - self.due
+            else:
+                self.gaps.append(now - self.last)
+            self.chunks += 1
+            self.last = now
+        return False
+
+    def close(self) -> None:
+        """After the last event: whether it is an answer."""
+        if not self.ended:
+            self.error = "the stream broke off before [DONE]"
+        elif self.first is None and not self.tokens:
+            self.error = "the answer is empty"
+        elif self.first is None:
+            # Tokens without text, such as special ones only: they were there when the answer ended.
+            self.first = self.whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,28 +170,42 @@ def run_load(load: Load, advance: Callable[[], None] | None = None) -> LoadRepor
 
     Raises GenerationError when the server cannot be asked for its models.
     """
-    return asyncio.run(_run(load, advance))
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(_run(load, advance))
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """That of uvloop where it is installed: it takes less of the cores that the server may need."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    made: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return made
 
 
 async def _run(load: Load, advance: Callable[[], None] | None) -> LoadReport:
-    import httpx
-
     base = load.url.rstrip("/")
     base = base if base.endswith("/v1") else base + "/v1"
     headers = {} if load.api_key is None else {"Authorization": f"Bearer {load.api_key}"}
-    limits = httpx.Limits(max_connections=load.concurrency, max_keepalive_connections=load.concurrency)
-    async with httpx.AsyncClient(headers=headers, limits=limits, timeout=load.timeout, trust_env=False) as client:
-        model = load.model or await _first_model(client, base)
-        url = base + ("/chat/completions" if load.chat else "/completions")
-        answers, seconds = await _send_all(load, client, url, model, advance)
+    model = load.model or await _first_model(base, headers)
+    try:
+        source = EventSource(base, headers)
+    except (StreamError, ValueError) as error:
+        raise GenerationError(str(error)) from error
+    try:
+        answers, seconds = await _send_all(load, source, model, advance)
+    finally:
+        await source.close()
     return _report(load, model, answers, seconds)
 
 
-async def _first_model(client: httpx.AsyncClient, base: str) -> str:
+async def _first_model(base: str, headers: dict[str, str]) -> str:
     import httpx
 
     try:
-        reply = await client.get(base + "/models")
+        async with httpx.AsyncClient(headers=headers, timeout=30.0, trust_env=False) as client:
+            reply = await client.get(base + "/models")
         reply.raise_for_status()
         return str(reply.json()["data"][0]["id"])
     except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -166,7 +215,7 @@ async def _first_model(client: httpx.AsyncClient, base: str) -> str:
 
 
 async def _send_all(
-    load: Load, client: httpx.AsyncClient, url: str, model: str, advance: Callable[[], None] | None
+    load: Load, source: EventSource, model: str, advance: Callable[[], None] | None
 ) -> tuple[list[_Answer], float]:
     """Answers in the order of the requests, and the seconds that it took. At most `concurrency` tasks exist."""
     draw = random.Random(load.seed)
@@ -175,9 +224,11 @@ async def _send_all(
     due = began
     free = asyncio.Semaphore(load.concurrency)
 
-    async def one(body: dict[str, Any], answer: _Answer, due: float) -> None:
+    path = "/chat/completions" if load.chat else "/completions"
+
+    async def one(body: bytes, answer: _Answer) -> None:
         try:
-            await _send(client, url, body, answer, due, load.timeout)
+            await _send(source, path, body, answer, load.timeout)
         finally:
             free.release()
             if advance is not None:
@@ -189,10 +240,10 @@ async def _send_all(
                 due += draw.expovariate(load.request_rate)
                 await asyncio.sleep(max(due - time.perf_counter(), 0))
             await free.acquire()
-            answers.append(_Answer())
+            body = json.dumps(_body(load, model, draw)).encode()
             # A request that had to wait for others is late by the waiting: its times run from when it was due.
-            start = time.perf_counter() if load.request_rate is None else due
-            group.create_task(one(_body(load, model, draw), answers[-1], start))
+            answers.append(_Answer(time.perf_counter() if load.request_rate is None else due))
+            group.create_task(one(body, answers[-1]))
     return answers, time.perf_counter() - began
 
 
@@ -210,68 +261,21 @@ def _body(load: Load, model: str, draw: random.Random) -> dict[str, Any]:
     }
 
 
-async def _send(
-    client: httpx.AsyncClient, url: str, body: dict[str, Any], answer: _Answer, due: float, limit: float
-) -> None:
+async def _send(source: EventSource, path: str, body: bytes, answer: _Answer, limit: float) -> None:
     """Fill ``answer`` in; whatever goes wrong with the request becomes its error."""
-    import httpx
-
     try:
-        async with asyncio.timeout(limit), client.stream("POST", url, json=body) as reply:
-            if reply.status_code != 200:
-                said = (await reply.aread())[:300].decode(errors="replace")
-                answer.error = f"HTTP {reply.status_code}: {' '.join(said.split())}"
-                return
-            await _read(reply, answer, due)
+        async with asyncio.timeout(limit):
+            status, said = await source.post(path, body, answer.take)
     except TimeoutError:
         answer.error = f"no complete answer in {limit:g} s"
-    except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, ValueError) as error:
+        return
+    except (OSError, StreamError, ValueError) as error:
         answer.error = f"{type(error).__name__}: {error}"
-
-
-async def _read(reply: httpx.Response, answer: _Answer, due: float) -> None:
-    last = due
-    ended = False
-    async with aclosing(_events(reply)) as events:
-        async for data in events:
-            if data == b"[DONE]":
-                ended = True
-                break
-            now = time.perf_counter()
-            event = json.loads(data)
-            if not isinstance(event, dict):
-                raise ValueError("an event of the stream is no object")
-            if event.get("error"):
-                answer.error = f"in the stream: {event['error']}"[:300]
-                return
-            _count(event, answer)
-            if _has_text(event):
-                if answer.first is None:
-                    answer.first = now - due
-                else:
-                    answer.gaps.append(now - last)
-                answer.chunks += 1
-                last = now
-    answer.whole = time.perf_counter() - due
-    if not ended:
-        answer.error = "the stream broke off before [DONE]"
-    elif answer.first is None and not answer.tokens:
-        answer.error = "the answer is empty"
-    elif answer.first is None:
-        # Tokens without text, such as special ones only: they were there when the answer ended.
-        answer.first = answer.whole
-
-
-async def _events(reply: httpx.Response) -> AsyncGenerator[bytes, None]:
-    """The data of each server-sent event."""
-    rest = b""
-    async for piece in reply.aiter_bytes():
-        *lines, rest = (rest + piece).split(b"\n")
-        if len(rest) > _LONGEST_LINE:
-            raise ValueError("a line of the stream is longer than 1 MB")
-        for line in lines:
-            if line.startswith(b"data:"):
-                yield line[5:].strip()
+        return
+    if status != 200:
+        answer.error = f"HTTP {status}: {' '.join(said.decode(errors='replace').split())}"
+    elif answer.error is None:
+        answer.close()
 
 
 def _has_text(event: dict[str, Any]) -> bool:
@@ -280,13 +284,6 @@ def _has_text(event: dict[str, Any]) -> bool:
         if choice.get("text") or delta.get("content") or delta.get("reasoning_content") or delta.get("reasoning"):
             return True
     return False
-
-
-def _count(event: dict[str, Any], answer: _Answer) -> None:
-    usage = event.get("usage")
-    if isinstance(usage, dict):
-        answer.prompt_tokens = int(usage.get("prompt_tokens") or 0)
-        answer.output_tokens = int(usage.get("completion_tokens") or 0)
 
 
 def _report(load: Load, model: str, answers: list[_Answer], seconds: float) -> LoadReport:

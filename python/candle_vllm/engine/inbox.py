@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -23,6 +24,13 @@ __all__ = ["Inbox", "Sink", "running_loop"]
 
 _SLICE = 0.25
 """Seconds between two looks at whether inbox and loop are still there, in the thread that serves the loop."""
+_REST = 25.0
+"""How many times as long as handing out takes a loop leaves the mailbox alone afterwards: what a fast engine makes
+meanwhile arrives as one chunk a request, and the cores that compute are not taken for every token of every stream."""
+_SHORTEST_REST = 0.002
+"""Seconds; less is not worth a timer, so a single stream gets each token at once."""
+_LONGEST_REST = 0.04
+"""Seconds; more would be seen."""
 
 
 class Sink:
@@ -117,6 +125,7 @@ class Inbox:
         # Weak: the loop itself keeps the inbox while it watches it, and an inbox must not keep a loop that is gone.
         self._loop: weakref.ref[asyncio.AbstractEventLoop] | None = None
         self._watched = False
+        self._handing_out = False
 
     def add(self, request: int, sink: Sink) -> None:
         """Hand the events of this request to this sink from now on."""
@@ -149,6 +158,8 @@ class Inbox:
             return
         self._loop = weakref.ref(loop)
         self._watched = True
+        # Whatever another loop was about, it will not come back to it.
+        self._handing_out = False
         try:
             loop.add_reader(self.mailbox.fileno(), self._on_readable)
         except NotImplementedError:  # such as the proactor loop of Windows
@@ -178,12 +189,32 @@ class Inbox:
         return None if loop is None or loop.is_closed() else loop
 
     def _on_readable(self) -> None:
+        loop = running_loop()
+        if loop is None or self._handing_out:
+            return
+        began = time.thread_time()
         self.pump(0)
+        # Runs after the readers that were just woken, and so knows what all of it has cost.
+        self._handing_out = True
+        loop.call_soon(self._rest, loop, began)
+
+    def _rest(self, loop: asyncio.AbstractEventLoop, began: float) -> None:
+        """After handing out: watch on, or leave the mailbox alone for a while, or for good when nobody waits."""
+        self._handing_out = False
+        if self._watching_loop() is not loop:
+            return
+        rest = min(_REST * (time.thread_time() - began), _LONGEST_REST)
         if not self._sinks:
             # Watched anew by the next request: an idle inbox costs its loop nothing.
             self._watched = False
-            if (loop := running_loop()) is not None:
-                loop.remove_reader(self.mailbox.fileno())
+            loop.remove_reader(self.mailbox.fileno())
+        elif rest >= _SHORTEST_REST:
+            loop.remove_reader(self.mailbox.fileno())
+            loop.call_later(rest, self._resume, loop)
+
+    def _resume(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._watching_loop() is loop:
+            loop.add_reader(self.mailbox.fileno(), self._on_readable)
 
 
 def _serve(inbox: weakref.ref[Inbox], loop: asyncio.AbstractEventLoop) -> None:
