@@ -1,12 +1,14 @@
 //! Activations in every form that the matrices they meet need: float32, int8 blocks, bf16; the RMS norm fused before.
 //! Knows the packed storage kinds, no matrix product.
+mod fixed;
 mod quantise;
 mod rows;
 
-use super::Compute;
 use super::buffer::Buffer;
+use super::matmul::fixed::TILE_ROWS;
 use super::pack::layout::{BLOCK, Layout, Scheme};
 use super::pack::{Matrix, Storage};
+use super::{Compute, Isa};
 use rows::Forms;
 
 /// Rows of a tile: activations of 16 rows lie together, block by block.
@@ -73,6 +75,37 @@ pub struct Input {
     sums: [Buffer; SUMS],
     /// bf16 `[tile][block][row][32]`
     bf16: Buffer,
+    /// Fixed point `[tile][chunk of 64][high, low][row][64]` bytes, padded with zeros.
+    fixed: Buffer,
+    /// i32 `[tile][block][half of 16][row]`: sums of the fixed-point values.
+    fixed_sums: Buffer,
+    /// f32 `[row]`: scales of the fixed-point values.
+    fixed_scales: Buffer,
+}
+
+/// Fixed-point activations of up to 16 rows: integers of 16 bits, cut into two signed bytes, high * 256 + low.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FixedTile {
+    bytes: *const i8,
+    /// `[block][half][rows]`; filled only where vectors multiply.
+    pub sums: *const i32,
+    /// `[rows]`
+    pub scales: *const f32,
+    /// Rows here.
+    pub rows: usize,
+    /// The first one's place in the input.
+    pub row: usize,
+    /// Blocks of 32.
+    pub blocks: usize,
+}
+
+impl FixedTile {
+    /// High (0) or low (1) bytes of block `b` of a row.
+    #[inline(always)]
+    pub fn part(&self, row: usize, b: usize, part: usize) -> *const i8 {
+        let line = (b / 2 * 2 + part) * self.rows + row;
+        self.bytes.wrapping_add(line * 64 + b % 2 * BLOCK)
+    }
 }
 
 /// Int8 activations of up to 16 rows.
@@ -167,6 +200,13 @@ impl Input {
         if self.forms.bf16 {
             self.bf16.reserve(cells * BLOCK * 2);
         }
+        if self.forms.fixed {
+            self.fixed.reserve((rows + TILE) * self.chunks() * 128);
+            self.fixed_sums.reserve(cells * 8);
+            self.fixed_scales.reserve((rows + TILE) * 4);
+            // The tile unit has no use for the sums.
+            self.forms.fixed_sums = cx.cpu.isa != Isa::Amx || rows < TILE_ROWS;
+        }
         let (tiles, cpu) = (self.tiles(), cx.cpu);
         let writer = self.writer();
         // SAFETY: every buffer was made large enough above, and each tile is written by one task.
@@ -188,7 +228,37 @@ impl Input {
             d: self.d.as_mut_ptr().cast(),
             sums: std::array::from_fn(|i| self.sums[i].as_mut_ptr().cast()),
             bf16: self.bf16.as_mut_ptr().cast(),
+            fixed: self.fixed.as_mut_ptr().cast(),
+            fixed_sums: self.fixed_sums.as_mut_ptr().cast(),
+            fixed_scales: self.fixed_scales.as_mut_ptr().cast(),
         }
+    }
+
+    /// Fixed-point form of tile `t`.
+    pub(crate) fn fixed_tile(&self, t: usize) -> FixedTile {
+        debug_assert!(self.forms.fixed);
+        let row = t * TILE;
+        FixedTile {
+            bytes: self
+                .fixed
+                .as_ptr()
+                .cast::<i8>()
+                .wrapping_add(row * self.chunks() * 128),
+            sums: self
+                .fixed_sums
+                .as_ptr()
+                .cast::<i32>()
+                .wrapping_add(row * self.blocks * 2),
+            scales: self.fixed_scales.as_ptr().cast::<f32>().wrapping_add(row),
+            rows: self.tile_rows(t),
+            row,
+            blocks: self.blocks,
+        }
+    }
+
+    /// Chunks of 64 columns, the last padded.
+    pub(crate) fn chunks(&self) -> usize {
+        self.blocks.div_ceil(2)
     }
 
     /// Whether the form that a matrix needs is held.
@@ -258,6 +328,7 @@ impl Forms {
                     self.sums |= 1 << Sums::of(&layout).index;
                 }
             }
+            Storage::Fixed(_) => self.fixed = true,
             Storage::Bf16 { dot: true } if super::matmul::bf16_dot(cpu) => self.bf16 = true,
             _ => self.f32 = true,
         }

@@ -18,8 +18,6 @@ pub(crate) trait Lanes: Copy {
     unsafe fn load_f16(from: *const u16) -> Self;
     /// 16 pairs of bf16, widened: the first of each pair, the second of each pair.
     unsafe fn load_bf16_pairs(from: *const u16) -> (Self, Self);
-    /// 16 integers, as f32.
-    unsafe fn load_i32(from: *const i32) -> Self;
     /// Writes 16 values.
     unsafe fn store(self, to: *mut f32);
     /// `self * b`
@@ -59,12 +57,6 @@ impl Plain {
 // SAFETY (all blocks): the caller's pointers are valid, as the trait demands.
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Lanes for Plain {
-    #[inline(always)]
-    unsafe fn load_i32(from: *const i32) -> Self {
-        let v = unsafe { from.cast::<[i32; 16]>().read_unaligned() };
-        Plain(v.map(|v| v as f32))
-    }
-
     #[inline(always)]
     unsafe fn splat(v: f32) -> Self {
         Plain([v; 16])
@@ -129,16 +121,6 @@ mod x86 {
 
     impl Lanes for Ymm {
         const REGISTERS: usize = 2;
-        #[inline(always)]
-        unsafe fn load_i32(from: *const i32) -> Self {
-            unsafe {
-                Ymm(
-                    _mm256_cvtepi32_ps(_mm256_loadu_si256(from.cast())),
-                    _mm256_cvtepi32_ps(_mm256_loadu_si256(from.add(8).cast())),
-                )
-            }
-        }
-
         #[inline(always)]
         unsafe fn splat(v: f32) -> Self {
             let v = unsafe { _mm256_set1_ps(v) };
@@ -239,11 +221,6 @@ mod x86 {
     pub(crate) struct Zmm(pub __m512);
 
     impl Lanes for Zmm {
-        #[inline(always)]
-        unsafe fn load_i32(from: *const i32) -> Self {
-            unsafe { Zmm(_mm512_cvtepi32_ps(_mm512_loadu_si512(from.cast()))) }
-        }
-
         #[inline(always)]
         unsafe fn splat(v: f32) -> Self {
             unsafe { Zmm(_mm512_set1_ps(v)) }

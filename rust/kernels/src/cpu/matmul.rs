@@ -1,8 +1,6 @@
-//! Products of activations and packed matrices: out = x W^T, any number of rows, one arithmetic for each weight format
-//! (written down in `scalar`), the same bits with every instruction set, number of rows and number of threads.
+//! Products of activations and packed matrices: out = x W^T, any number of rows, one arithmetic for each way of storing
+//! weights (written down in `scalar` and `fixed`), the same bits for every number of rows and of threads.
 //! Here: the doors, and how panels are shared out. Knows no layer.
-#[cfg(any(target_arch = "x86_64", test))]
-mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -10,11 +8,10 @@ mod avx512;
 #[cfg(any(target_arch = "x86_64", test))]
 mod bf16;
 mod exact;
+pub(crate) mod fixed;
 mod formats;
 mod scalar;
 mod sink;
-#[cfg(any(target_arch = "x86_64", test))]
-mod tiles;
 mod unpacked;
 
 use super::activation::Activation;
@@ -41,13 +38,9 @@ pub struct Job<'a> {
 }
 
 /// Most panels of a task where there are many rows; bounds the buffer between gate and up.
-const MOST_PANELS: usize = 4;
+const MOST_PANELS: usize = 12;
 /// Bytes of weights that a task should have at least, so that taking it costs little.
 const TASK_BYTES: usize = 16 * 1024;
-
-/// Rows from which the tile unit is faster than vectors.
-#[cfg(target_arch = "x86_64")]
-const AMX_ROWS: usize = 17;
 
 /// Whether bf16 weights meet bf16 activations in the instruction set's dot product.
 pub(crate) fn bf16_dot(cpu: Cpu) -> bool {
@@ -245,6 +238,11 @@ unsafe fn run(cpu: Cpu, work: &Work<'_>, sink: &Sink<'_>) {
                     blocks(cpu, ty, &layout, work, sink);
                 }
             }
+            Storage::Fixed(ty) => {
+                if let Some(layout) = Layout::of(ty) {
+                    fixed_blocks(cpu, ty, &layout, work, sink);
+                }
+            }
             Storage::F32 => exact::run::<exact::F32>(cpu, work, sink),
             Storage::F16 => exact::run::<exact::F16>(cpu, work, sink),
             #[cfg(target_arch = "x86_64")]
@@ -267,14 +265,31 @@ unsafe fn blocks(
     unsafe {
         match cpu.isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Amx if work.input.rows() >= AMX_ROWS => {
-                with_format!(ty, F => amx::run::<F>(work, sink));
-            }
-            #[cfg(target_arch = "x86_64")]
             Isa::Avx512 | Isa::Amx => with_format!(ty, F => avx512::run::<F>(work, sink)),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => with_format!(ty, F => avx2::run::<F>(cpu.avx_vnni, work, sink)),
             _ => scalar::run(layout, work, sink),
+        }
+    }
+}
+
+unsafe fn fixed_blocks(
+    cpu: Cpu,
+    ty: super::ggml::GgmlType,
+    layout: &Layout,
+    work: &Work<'_>,
+    sink: &Sink<'_>,
+) {
+    // SAFETY: passed on; the machine runs `cpu`.
+    unsafe {
+        match cpu.isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx if work.input.rows() >= fixed::TILE_ROWS => {
+                with_format!(ty, F => fixed::amx::<F>(work, sink));
+            }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 | Isa::Amx => with_format!(ty, F => fixed::few::<F>(work, sink)),
+            _ => fixed::scalar(layout, work, sink),
         }
     }
 }

@@ -2,9 +2,10 @@
 //! Knows no instruction set and no model; the arithmetic is `matmul`'s.
 pub(crate) mod layout;
 
-use super::Cpu;
 use super::buffer::Buffer;
 use super::ggml::{GgmlType, Raw, dequantize};
+use super::matmul::fixed::{MOST_COLUMNS, row_scale};
+use super::{Cpu, Isa};
 use half::{bf16, f16};
 use layout::{BLOCK, LANES, Layout};
 
@@ -14,9 +15,12 @@ pub enum Mode {
     /// float32 activations and one fused multiply-add a product, in K order. Dense weights stay as they are and are
     /// widened in registers; quantised weights are dequantised to float32 when packed.
     Exact,
-    /// Quantised weights against int8 activations (one scale a block of 32); BF16 weights by the bf16 dot product of
-    /// the instruction set where it has one, else as `Exact`; F32 and F16 as `Exact`.
+    /// Quantised weights against int8 activations (one scale a block of 32), with AMX as `Fixed`; BF16 weights by the
+    /// bf16 dot product of the instruction set where it has one, else as `Exact`; F32 and F16 as `Exact`.
     Fast,
+    /// As `Fast`, and quantised weights of up to 32,768 columns in 16-bit fixed point against 16-bit activations (one
+    /// scale a row of either): four byte products a weight, which a tile unit does faster than it stops at blocks.
+    Fixed,
 }
 
 /// A matrix that cannot be packed.
@@ -59,8 +63,10 @@ pub enum PackError {
 /// How a panel is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Storage {
-    /// [`Layout`] of a quantised type.
+    /// [`Layout`] of a quantised type, int8 blocks.
     Blocks(GgmlType),
+    /// The same bytes, fixed point.
+    Fixed(GgmlType),
     /// f32 [k][16].
     F32,
     /// f16 [k][16].
@@ -77,11 +83,13 @@ pub struct Matrix {
     k: usize,
     panel_bytes: usize,
     data: Buffer,
+    /// Fixed point: scales of each panel's rows, and what its weights are multiplied with.
+    row_scales: Vec<[[f32; LANES]; 2]>,
     label: &'static str,
 }
 
 impl Matrix {
-    /// Packs a row-major `[n, k]` matrix of `dtype`. Any `n`; `k` a multiple of the type's block. The layout is the same
+    /// Packs a row-major `[n, k]` matrix of `dtype`. Any `n`; `k` a multiple of the type's block. The bytes are the same
     /// for every `cpu`.
     pub fn pack(
         cpu: Cpu,
@@ -91,7 +99,6 @@ impl Matrix {
         k: usize,
         data: &[u8],
     ) -> Result<Matrix, PackError> {
-        let _ = cpu;
         let (name, block) = (dtype.name(), dtype.block_len());
         if n == 0 || k == 0 {
             return Err(PackError::Empty { n, k });
@@ -110,19 +117,24 @@ impl Matrix {
                 got: data.len(),
             });
         }
+        let fixed =
+            k <= MOST_COLUMNS && (mode == Mode::Fixed || mode == Mode::Fast && cpu.isa == Isa::Amx);
         let (storage, label) = match (dtype, mode) {
             (GgmlType::F16, _) => (Storage::F16, "f16"),
             (GgmlType::BF16, _) => (
                 Storage::Bf16 {
-                    dot: mode == Mode::Fast,
+                    dot: mode != Mode::Exact,
                 },
                 "bf16",
             ),
             (GgmlType::F32, _) | (_, Mode::Exact) => (Storage::F32, "f32"),
-            (_, Mode::Fast) => (Storage::Blocks(dtype), lower(dtype)),
+            _ if fixed => (Storage::Fixed(dtype), lower(dtype)),
+            _ => (Storage::Blocks(dtype), lower(dtype)),
         };
         let panel_bytes = match storage {
-            Storage::Blocks(ty) => Layout::of(ty).map_or(0, |l| l.panel_bytes(k)),
+            Storage::Blocks(ty) | Storage::Fixed(ty) => {
+                Layout::of(ty).map_or(0, |l| l.panel_bytes(k))
+            }
             Storage::F32 => k * LANES * 4,
             Storage::F16 => k * LANES * 2,
             Storage::Bf16 { .. } => k.next_multiple_of(BLOCK) * LANES * 2,
@@ -134,10 +146,31 @@ impl Matrix {
             k,
             panel_bytes,
             data: data_out,
+            row_scales: Vec::new(),
             label,
         };
         matrix.fill(dtype, data);
+        if let (Storage::Fixed(ty), Some(layout)) = (storage, Layout::of(dtype)) {
+            debug_assert!(ty == dtype);
+            matrix.row_scales = (0..matrix.panels())
+                .map(|p| matrix.scales_of(&layout, p))
+                .collect();
+        }
         Ok(matrix)
+    }
+
+    /// Row scales of a panel; rows beyond the last are zeros and have none.
+    fn scales_of(&self, layout: &Layout, p: usize) -> [[f32; LANES]; 2] {
+        let mut scales = [[0f32; LANES]; 2];
+        let panel = self.panel(p);
+        for lane in 0..LANES {
+            let blocks = (0..self.k / BLOCK).map(|b| {
+                let group = &panel[b / layout.blocks * layout.bytes()..][..layout.bytes()];
+                layout.scales(group, b % layout.blocks, lane)
+            });
+            (scales[0][lane], scales[1][lane]) = row_scale(layout, blocks);
+        }
+        scales
     }
 
     fn fill(&mut self, dtype: GgmlType, data: &[u8]) {
@@ -147,7 +180,7 @@ impl Matrix {
         for (panel, rows) in panels.zip(data.chunks(row_bytes * LANES)) {
             let rows = rows.chunks_exact(row_bytes).enumerate();
             match storage {
-                Storage::Blocks(ty) => {
+                Storage::Blocks(ty) | Storage::Fixed(ty) => {
                     if let Some(layout) = Layout::of(ty) {
                         rows.for_each(|(lane, row)| pack_blocks(ty, &layout, panel, lane, row));
                     }
@@ -199,6 +232,16 @@ impl Matrix {
     pub(crate) fn panel_bytes(&self) -> usize {
         self.panel_bytes
     }
+    /// Fixed point: scales of the rows of panel `p`, and what their weights are multiplied with.
+    pub(crate) fn panel_scales(&self, p: usize) -> (&[f32; LANES], &[f32; LANES]) {
+        let [d, inverse] = &self.row_scales[p];
+        (d, inverse)
+    }
+    /// Fixed point: the same of output row `i`, which may lie in the last panel's padding.
+    pub(crate) fn row_scale(&self, i: usize) -> (f32, f32) {
+        let [d, inverse] = &self.row_scales[i / LANES];
+        (d[i % LANES], inverse[i % LANES])
+    }
     /// Panel `p`.
     pub(crate) fn panel(&self, p: usize) -> &[u8] {
         &self.data.bytes()[p * self.panel_bytes..][..self.panel_bytes]
@@ -228,7 +271,7 @@ impl Matrix {
 
     fn row(&self, panel: &[u8], lane: usize, out: &mut [f32]) {
         match self.storage {
-            Storage::Blocks(ty) => {
+            Storage::Blocks(ty) | Storage::Fixed(ty) => {
                 if let Some(layout) = Layout::of(ty) {
                     unpack_blocks(&layout, panel, lane, out);
                 }

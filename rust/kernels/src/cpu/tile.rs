@@ -6,7 +6,7 @@
 /// Rows of a tile.
 pub(crate) const ROWS: usize = 16;
 /// Bytes of a row.
-#[allow(dead_code)]
+#[cfg(test)]
 pub(crate) const ROW_BYTES: usize = 64;
 
 /// Eight tile registers, numbered by the const parameters. In products C is 16x16 values of 32 bits, A has 16 rows of
@@ -26,8 +26,9 @@ pub(crate) trait Tiles {
     /// then to C; subnormal numbers count as 0.
     unsafe fn dot_bf16<const C: usize, const A: usize, const B: usize>(&mut self);
     /// C += A (i8) x B (i8), in i32.
-    #[allow(dead_code)]
     unsafe fn dot_i8<const C: usize, const A: usize, const B: usize>(&mut self);
+    /// C += A (i8) x B (u8), in i32.
+    unsafe fn dot_i8_u8<const C: usize, const A: usize, const B: usize>(&mut self);
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -97,6 +98,13 @@ mod amx {
             }
         }
         #[inline(always)]
+        unsafe fn dot_i8_u8<const C: usize, const A: usize, const B: usize>(&mut self) {
+            unsafe {
+                asm!("tdpbsud tmm{c}, tmm{a}, tmm{b}", c = const C, a = const A, b = const B,
+                    options(nostack, nomem, preserves_flags));
+            }
+        }
+        #[inline(always)]
         unsafe fn dot_i8<const C: usize, const A: usize, const B: usize>(&mut self) {
             unsafe {
                 asm!("tdpbssd tmm{c}, tmm{a}, tmm{b}", c = const C, a = const A, b = const B,
@@ -122,6 +130,19 @@ impl Emulated {
     fn word(&self, tile: usize, row: usize, column: usize) -> [u8; 4] {
         let at = row * ROW_BYTES + column * 4;
         std::array::from_fn(|i| self.0[tile][at + i])
+    }
+
+    fn integers<const C: usize>(&mut self, a: usize, b: usize, wide: impl Fn(u8) -> i32) {
+        self.each::<C>(|t, row, column, old| {
+            let mut sum = i32::from_le_bytes(old);
+            for k in 0..16 {
+                let (a, b) = (t.word(a, row, k), t.word(b, k, column));
+                for i in 0..4 {
+                    sum = sum.wrapping_add(i32::from(a[i] as i8) * wide(b[i]));
+                }
+            }
+            sum.to_le_bytes()
+        });
     }
 
     fn each<const C: usize>(&mut self, f: impl Fn(&Self, usize, usize, [u8; 4]) -> [u8; 4]) {
@@ -180,16 +201,10 @@ impl Tiles for Emulated {
         });
     }
     unsafe fn dot_i8<const C: usize, const A: usize, const B: usize>(&mut self) {
-        self.each::<C>(|t, row, column, old| {
-            let mut sum = i32::from_le_bytes(old);
-            for k in 0..16 {
-                let (a, b) = (t.word(A, row, k), t.word(B, k, column));
-                for i in 0..4 {
-                    sum = sum.wrapping_add(i32::from(a[i] as i8) * i32::from(b[i] as i8));
-                }
-            }
-            sum.to_le_bytes()
-        });
+        self.integers::<C>(A, B, |b| i32::from(b as i8));
+    }
+    unsafe fn dot_i8_u8<const C: usize, const A: usize, const B: usize>(&mut self) {
+        self.integers::<C>(A, B, i32::from);
     }
 }
 
@@ -230,6 +245,9 @@ mod tests {
             t.dot_i8::<2, 0, 7>();
             t.store::<2>(c.as_mut_ptr(), 64);
             out.push(c);
+            t.dot_i8_u8::<2, 0, 7>();
+            t.store::<2>(c.as_mut_ptr(), 64);
+            out.push(c);
         }
         out
     }
@@ -255,6 +273,6 @@ mod tests {
     fn the_emulation_multiplies() {
         // SAFETY: plain Rust.
         let out = unsafe { products::<Emulated>(1) };
-        assert!(out[0].iter().any(|&b| b != 0) && out[0] != out[1]);
+        assert!(out[0].iter().any(|&b| b != 0) && out[0] != out[1] && out[1] != out[2]);
     }
 }

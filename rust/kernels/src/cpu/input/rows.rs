@@ -4,6 +4,7 @@ use super::super::lanes::{Lanes, Plain};
 #[cfg(target_arch = "x86_64")]
 use super::super::lanes::{Ymm, Zmm};
 use super::super::{Cpu, Isa};
+use super::fixed::{Split, fixed};
 use super::quantise::{CHUNK, Chunk, Quantise};
 use super::{BLOCK, Norm, SUMS, TILE};
 use std::cell::RefCell;
@@ -13,6 +14,8 @@ use std::cell::RefCell;
 pub(super) struct Forms {
     pub f32: bool,
     pub bf16: bool,
+    pub fixed: bool,
+    pub fixed_sums: bool,
     /// Bit i: sums of kind i (and so the int8 values).
     pub sums: u32,
 }
@@ -22,6 +25,7 @@ impl Forms {
     pub fn has(self, other: Forms) -> bool {
         (self.f32 || !other.f32)
             && (self.bf16 || !other.bf16)
+            && (self.fixed || !other.fixed)
             && self.sums & other.sums == other.sums
     }
 }
@@ -43,6 +47,9 @@ pub(super) struct Writer {
     pub d: *mut f32,
     pub sums: [*mut u32; SUMS],
     pub bf16: *mut u16,
+    pub fixed: *mut i8,
+    pub fixed_sums: *mut i32,
+    pub fixed_scales: *mut f32,
 }
 
 // SAFETY: threads write different tiles, which are different addresses.
@@ -54,9 +61,9 @@ thread_local! {
 }
 
 /// Float32 rows, padded with zeros to whole blocks, `stride` values apart.
-struct Rows {
-    at: *const f32,
-    stride: usize,
+pub(super) struct Rows {
+    pub at: *const f32,
+    pub stride: usize,
 }
 
 /// Writes all forms of the rows of tile `t`.
@@ -93,13 +100,21 @@ unsafe fn zmm(source: &Source<'_>, to: &Writer, t: usize, buffer: &mut Vec<f32>)
 }
 
 #[inline(always)]
-unsafe fn body<L: Quantise>(source: &Source<'_>, to: &Writer, t: usize, buffer: &mut Vec<f32>) {
+unsafe fn body<L: Quantise + Split>(
+    source: &Source<'_>,
+    to: &Writer,
+    t: usize,
+    buffer: &mut Vec<f32>,
+) {
     let height = (to.rows - t * TILE).min(TILE);
     // SAFETY: passed on.
     unsafe {
         let rows = float_rows::<L>(source, to, t, height, buffer);
         if to.forms.sums != 0 {
             quantise::<L>(&rows, to, t, height);
+        }
+        if to.forms.fixed {
+            fixed::<L>(&rows, to, t, height);
         }
         if to.forms.bf16 {
             let base = to.bf16.add(t * TILE * to.blocks * BLOCK);

@@ -53,7 +53,7 @@ unsafe fn few_panels<F: Format>(work: &Work<'_>, sink: &Sink<'_>) {
 unsafe fn many_panels<F: Format>(unpacked: &mut Unpacked, work: &Work<'_>, sink: &Sink<'_>) {
     for p in work.panels.clone() {
         // SAFETY: the panel is of the format and holds the input's blocks.
-        unsafe { unpack::<F, false>(work.matrix.panel(p).as_ptr(), unpacked) };
+        unsafe { unpack::<F>(work.matrix.panel(p).as_ptr(), unpacked) };
         for t in 0..work.input.tiles() {
             let tile = work.input.tile(t, &F::L);
             let mut row = 0;
@@ -83,7 +83,7 @@ unsafe fn few<F: Format, const R: usize>(
 ) -> usize {
     // SAFETY: the panel holds the tile's blocks; rows row..row + R exist.
     unsafe {
-        sink.expect(p, tile.row + row, R);
+        sink.prefetch(p, tile.row + row, R);
         let mut acc = [_mm512_setzero_ps(); R];
         let mut group = panel;
         let mut block = 0;
@@ -116,7 +116,7 @@ unsafe fn many<F: Format, const R: usize>(
 ) -> usize {
     // SAFETY: the panel holds the tile's blocks; rows row..row + R exist.
     unsafe {
-        sink.expect(p, tile.row + row, R);
+        sink.prefetch(p, tile.row + row, R);
         let mut acc = [_mm512_setzero_ps(); R];
         for b in 0..tile.blocks {
             let w = unpacked.weights(b).cast::<[__m512i; 8]>().read();

@@ -69,7 +69,7 @@ unsafe fn product<T: Tiles, const R: usize, const P: usize>(
     unsafe {
         for i in 0..R {
             for j in 0..P {
-                sink.expect(p + j, (t + i) * ROWS, height[i]);
+                sink.prefetch(p + j, (t + i) * ROWS, height[i]);
             }
         }
         tiles.zero::<0>();
@@ -196,7 +196,7 @@ mod x86 {
         // SAFETY: the panels and the tile hold the input's blocks; rows row..row + R lie in one tile.
         unsafe {
             for i in 0..P {
-                sink.expect(p + i, row, R);
+                sink.prefetch(p + i, row, R);
             }
             let a = work
                 .input

@@ -45,7 +45,7 @@ impl Sink<'_> {
     /// Says that `height` rows of panel `p` from `row` on will come: their places are fetched for writing, so that the
     /// stores do not hold up those behind them.
     #[inline(always)]
-    pub fn expect(&self, p: usize, row: usize, height: usize) {
+    pub fn prefetch(&self, p: usize, row: usize, height: usize) {
         #[cfg(target_arch = "x86_64")]
         {
             if matches!(self.role, Role::Keep { .. }) {

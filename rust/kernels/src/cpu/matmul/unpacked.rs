@@ -8,16 +8,12 @@ const WEIGHTS: usize = BLOCK * LANES;
 /// Vectors of scales a block: d, two minima, two sub-scales.
 const SCALES: usize = 5;
 
-/// Bytes for four blocks' integer products of two halves of a tile of 16 x 16.
-const PRODUCTS: usize = 4 * 2 * 16 * LANES * 4;
-
 /// Weights `[block][8][16][4]` u8 and scales `[block][5][16]` f32.
 #[derive(Default)]
 pub(super) struct Unpacked {
     blocks: usize,
     weights: Buffer,
     scales: Buffer,
-    products: Buffer,
 }
 
 thread_local! {
@@ -31,7 +27,6 @@ impl Unpacked {
             panel.blocks = blocks;
             panel.weights.reserve(blocks * WEIGHTS);
             panel.scales.reserve(blocks * SCALES * LANES * 4);
-            panel.products.reserve(PRODUCTS);
             f(panel)
         })
     }
@@ -43,10 +38,6 @@ impl Unpacked {
     /// Weights of block `b`: 512 bytes on a cache line.
     pub fn weights(&mut self, b: usize) -> *mut u8 {
         self.weights.as_mut_ptr().wrapping_add(b * WEIGHTS)
-    }
-    /// Room for integer products, see `amx`.
-    pub fn products(&mut self) -> *mut u8 {
-        self.products.as_mut_ptr()
     }
     /// Scales `i` of block `b`: 16 values on a cache line. 0: d; 1, 2: minima; 3, 4: sub-scales.
     pub fn scales(&mut self, b: usize, i: usize) -> *mut f32 {

@@ -11,7 +11,7 @@ const AHEAD: usize = 8192;
 
 /// Scales of a block for 16 output rows.
 #[derive(Clone, Copy)]
-pub(super) struct Scales {
+pub(in super::super) struct Scales {
     pub d: __m512,
     pub m: [__m512; 2],
     /// Sub-scales of the halves as f32, where there are any.
@@ -20,7 +20,7 @@ pub(super) struct Scales {
 
 /// What a group of a K-quant has once: scale, and the minima's scale with its sign changed.
 #[derive(Clone, Copy)]
-pub(super) struct Header {
+pub(in super::super) struct Header {
     d: __m512,
     minus_m: __m512,
 }
@@ -44,7 +44,7 @@ unsafe fn wide_signed(bytes: __m128i) -> __m512 {
 }
 
 #[inline(always)]
-pub(super) unsafe fn header<F: Format>(group: *const u8) -> Header {
+pub(in super::super) unsafe fn header<F: Format>(group: *const u8) -> Header {
     // SAFETY: a group begins with its header.
     unsafe {
         let zero = _mm512_setzero_ps();
@@ -66,7 +66,11 @@ pub(super) unsafe fn header<F: Format>(group: *const u8) -> Header {
 }
 
 #[inline(always)]
-pub(super) unsafe fn scales<F: Format>(group: *const u8, head: Header, b: usize) -> Scales {
+pub(in super::super) unsafe fn scales<F: Format>(
+    group: *const u8,
+    head: Header,
+    b: usize,
+) -> Scales {
     // SAFETY: block b's scales lie within the header.
     unsafe {
         let zero = [_mm512_setzero_ps(); 2];
@@ -123,7 +127,7 @@ pub(super) unsafe fn scales<F: Format>(group: *const u8, head: Header, b: usize)
 
 /// The weights plus offset of block `b`: vector z holds k = 4z .. 4z+3 of each lane.
 #[inline(always)]
-pub(super) unsafe fn weights<F: Format>(group: *const u8, b: usize) -> [__m512i; 8] {
+pub(in super::super) unsafe fn weights<F: Format>(group: *const u8, b: usize) -> [__m512i; 8] {
     // SAFETY: block b's planes lie within the group.
     unsafe {
         let low = group.add(F::L.low_at(b)).cast::<__m512i>();
@@ -241,31 +245,12 @@ pub(in super::super) unsafe fn prefetch<F: Format>(group: *const u8, b: usize) {
     }
 }
 
-/// Weights without their offset; PairMin weights (at most 3) times their sub-scales (at most 15).
-#[inline(always)]
-unsafe fn signed<F: Format>(w: __m512i, sub: __m512) -> __m512i {
-    // SAFETY: registers only.
-    unsafe {
-        if !matches!(F::L.scheme, Scheme::PairMin) {
-            return _mm512_sub_epi8(w, _mm512_set1_epi8(F::L.offset as i8));
-        }
-        let sub = _mm512_cvtps_epi32(sub);
-        let sub = _mm512_or_si512(sub, _mm512_slli_epi32::<16>(sub));
-        let low = _mm512_and_si512(w, _mm512_set1_epi16(255));
-        let high = _mm512_mullo_epi16(_mm512_srli_epi16::<8>(w), sub);
-        _mm512_or_si512(_mm512_mullo_epi16(low, sub), _mm512_slli_epi16::<8>(high))
-    }
-}
-
-/// Unpacks a panel: weights to bytes (SIGNED: as the tile unit takes them), scales to f32.
+/// Unpacks a panel: weights to bytes, scales to f32.
 ///
 /// # Safety
 /// The panel is of the format and holds as many blocks as `to`; the machine has AVX-512.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-pub(in super::super) unsafe fn unpack<F: Format, const SIGNED: bool>(
-    panel: *const u8,
-    to: &mut Unpacked,
-) {
+pub(in super::super) unsafe fn unpack<F: Format>(panel: *const u8, to: &mut Unpacked) {
     // SAFETY: passed on.
     unsafe {
         let mut group = panel;
@@ -278,11 +263,7 @@ pub(in super::super) unsafe fn unpack<F: Format, const SIGNED: bool>(
                 let w = weights::<F>(group, b);
                 let at = to.weights(block + b).cast::<__m512i>();
                 for z in 0..8 {
-                    at.add(z).write(if SIGNED {
-                        signed::<F>(w[z], s.sub[z / 4])
-                    } else {
-                        w[z]
-                    });
+                    at.add(z).write(w[z]);
                 }
                 let at = to.scales(block + b, 0).cast::<__m512>();
                 at.write(s.d);
