@@ -153,7 +153,7 @@ unsafe fn few<F: Format, const VNNI: bool, const R: usize>(
 ) -> usize {
     // SAFETY: the panel holds the tile's blocks; rows row..row + R exist.
     unsafe {
-        sink.expect(p, tile.row + row, R);
+        sink.prefetch(p, tile.row + row, R);
         let mut acc = [[_mm256_setzero_ps(); 2]; R];
         let mut group = panel;
         let mut block = 0;
@@ -181,7 +181,7 @@ unsafe fn many<F: Format, const VNNI: bool, const R: usize>(
 ) -> usize {
     // SAFETY: the panel holds the tile's blocks; rows row..row + R exist.
     unsafe {
-        sink.expect(p, tile.row + row, R);
+        sink.prefetch(p, tile.row + row, R);
         let mut acc = [[_mm256_setzero_ps(); 2]; R];
         for b in 0..tile.blocks {
             let weights = Ready::new(unpacked, b);
