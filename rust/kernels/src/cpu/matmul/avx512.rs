@@ -9,7 +9,7 @@ use super::Work;
 use super::formats::Format;
 use super::sink::Sink;
 use super::unpacked::Unpacked;
-use panel::{Scales, header, prefetch, scales, unpack, weights};
+use panel::{FAR, Scales, header, prefetch, scales, unpack, weights};
 use std::arch::x86_64::*;
 
 /// Most rows for which weights are unpacked in registers.
@@ -90,7 +90,7 @@ unsafe fn few<F: Format, const R: usize>(
         while block < tile.blocks {
             let head = header::<F>(group);
             for b in 0..F::L.blocks.min(tile.blocks - block) {
-                prefetch::<F>(group, b);
+                prefetch::<F, FAR>(group, b);
                 let w = weights::<F>(group, b);
                 let s = scales::<F>(group, head, b);
                 for r in 0..R {

@@ -3,6 +3,7 @@
 #![allow(clippy::needless_range_loop)] // several arrays run side by side
 use super::super::Isa;
 use super::super::activation::Activation;
+use super::super::lanes::Lanes;
 use super::super::pack::layout::LANES;
 
 /// Where tiles of one product go.
@@ -62,6 +63,31 @@ impl Sink<'_> {
         }
         #[cfg(not(target_arch = "x86_64"))]
         let _ = (p, row, height);
+    }
+
+    /// Whether rows of panel `p` may go through [`Sink::put`]: no bias, no activation, all 16 outputs there.
+    #[inline(always)]
+    pub fn plain(&self, p: usize) -> bool {
+        self.bias.is_none() && (p + 1) * LANES <= self.n && !matches!(self.role, Role::Gate { .. })
+    }
+
+    /// Takes one row of a plain panel from registers.
+    ///
+    /// # Safety
+    /// As [`Sink::store`] and of [`Lanes`]; the panel is plain.
+    #[inline(always)]
+    pub unsafe fn put<L: Lanes>(&self, p: usize, row: usize, v: L) {
+        let at = self.out.wrapping_add(row * self.n + p * LANES);
+        // SAFETY: row and panel lie within the buffers, as the caller promised.
+        unsafe {
+            match self.role {
+                Role::Keep { to, first, rows } => {
+                    v.store(to.add(((p - first) * rows + row) * LANES))
+                }
+                Role::Add => v.fma(L::splat(1.0), L::load(at)).store(at),
+                Role::Set | Role::Gate { .. } => v.store(at),
+            }
+        }
     }
 
     /// Takes rows of panel `p`: input rows from `row` on.

@@ -6,8 +6,10 @@ use super::super::formats::Format;
 use super::super::unpacked::Unpacked;
 use std::arch::x86_64::*;
 
-/// Bytes that weights are asked for ahead of their use.
-const AHEAD: usize = 8192;
+/// Bytes that weights are asked for ahead of their use where each is used once.
+pub(in super::super) const FAR: usize = 8192;
+/// The same where much else passes through the cache meanwhile.
+pub(in super::super) const NEAR: usize = 4096;
 
 /// Scales of a block for 16 output rows.
 #[derive(Clone, Copy)]
@@ -235,7 +237,7 @@ unsafe fn add_pair(w: [__m512i; 8], high: *const __m512i) -> [__m512i; 8] {
 
 /// Asks for block `b`'s share of the group that lies `AHEAD` bytes on.
 #[inline(always)]
-pub(in super::super) unsafe fn prefetch<F: Format>(group: *const u8, b: usize) {
+pub(in super::super) unsafe fn prefetch<F: Format, const AHEAD: usize>(group: *const u8, b: usize) {
     let lines = F::L.bytes() / 64;
     let mut line = b * lines / F::L.blocks;
     while line < (b + 1) * lines / F::L.blocks {
@@ -258,7 +260,7 @@ pub(in super::super) unsafe fn unpack<F: Format>(panel: *const u8, to: &mut Unpa
         while block < to.blocks() {
             let head = header::<F>(group);
             for b in 0..F::L.blocks.min(to.blocks() - block) {
-                prefetch::<F>(group, b);
+                prefetch::<F, FAR>(group, b);
                 let s = scales::<F>(group, head, b);
                 let w = weights::<F>(group, b);
                 let at = to.weights(block + b).cast::<__m512i>();

@@ -4,7 +4,7 @@
 use super::super::super::input::FixedTile;
 use super::super::super::pack::layout::{BLOCK, LANES, Scheme};
 use super::super::Work;
-use super::super::avx512::panel::{Header, Scales, header, prefetch, scales, weights};
+use super::super::avx512::panel::{FAR, Header, Scales, header, prefetch, scales, weights};
 use super::super::formats::Format;
 use super::super::sink::Sink;
 use std::arch::x86_64::*;
@@ -62,7 +62,7 @@ unsafe fn rows<F: Format, const R: usize>(
         while block < tile.blocks {
             let head: Header = header::<F>(group);
             for b in 0..F::L.blocks.min(tile.blocks - block) {
-                prefetch::<F>(group, b);
+                prefetch::<F, FAR>(group, b);
                 let w = weights::<F>(group, b);
                 let s = scales::<F>(group, head, b);
                 step::<F, R>(&mut sums, &w, &s, inverse, tile, block + b, row);

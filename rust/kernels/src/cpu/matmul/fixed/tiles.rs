@@ -158,7 +158,6 @@ unsafe fn finish<T: Tiles, L: Join>(
     #[repr(C, align(64))]
     struct Sums([[i32; LANES]; 4 * ROWS]);
     let mut sums = std::mem::MaybeUninit::<Sums>::uninit();
-    let mut out = [[0f32; LANES]; ROWS];
     let (d, _) = work.matrix.panel_scales(p);
     // SAFETY: the four stores write all of `sums`; the tile has `rows` scales.
     unsafe {
@@ -168,11 +167,19 @@ unsafe fn finish<T: Tiles, L: Join>(
         tiles.store::<2>(at.add(512).cast(), 64);
         tiles.store::<3>(at.add(768).cast(), 64);
         let d = L::load(d.as_ptr());
+        if sink.plain(p) {
+            for r in 0..tile.rows {
+                let scale = L::splat(*tile.scales.add(r));
+                let v = L::join(at.add(r * LANES)).mul(scale).mul(d);
+                sink.put(p, tile.row + r, v);
+            }
+            return;
+        }
+        let mut out = [[0f32; LANES]; ROWS];
         for (r, out) in out.iter_mut().enumerate().take(tile.rows) {
-            let sum = L::join(at.add(r * LANES));
-            sum.mul(L::splat(*tile.scales.add(r)))
-                .mul(d)
-                .store(out.as_mut_ptr());
+            let scale = L::splat(*tile.scales.add(r));
+            let v = L::join(at.add(r * LANES)).mul(scale).mul(d);
+            v.store(out.as_mut_ptr());
         }
         sink.store(p, tile.row, &out[..tile.rows]);
     }
@@ -186,7 +193,7 @@ mod x86 {
     use super::super::super::super::lanes::Zmm;
     use super::super::super::super::pack::layout::Scheme;
     use super::super::super::super::tile::Amx;
-    use super::super::super::avx512::panel::{Scales, header, prefetch, scales, weights};
+    use super::super::super::avx512::panel::{NEAR, Scales, header, prefetch, scales, weights};
     use super::super::super::formats::Format;
     use super::{Sink, Unpack, Work};
     use std::arch::x86_64::*;
@@ -228,7 +235,7 @@ mod x86 {
                 let mut i = 0;
                 while i < 2 {
                     let b = first % F::L.blocks + i;
-                    prefetch::<F>(group, b);
+                    prefetch::<F, NEAR>(group, b);
                     let s = scales::<F>(group, head, b);
                     let w = weights::<F>(group, b);
                     block::<F>(&w, &s, inverse, to.add(i * 512).cast());
