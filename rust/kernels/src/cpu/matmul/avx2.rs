@@ -12,7 +12,7 @@ use super::formats::Format;
 use super::sink::Sink;
 use super::unpacked::Unpacked;
 use dot::{MAGIC, dots};
-use panel::{Block, Packed, Ready, prefetch};
+use panel::{Block, FAR, Packed, Ready, prefetch};
 use std::arch::x86_64::*;
 
 /// Most rows for which weights are unpacked in registers.
@@ -159,7 +159,7 @@ unsafe fn few<F: Format, const VNNI: bool, const R: usize>(
         let mut block = 0;
         while block < tile.blocks {
             for b in 0..F::L.blocks.min(tile.blocks - block) {
-                prefetch::<F>(group, b);
+                prefetch::<F, FAR>(group, b);
                 let weights = Packed::<F>::new(group, b);
                 step::<F, _, VNNI, R>(&mut acc, &weights, tile, block + b, row);
             }

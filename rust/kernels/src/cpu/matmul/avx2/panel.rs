@@ -7,7 +7,7 @@ use super::super::unpacked::Unpacked;
 use std::arch::x86_64::*;
 use std::marker::PhantomData;
 
-pub(super) use super::super::avx512::panel::prefetch;
+pub(super) use super::super::avx512::panel::{FAR, prefetch};
 
 /// A block of 32 weights of 16 output rows; `h` is the half of 8 of them.
 pub(super) trait Block {
@@ -200,7 +200,7 @@ pub(super) unsafe fn unpack<F: Format>(panel: *const u8, to: &mut Unpacked) {
         let mut block = 0;
         while block < to.blocks() {
             for b in 0..F::L.blocks.min(to.blocks() - block) {
-                prefetch::<F>(group, b);
+                prefetch::<F, FAR>(group, b);
                 unpack_block(&Packed::<F>::new(group, b), to, block + b);
             }
             block += F::L.blocks;
