@@ -24,6 +24,15 @@ from candle_vllm import ConfigError, EngineBuilder, EngineConfig
         ("prefill_chunk_size", 0, "at least 1"),
         ("enable_prefix_cache", "yes", "True or False"),
         ("threads", 0, "at least 1"),
+        ("cpu_affinity", "", "cores such as"),
+        ("cpu_affinity", "1,", "cores such as"),
+        ("cpu_affinity", "3-1", "cores such as"),
+        ("cpu_affinity", "a", "cores such as"),
+        ("cpu_affinity", "-1", "cores such as"),
+        ("cpu_affinity", [], "cores such as"),
+        ("cpu_affinity", 1, "cores such as"),
+        ("cpu_affinity", [0, -1], "at least 0"),
+        ("cpu_affinity", ["0"], "an integer"),
         ("enable_cuda_graph", "on", "True or False"),
         ("max_queue", -1, "at least 0"),
         ("background", None, "True or False"),
@@ -43,6 +52,13 @@ def test_a_bad_value_names_field_and_range(field: str, value: Any, said: str) ->
 )
 def test_names_of_dtypes(given: str, kept: str) -> None:
     assert EngineConfig(dtype=given).dtype == kept
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"), [("0", (0,)), (" 2 - 4, 0", (2, 3, 4, 0)), ("1,1,0-1", (1, 0)), ([5, 3], (5, 3)), (None, None)]
+)
+def test_lists_of_cores(given: Any, kept: tuple[int, ...] | None) -> None:
+    assert EngineConfig(cpu_affinity=given).cpu_affinity == kept
 
 
 def test_a_token_is_never_shown() -> None:
@@ -69,6 +85,7 @@ def test_the_builder_knows_every_setting(monkeypatch: pytest.MonkeyPatch) -> Non
         "prefill_chunk_size": 64,
         "enable_prefix_cache": False,
         "threads": 2,
+        "cpu_affinity": "0",
         "enable_cuda_graph": False,
         "max_queue": 5,
         "background": False,

@@ -10,6 +10,8 @@ from typing import NoReturn
 
 from candle_vllm.errors import ConfigError
 
+_MOST_CORES = 8191
+
 
 def refuse(field: str, value: object, expected: str) -> NoReturn:
     """Raise the ConfigError that says which field had which value and what it may be."""
@@ -50,6 +52,29 @@ def number(field: str, value: object, low: float, high: float, *, open_low: bool
     if not math.isfinite(result) or result < low or result > high or (open_low and result == low):
         refuse(field, value, expected)
     return result
+
+
+def cores(field: str, value: object) -> tuple[int, ...]:
+    """Numbers of cores from a text such as `0-3,8` or a sequence of them, each once, in the order given."""
+    expected = 'cores such as "0,1", "0-3" or [0, 1]'
+    found: list[int] = []
+    if isinstance(value, str):
+        for part in value.split(","):
+            first, dash, last = (piece.strip() for piece in part.partition("-"))
+            ends = [first, last] if dash else [first, first]
+            if not all(end.isascii() and end.isdigit() and int(end) <= _MOST_CORES for end in ends):
+                refuse(field, value, expected)
+            low, high = map(int, ends)
+            if low > high:
+                refuse(field, value, expected)
+            found += range(low, high + 1)
+    elif isinstance(value, Iterable) and not isinstance(value, bytes):
+        found = [integer(f"{field}[{place}]", core, 0, _MOST_CORES) for place, core in enumerate(value)]
+    else:
+        refuse(field, value, expected)
+    if not found:
+        refuse(field, value, expected)
+    return tuple(dict.fromkeys(found))
 
 
 def boolean(field: str, value: object) -> bool:

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from candle_vllm import checks
@@ -48,6 +49,9 @@ class EngineConfig:
     """Whether computed prompt blocks are kept and reused by later prompts."""
     threads: int | None = None
     """Compute threads; None = the cores that this process may use."""
+    cpu_affinity: str | Sequence[int] | None = None
+    """Cores that the compute threads are bound to, one each in turn: `"0-3,8"` or a list; None = where the system
+    likes. Becomes a tuple. Without `threads` there is one thread a core."""
     enable_cuda_graph: bool | None = None
     """CUDA graphs: None = as the device likes; True is refused on a device that has none."""
     max_queue: int | None = None
@@ -82,6 +86,9 @@ class EngineConfig:
         put(self, "kv_cache_dtype", kv_dtypes[checks.choice("kv_cache_dtype", self.kv_cache_dtype, kv_dtypes)])
         put(self, "prefill_chunk_size", checks.integer("prefill_chunk_size", self.prefill_chunk_size, 1, _I31))
         put(self, "threads", checks.optional_integer("threads", self.threads, 1, 4096, none="the cores at hand"))
+        put(
+            self, "cpu_affinity", None if self.cpu_affinity is None else checks.cores("cpu_affinity", self.cpu_affinity)
+        )
         put(self, "max_queue", checks.optional_integer("max_queue", self.max_queue, 0, _I31, none="no limit"))
         for name in ("enable_chunked_prefill", "enable_prefix_cache", "background"):
             checks.boolean(name, getattr(self, name))

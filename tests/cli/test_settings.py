@@ -95,6 +95,7 @@ def test_every_legacy_flag_has_its_default() -> None:
         (["--disable-prefix-cache"], "enable_prefix_cache", False),
         (["--disable-cuda-graph"], "enable_cuda_graph", False),
         (["--threads", "2"], "threads", 2),
+        (["--cpu-affinity", "0-1"], "cpu_affinity", (0, 1)),
         (["--hf-token", "hf_abc"], "hf_token", "hf_abc"),
         (["--multithread", "--holding-time", "0", "--num-nodes", "1"], "device", "auto"),
     ],

@@ -132,6 +132,7 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--device", metavar="NAME", help="auto, cpu, cuda:N or metal")
     group.add_argument("--d", dest="device_ids", metavar="0,1", help="GPUs to use, by number")
     group.add_argument("--threads", type=int, metavar="N", help="compute threads (the cores at hand)")
+    group.add_argument("--cpu-affinity", metavar="0-3,8", help="cores that the compute threads are bound to (any)")
     group.add_argument("--multithread", action="store_true", help="one process with threads; always so here")
     group.add_argument("--mem", type=int, metavar="MB", help="memory of the KV cache (sized by itself)")
     group.add_argument("--kvcache-mem-cpu", type=int, metavar="MB", help="the same, where the cache is on the CPU")

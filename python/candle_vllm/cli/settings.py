@@ -82,6 +82,7 @@ def engine_config(args: argparse.Namespace) -> EngineConfig:
         "enable_chunked_prefill": chunk != 0,
         "enable_prefix_cache": not args.disable_prefix_cache,
         "threads": args.threads,
+        "cpu_affinity": args.cpu_affinity,
         "enable_cuda_graph": False if args.disable_cuda_graph else None,
     }
     if chunk:
@@ -188,6 +189,7 @@ _FLAG_OF = {
     "kv_cache_dtype": "--kvcache-dtype",
     "hf_token_path": "--hf-token-path",
     "prefill_chunk_size": "--prefill-chunk-size",
+    "cpu_affinity": "--cpu-affinity",
 }
 
 

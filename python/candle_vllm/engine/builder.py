@@ -1,7 +1,7 @@
 """EngineBuilder: the settings of an engine, one call each. Knows nothing of what they do."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from candle_vllm.config import EngineConfig
@@ -70,6 +70,10 @@ class EngineBuilder:
     def threads(self, count: int | None) -> Self:
         """Compute threads."""
         return self._set("threads", count)
+
+    def cpu_affinity(self, cores: str | Sequence[int] | None) -> Self:
+        """Cores that the compute threads are bound to."""
+        return self._set("cpu_affinity", cores)
 
     def enable_cuda_graph(self, enabled: bool | None = True) -> Self:
         """CUDA graphs; refused when true on a device that has none."""

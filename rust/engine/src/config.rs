@@ -29,6 +29,8 @@ pub struct EngineConfig {
     pub enable_prefix_cache: bool,
     /// Compute threads; `None` = the cores this process may use.
     pub threads: Option<usize>,
+    /// Cores that the compute threads are bound to, one each in turn; `None` = where the system likes.
+    pub cpu_affinity: Option<Vec<usize>>,
     /// Requests that may wait; one more is refused with `QueueFull`. `None` = no limit.
     pub max_queue: Option<usize>,
     /// Whether the engine steps by itself (default) or only when `step` is called.
@@ -51,6 +53,7 @@ impl Default for EngineConfig {
             prefill_chunk_size: 512,
             enable_prefix_cache: true,
             threads: None,
+            cpu_affinity: None,
             max_queue: None,
             background: true,
             enable_cuda_graph: None,
@@ -82,6 +85,11 @@ impl EngineConfig {
                     "{field} is {value}; it must be {range}"
                 )));
             }
+        }
+        if self.cpu_affinity.as_ref().is_some_and(Vec::is_empty) {
+            return Err(Error::Config(
+                "cpu_affinity is empty; it must name at least one core".into(),
+            ));
         }
         if self.enable_cuda_graph == Some(true) && !self.device.starts_with("cuda") {
             return Err(Error::Config(format!(
@@ -128,6 +136,13 @@ mod tests {
                 "threads",
                 EngineConfig {
                     threads: Some(0),
+                    ..some()
+                },
+            ),
+            (
+                "cpu_affinity",
+                EngineConfig {
+                    cpu_affinity: Some(Vec::new()),
                     ..some()
                 },
             ),

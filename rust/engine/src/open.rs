@@ -18,6 +18,7 @@ impl Engine {
             dtype: config.dtype.clone(),
             kv_dtype: config.kv_cache_dtype.clone(),
             threads: config.threads,
+            cpu_affinity: config.cpu_affinity.clone().unwrap_or_default(),
         };
         options.check()?;
         let checkpoint = Checkpoint::open(&config.model_path)?;

@@ -89,6 +89,9 @@ impl Worker {
 
     /// The life of the engine thread: sleeps while there is nothing to do, ends with `Close`.
     pub fn run(mut self, commands: &Receiver<Command>) {
+        if let Some(compute) = self.model.compute() {
+            compute.pool.bind_caller();
+        }
         loop {
             if !self.has_work() {
                 match commands.recv() {

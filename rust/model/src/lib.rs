@@ -18,7 +18,7 @@ pub use kv::Kv;
 pub use step::{Slice, Step};
 
 use backend::{Backend, KvDtype, cpu::Dtype};
-use candle_vllm_kernels::cpu::Compute;
+use candle_vllm_kernels::cpu::{Compute, check_cores};
 use weights::Checkpoint;
 
 /// What the engine must know of a model to run it.
@@ -83,11 +83,14 @@ pub struct LoadOptions {
     pub kv_dtype: String,
     /// Compute threads; `None` = the cores this process may use.
     pub threads: Option<usize>,
+    /// Cores that the compute threads are bound to, one each in turn; empty = where the system likes.
+    pub cpu_affinity: Vec<usize>,
 }
 
 impl LoadOptions {
-    /// Refuses unknown dtypes before anything is read.
+    /// Refuses unknown dtypes and cores that cannot be used before anything is read.
     pub fn check(&self) -> Result<()> {
+        check_cores(&self.cpu_affinity).map_err(|e| Error::Config(format!("cpu_affinity: {e}")))?;
         kv_dtype(&self.kv_dtype, dtype(&self.dtype)?).map(drop)
     }
 }
@@ -131,7 +134,11 @@ pub fn load(
         exact: dtype == Dtype::F32,
     };
     let backend: Box<dyn Backend> = match options.device {
-        device::Device::Cpu => Box::new(backend::Cpu::new(dtype, options.threads)?),
+        device::Device::Cpu => Box::new(backend::Cpu::on_cores(
+            dtype,
+            options.threads,
+            &options.cpu_affinity,
+        )?),
     };
     load_on(checkpoint, backend, &runtime, progress)
 }

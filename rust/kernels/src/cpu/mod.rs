@@ -24,7 +24,7 @@ pub use input::{Input, Norm};
 pub use isa::{Cpu, Isa, IsaError};
 pub use matmul::{Job, gate_up, matmul};
 pub use pack::{Matrix, Mode, PackError};
-pub use threads::{Pool, available_threads};
+pub use threads::{CoreError, Pool, available_threads, check_cores};
 
 /// What a kernel needs to know about the machine it runs on: the instruction set and the threads.
 #[derive(Debug)]
@@ -61,8 +61,13 @@ impl Compute {
 
     /// As [`Compute::new`] with an instruction set from [`Cpu::available`].
     pub fn with_cpu(cpu: Cpu, threads: usize) -> Result<Self, ComputeError> {
-        let pool =
-            Pool::new(threads).map_err(|source| ComputeError::Threads { threads, source })?;
+        Self::on_cores(cpu, threads, &[])
+    }
+
+    /// As [`Compute::with_cpu`] with the threads bound to `cores`; see [`Pool::on_cores`].
+    pub fn on_cores(cpu: Cpu, threads: usize, cores: &[usize]) -> Result<Self, ComputeError> {
+        let pool = Pool::on_cores(threads, cores)
+            .map_err(|source| ComputeError::Threads { threads, source })?;
         Ok(Self { cpu, pool })
     }
 }

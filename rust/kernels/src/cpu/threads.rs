@@ -1,8 +1,11 @@
 //! The compute threads: a pool whose workers wait for parallel regions, spinning shortly and then parked.
 //! Knows nothing of what it runs. The caller is worker 0; a panic in a worker becomes one of the caller.
+mod cores;
 mod park;
+mod quota;
 mod rows;
 
+pub use cores::{CoreError, allowed_cores, check_cores};
 use park::Event;
 pub(crate) use rows::Rows;
 use std::any::Any;
@@ -17,9 +20,17 @@ use std::time::Duration;
 /// short enough that an idle engine costs nothing.
 const SPIN: Duration = Duration::from_micros(50);
 
-/// Cores that this process may use: its affinity mask, capped by the CPU quota of its cgroup (v1 or v2), at least 1.
+/// Threads that this process can keep busy: the cores of its affinity mask, capped by the whole cores of its cgroup's
+/// CPU quota (v1 or v2), at least 1.
 pub fn available_threads() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
+    threads_for(cores::allowed_cores().len(), quota::cpu_quota())
+}
+
+fn threads_for(cores: usize, quota: Option<f64>) -> usize {
+    // Rounded down: a thread over the quota is stopped in the middle of regions, and all others wait for it.
+    quota
+        .map_or(cores, |quota| cores.min(quota as usize))
+        .max(1)
 }
 
 /// A job as the workers see it: a borrowed closure whose lifetime ends when [`Pool::run`] returns.
@@ -56,6 +67,8 @@ pub struct Pool {
     workers: Vec<JoinHandle<()>>,
     /// One region at a time.
     caller: Mutex<()>,
+    /// Thread `i` runs on core `i` modulo their number; empty = where the system likes.
+    cores: Vec<usize>,
 }
 
 thread_local! {
@@ -74,9 +87,19 @@ impl std::fmt::Debug for Pool {
 impl Pool {
     /// A pool of `threads` threads (0 counts as 1): the caller of [`Pool::run`] and `threads - 1` workers.
     pub fn new(threads: usize) -> std::io::Result<Pool> {
+        Self::on_cores(threads, &[])
+    }
+
+    /// As [`Pool::new`] with the workers bound to `cores` in turn, from the second one on; [`Pool::bind_caller`] takes
+    /// the first. None: they run where the system likes.
+    pub fn on_cores(threads: usize, cores: &[usize]) -> std::io::Result<Pool> {
         let threads = threads.max(1);
+        let room = match cores.len() {
+            0 => available_threads(),
+            count => threads_for(count, quota::cpu_quota()),
+        };
         // A spinning thread that lacks a core of its own only delays the one it waits for.
-        let spin = if threads <= available_threads() {
+        let spin = if threads <= room {
             SPIN
         } else {
             Duration::ZERO
@@ -94,15 +117,29 @@ impl Pool {
             shared,
             workers: Vec::with_capacity(threads - 1),
             caller: Mutex::new(()),
+            cores: cores.to_vec(),
         };
         for worker in 1..threads {
             let shared = pool.shared.clone();
+            let core = pool.core(worker);
             let builder = std::thread::Builder::new().name(format!("compute-{worker}"));
             // On an error the pool is dropped, which stops the workers that already run.
-            pool.workers
-                .push(builder.spawn(move || work(&shared, worker))?);
+            pool.workers.push(builder.spawn(move || {
+                core.into_iter().for_each(cores::bind_to);
+                work(&shared, worker);
+            })?);
         }
         Ok(pool)
+    }
+
+    fn core(&self, worker: usize) -> Option<usize> {
+        self.cores.get(worker % self.cores.len().max(1)).copied()
+    }
+
+    /// Binds the calling thread, which is to run the regions from now on, to its core; does nothing in a pool without
+    /// cores. Not for threads that belong to others.
+    pub fn bind_caller(&self) {
+        self.core(0).into_iter().for_each(cores::bind_to);
     }
 
     /// Number of threads, the caller among them.

@@ -49,14 +49,32 @@ fn device_error(e: impl std::fmt::Display) -> Error {
 impl Cpu {
     /// A backend with `threads` compute threads (`None` = the cores this process may use).
     pub fn new(dtype: Dtype, threads: Option<usize>) -> Result<Self> {
-        let cpu = kernels::Cpu::detect().map_err(device_error)?;
-        Self::with(cpu, dtype, threads)
+        Self::on_cores(dtype, threads, &[])
     }
 
-    /// A backend on a given instruction set.
-    pub fn with(cpu: kernels::Cpu, dtype: Dtype, threads: Option<usize>) -> Result<Self> {
-        let threads = threads.unwrap_or_else(kernels::available_threads);
-        let compute = Compute::with_cpu(cpu, threads).map_err(device_error)?;
+    /// As [`Cpu::new`] with the threads bound to `cores`, where there are any: one a core unless `threads` says else.
+    pub fn on_cores(dtype: Dtype, threads: Option<usize>, cores: &[usize]) -> Result<Self> {
+        let cpu = kernels::Cpu::detect().map_err(device_error)?;
+        Self::with(cpu, dtype, threads, cores)
+    }
+
+    /// A backend on a given instruction set; else as [`Cpu::on_cores`].
+    pub fn with(
+        cpu: kernels::Cpu,
+        dtype: Dtype,
+        threads: Option<usize>,
+        cores: &[usize],
+    ) -> Result<Self> {
+        kernels::check_cores(cores).map_err(device_error)?;
+        let threads = threads.unwrap_or_else(|| {
+            let most = kernels::available_threads();
+            if cores.is_empty() {
+                most
+            } else {
+                most.min(cores.len())
+            }
+        });
+        let compute = Compute::on_cores(cpu, threads, cores).map_err(device_error)?;
         Ok(Self {
             compute,
             dtype,

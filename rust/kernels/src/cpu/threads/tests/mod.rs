@@ -103,3 +103,47 @@ fn two_callers_take_turns() {
     });
     assert_eq!(count.load(Ordering::Relaxed), 3 * 200 * 2);
 }
+
+#[test]
+fn a_quota_leaves_its_whole_cores() {
+    assert_eq!(threads_for(8, None), 8);
+    for (quota, threads) in [(0.3, 1), (1.0, 1), (1.9, 1), (2.0, 2), (2.5, 2), (64.0, 8)] {
+        assert_eq!(threads_for(8, Some(quota)), threads, "{quota}");
+    }
+    assert_eq!(threads_for(1, Some(4.0)), 1);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn threads_run_on_the_cores_given() {
+    let all = allowed_cores();
+    for cores in [&all[..1], &all[all.len() - 1..], &all[..]] {
+        let threads = 3;
+        let pool = Pool::on_cores(threads, cores).unwrap();
+        let seen: Vec<Mutex<Vec<usize>>> = (0..threads).map(|_| Mutex::default()).collect();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                pool.bind_caller();
+                pool.run(&|worker| *lock(&seen[worker]) = allowed_cores());
+            });
+        });
+        for (worker, seen) in seen.iter().enumerate() {
+            assert_eq!(*lock(seen), [cores[worker % cores.len()]]);
+        }
+    }
+    // Without cores nothing is bound, nor the caller.
+    let free = Pool::new(2).unwrap();
+    free.bind_caller();
+    free.run(&|_| assert_eq!(allowed_cores(), all));
+}
+
+#[test]
+fn threads_beyond_the_cores_do_not_spin() {
+    let one = &allowed_cores()[..1];
+    assert_eq!(Pool::on_cores(2, one).unwrap().shared.spin, Duration::ZERO);
+    assert_eq!(
+        Pool::new(available_threads() + 1).unwrap().shared.spin,
+        Duration::ZERO
+    );
+    assert_eq!(Pool::new(1).unwrap().shared.spin, SPIN);
+}
