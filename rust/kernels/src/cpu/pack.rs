@@ -161,16 +161,16 @@ impl Matrix {
 
     /// Row scales of a panel; rows beyond the last are zeros and have none.
     fn scales_of(&self, layout: &Layout, p: usize) -> [[f32; LANES]; 2] {
-        let mut scales = [[0f32; LANES]; 2];
+        let (mut first, mut second) = ([0f32; LANES], [0f32; LANES]);
         let panel = self.panel(p);
-        for lane in 0..LANES {
+        for (lane, scales) in first.iter_mut().zip(&mut second).enumerate() {
             let blocks = (0..self.k / BLOCK).map(|b| {
                 let group = &panel[b / layout.blocks * layout.bytes()..][..layout.bytes()];
                 layout.scales(group, b % layout.blocks, lane)
             });
-            (scales[0][lane], scales[1][lane]) = row_scale(layout, blocks);
+            (*scales.0, *scales.1) = row_scale(layout, blocks);
         }
-        scales
+        [first, second]
     }
 
     fn fill(&mut self, dtype: GgmlType, data: &[u8]) {
