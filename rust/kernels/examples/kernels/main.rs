@@ -83,7 +83,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // AVX-VNNI only: AVX-512 has its own.
     cpu.avx_vnni &= o.vnni;
     let cx = Compute::with_cpu(cpu, o.threads)?;
-    println!("{} with {} threads", cpu.name(), o.threads);
+    println!("{cpu:?} with {} threads", o.threads);
     if o.limits {
         limits::print(&cx);
         return Ok(());

@@ -1,6 +1,8 @@
 //! exp, 2^y and tanh with the same bits on every instruction set: polynomials in fused multiply-adds.
 //! One generic body serves 16 lanes of any instruction set; the scalar `exp` is its twin.
 mod lanes;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 
 pub(crate) use lanes::Float;
 

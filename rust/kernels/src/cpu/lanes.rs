@@ -5,6 +5,11 @@
 //! every instruction is what comes of it. All methods are `inline(always)` and must be inlined into a function that enables the instruction set they use:
 //! that is the contract behind every `unsafe` here. Pointers must be valid for the 16 (or stated) elements.
 #![allow(clippy::missing_safety_doc)]
+#[cfg(target_arch = "aarch64")]
+mod neon;
+
+#[cfg(target_arch = "aarch64")]
+pub(crate) use neon::Neon;
 
 /// A vector of 16 f32 lanes.
 pub(crate) trait Lanes: Copy {

@@ -4,9 +4,11 @@
 mod lanes;
 mod passes;
 
+use super::Cpu;
+#[cfg(target_arch = "x86_64")]
+use super::Isa;
 use super::exp::LOG2_E;
 use super::lanes::Plain;
-use super::{Cpu, Isa};
 
 /// Values that one sum covers; 16 maxima stand for as many.
 pub const STRIPE: usize = 1024;

@@ -10,6 +10,8 @@ mod bf16;
 mod exact;
 pub(crate) mod fixed;
 mod formats;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod scalar;
 mod sink;
 mod unpacked;
@@ -268,6 +270,8 @@ unsafe fn blocks(
             Isa::Avx512 | Isa::Amx => with_format!(ty, F => avx512::run::<F>(work, sink)),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => with_format!(ty, F => avx2::run::<F>(cpu.avx_vnni, work, sink)),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => with_format!(ty, F => neon::run::<F>(cpu, work, sink)),
             _ => scalar::run(layout, work, sink),
         }
     }

@@ -3,7 +3,7 @@ use super::super::exp::Float;
 use super::super::kv::KvType;
 use super::super::lanes::Plain;
 use super::super::{Cpu, Isa};
-use super::softmax::{self, Put, State};
+use super::softmax::{self, State};
 use super::tile::Tile;
 use super::wide;
 
@@ -59,6 +59,8 @@ macro_rules! variants {
 }
 
 variants!(plain, Plain);
+#[cfg(target_arch = "aarch64")]
+variants!(neon, super::super::super::lanes::Neon);
 #[cfg(target_arch = "x86_64")]
 variants!(avx2, super::super::super::lanes::Ymm, "avx2,fma,f16c");
 #[cfg(target_arch = "x86_64")]
@@ -74,6 +76,7 @@ variants!(
 mod x86 {
     use super::super::super::lanes::Zmm;
     use super::super::super::tile::{Amx, Tiles};
+    use super::super::softmax::Put;
     use super::super::{amx, dot};
     use super::*;
     use std::arch::x86_64::*;
@@ -150,6 +153,10 @@ impl Kernel {
             (Isa::Avx512, KvType::Bf16) => &x86::DOT,
             #[cfg(target_arch = "x86_64")]
             (Isa::Amx, KvType::Bf16) => &x86::TILES,
+            #[cfg(target_arch = "aarch64")]
+            (Isa::Neon, KvType::F32) => &neon::F32,
+            #[cfg(target_arch = "aarch64")]
+            (Isa::Neon, KvType::Bf16) => &neon::BF16,
             (_, KvType::F32) => &plain::F32,
             (_, KvType::Bf16) => &plain::BF16,
         }

@@ -98,6 +98,7 @@ macro_rules! by_rows {
         }
     }};
 }
+#[cfg(target_arch = "x86_64")]
 pub(super) use by_rows;
 
 /// Products of queries and keys into `scores`.

@@ -38,6 +38,8 @@ pub(super) trait Quantise: Lanes {
 }
 
 impl Quantise for Plain {}
+#[cfg(target_arch = "aarch64")]
+impl Quantise for super::super::lanes::Neon {}
 #[cfg(target_arch = "x86_64")]
 impl Quantise for Ymm {}
 

@@ -1,5 +1,7 @@
 //! Rows of activations: RMS norm, then float32, int8 blocks and bf16, with the same bits on every instruction set.
 //! Knows no matrix.
+#[cfg(target_arch = "aarch64")]
+use super::super::lanes::Neon;
 use super::super::lanes::{Lanes, Plain};
 #[cfg(target_arch = "x86_64")]
 use super::super::lanes::{Ymm, Zmm};
@@ -79,6 +81,8 @@ pub(super) unsafe fn fill(cpu: Cpu, source: &Source<'_>, to: &Writer, t: usize) 
                 Isa::Avx512 | Isa::Amx => zmm(source, to, t, buffer),
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx2 => ymm(source, to, t, buffer),
+                #[cfg(target_arch = "aarch64")]
+                Isa::Neon => body::<Neon>(source, to, t, buffer),
                 _ => body::<Plain>(source, to, t, buffer),
             }
         }

@@ -1,6 +1,8 @@
 //! Dense weights: f32, f16 or bf16 widened in registers, float32 activations; acc = fma(w, x, acc), k by k.
 //! One generic body for all instruction sets.
 #![allow(clippy::needless_range_loop)] // several arrays run side by side
+#[cfg(target_arch = "aarch64")]
+use super::super::lanes::Neon;
 use super::super::lanes::{Lanes, Plain};
 #[cfg(target_arch = "x86_64")]
 use super::super::lanes::{Ymm, Zmm};
@@ -77,6 +79,8 @@ pub(super) unsafe fn run<E: Elements>(cpu: Cpu, work: &Work<'_>, sink: &Sink<'_>
             Isa::Avx512 | Isa::Amx => zmm::<E>(work, sink),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => ymm::<E>(work, sink),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => body::<E, Neon, 4>(work, sink),
             _ => body::<E, Plain, 4>(work, sink),
         }
     }

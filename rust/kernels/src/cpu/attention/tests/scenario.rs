@@ -299,6 +299,7 @@ impl Scenario {
 }
 
 /// Scores and weighted values of a random tile by tiles `T`, as bits.
+#[cfg(target_arch = "x86_64")]
 pub fn tile_products<T: Tiles>(rows: usize, dims: usize) -> Vec<u32> {
     let mut rng = Rng(11);
     let shape = KvShape {

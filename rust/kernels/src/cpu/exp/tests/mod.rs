@@ -96,6 +96,9 @@ fn every_instruction_set_gives_the_same_bits() {
         };
         #[cfg(not(target_arch = "x86_64"))]
         let other = match cpu.isa {
+            // SAFETY: every aarch64 processor has it.
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => unsafe { all::<super::super::lanes::Neon>(&x) },
             Isa::Scalar => plain.clone(),
             _ => continue,
         };
