@@ -284,6 +284,8 @@ unsafe fn fixed_blocks(
     work: &Work<'_>,
     sink: &Sink<'_>,
 ) {
+    // Other machines take the scalar way, whatever the type.
+    let _ = ty;
     // SAFETY: passed on; the machine runs `cpu`.
     unsafe {
         match cpu.isa {

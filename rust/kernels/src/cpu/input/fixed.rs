@@ -51,6 +51,8 @@ pub(super) trait Split: Lanes {
 }
 
 impl Split for Plain {}
+#[cfg(target_arch = "aarch64")]
+impl Split for super::super::lanes::Neon {}
 #[cfg(target_arch = "x86_64")]
 impl Split for Ymm {}
 

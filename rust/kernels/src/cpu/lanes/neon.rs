@@ -27,14 +27,6 @@ impl Lanes for Neon {
     const REGISTERS: usize = 4;
 
     #[inline(always)]
-    unsafe fn load_i32(from: *const i32) -> Self {
-        let mut v = [unsafe { vdupq_n_f32(0.0) }; 4];
-        for (i, v) in v.iter_mut().enumerate() {
-            *v = unsafe { vcvtq_f32_s32(vld1q_s32(from.add(4 * i))) };
-        }
-        Neon(v)
-    }
-    #[inline(always)]
     unsafe fn splat(v: f32) -> Self {
         Neon([unsafe { vdupq_n_f32(v) }; 4])
     }

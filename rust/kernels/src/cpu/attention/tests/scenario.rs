@@ -1,8 +1,10 @@
 //! Sequences with random queries, keys and values, and the ways in which they may be fed to attention.
 use super::super::super::kv::{KvCache, KvShape, KvType, Seq};
 use super::super::super::rope::Rope;
+#[cfg(target_arch = "x86_64")]
 use super::super::super::tile::Tiles;
 use super::super::super::{Compute, Cpu};
+#[cfg(target_arch = "x86_64")]
 use super::super::tile::{PAGES, PROBS, ROWS, Rules, SCORES, Tile};
 use super::super::{AttnParams, attention, qkv_attention, write_qkv};
 
