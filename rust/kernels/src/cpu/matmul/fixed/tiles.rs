@@ -89,7 +89,8 @@ pub(super) unsafe fn panels<T: Tiles, L: Join, U: Unpack>(
         let mut tiles = T::begin();
         let first = input.fixed_tile(0);
         for (i, p) in work.panels.clone().enumerate() {
-            let panel = panel.add(i * whole);
+            // A single tile meets no panel twice: one place for all of them stays near.
+            let panel = panel.add(if input.tiles() > 1 { i * whole } else { 0 });
             // The unit multiplies what was unpacked while vectors unpack what comes next.
             start(&mut tiles, &first, p, sink);
             for chunk in 0..chunks {
