@@ -1,5 +1,5 @@
 //! Times paged attention: decode of one sequence, decode of a batch, and prefill, on the shapes of two small models.
-//! `cargo run --release -p candle-vllm-kernels --example attention [threads] [length] [smollm2|qwen3] [decode|batch|prefill|pool]`
+//! `cargo run --release -p candle-vllm-kernels --example attention [threads] [length] [smollm2|qwen3] [stream|pool|inner|decode|batch|prefill]`
 use candle_vllm_kernels::cpu::attention::{AttnParams, qkv_attention};
 use candle_vllm_kernels::cpu::kv::{KvCache, KvShape, KvType, Seq};
 use candle_vllm_kernels::cpu::rope::Rope;
@@ -36,7 +36,7 @@ const MODELS: [Model; 2] = [
 fn measure(mut f: impl FnMut()) -> (Duration, Duration) {
     let begin = Instant::now();
     let mut times = Vec::new();
-    while times.len() < 3 || begin.elapsed() < Duration::from_millis(100) {
+    while times.len() < 3 || begin.elapsed() < Duration::from_millis(200) {
         let start = Instant::now();
         f();
         times.push(start.elapsed());
@@ -109,8 +109,9 @@ impl Bench<'_> {
         let tables: Vec<Vec<u32>> = (0..sequences)
             .map(|s| (s * blocks..(s + 1) * blocks).map(|b| b as u32).collect())
             .collect();
-        for first in (0..past).step_by(512) {
-            self.step(&mut cache, &tables, first, 512.min(past - first));
+        let chunk = (4096 / sequences).min(512);
+        for first in (0..past).step_by(chunk) {
+            self.step(&mut cache, &tables, first, chunk.min(past - first));
         }
         let (time, best) = measure(|| self.step(&mut cache, &tables, past, 1));
         let kv = 2 * self.model.kv_heads * self.model.head_dim * self.dtype.bytes();
@@ -124,6 +125,79 @@ impl Bench<'_> {
             bytes as f64 / time.as_secs_f64() / 1e9
         );
         println!("    at best {:8.3} ms", best.as_secs_f64() * 1e3);
+        Ok(())
+    }
+
+    /// One head group of one layer: 512 rows after 1,536 tokens, in nanoseconds for 32 rows and 256 keys.
+    fn inner(&self) -> Result<(), Box<dyn Error>> {
+        let group = self.model.heads / self.model.kv_heads;
+        let model = &Model {
+            layers: 1,
+            heads: group,
+            kv_heads: 1,
+            ..*self.model
+        };
+        let wave = self.wave.clone();
+        let rope = Rope::new(vec![0.1; model.head_dim / 2], 1.0, false);
+        let one = Bench {
+            cx: self.cx,
+            model,
+            dtype: self.dtype,
+            rope,
+            wave,
+        };
+        let mut cache = one.cache(2048)?;
+        let tables = [(0..64).collect::<Vec<_>>()];
+        for first in (0..1536).step_by(512) {
+            one.step(&mut cache, &tables, first, 512);
+        }
+        let (_, best) = measure(|| one.step(&mut cache, &tables, 1536, 512));
+        // Two blocks of 256 rows, which see 7 and 8 segments.
+        let tiles = (256 * group / 32 * (7 + 8)) as f64;
+        println!(
+            "{:8} {:?} inner: {:.0} ns",
+            model.name,
+            self.dtype,
+            best.as_secs_f64() * 1e9 / tiles
+        );
+        Ok(())
+    }
+
+    /// The modes asked for, at all lengths or at one.
+    fn all(
+        &self,
+        asked: &dyn Fn(&'static str) -> bool,
+        only: Option<usize>,
+    ) -> Result<(), Box<dyn Error>> {
+        let long = if self.dtype == KvType::Bf16 {
+            8192
+        } else {
+            2048
+        };
+        let wanted = |n: usize| n <= long && only.is_none_or(|o| o == n);
+        if asked("inner") {
+            self.inner()?;
+        }
+        if asked("decode") {
+            for past in [64, 256, 512, 1024, 2048, 4096, 8192] {
+                if wanted(past) {
+                    self.decode(1, past)?;
+                }
+            }
+        }
+        if asked("batch") {
+            for (sequences, past) in [(16, 96), (64, 96), (16, 1024)] {
+                self.decode(sequences, past)?;
+            }
+        }
+        if asked("prefill") {
+            for tokens in [512, 2048, 8192] {
+                if wanted(tokens) {
+                    self.prefill(tokens, tokens.min(2048))?;
+                    self.prefill(tokens, 512)?;
+                }
+            }
+        }
         Ok(())
     }
 
@@ -175,68 +249,69 @@ fn pool(cx: &Compute) {
     }
 }
 
+/// Reads memory of several sizes as fast as the threads can: what decode is held against.
+fn stream(cx: &Compute) {
+    for mega in [1, 24, 98, 190, 900] {
+        let data = vec![1u64; mega << 17];
+        let threads = cx.pool.threads();
+        let (time, best) = measure(|| {
+            cx.pool.run(&|worker| {
+                let part = data.len() / threads;
+                let part = &data[worker * part..(worker + 1) * part];
+                let mut sums = [0u64; 32];
+                for chunk in part.chunks_exact(32) {
+                    for (s, v) in sums.iter_mut().zip(chunk) {
+                        *s = s.wrapping_add(*v);
+                    }
+                }
+                std::hint::black_box(sums);
+            });
+        });
+        let rate = |t: Duration| (data.len() * 8) as f64 / t.as_secs_f64() / 1e9;
+        println!(
+            "read {mega:4} MB: {:.1} GB/s, at best {:.1}",
+            rate(time),
+            rate(best)
+        );
+    }
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     let mut words: Vec<String> = std::env::args().skip(1).collect();
     let threads = words.first().and_then(|w| w.parse().ok());
     let only: Option<usize> = words.iter().filter_map(|w| w.parse().ok()).nth(1);
     words.retain(|w| w.parse::<usize>().is_err());
-    let wanted = |n: usize| only.is_none_or(|o| o == n);
     let cx = Compute::new(threads.unwrap_or_else(available_threads))?;
     println!("{} with {} threads", cx.cpu.name(), cx.pool.threads());
     let asked = |word: &str, all: &[&str]| {
         let named = |w: &&str| words.iter().any(|x| x == w);
         named(&word) || !all.iter().any(named)
     };
-    let modes = ["pool", "decode", "batch", "prefill"];
+    let modes = ["stream", "inner", "pool", "decode", "batch", "prefill"];
+    if asked("stream", &modes) {
+        stream(&cx);
+    }
     if asked("pool", &modes) {
         pool(&cx);
     }
-    // Enough for the queries of 64 x 512 rows.
-    let wave: Vec<f32> = (0..1 << 26).map(|i| (i as f32 * 0.37).sin()).collect();
+    // Enough for the queries of 4,096 rows.
+    let wave: Vec<f32> = (0..1 << 23).map(|i| (i as f32 * 0.37).sin()).collect();
     for model in &MODELS {
-        if !asked(model.name, &["smollm2", "qwen3"]) {
-            continue;
-        }
-        let half = model.head_dim / 2;
-        let frequencies: Vec<f32> = (0..half)
-            .map(|i| 1e4f32.powf(-(i as f32) / half as f32))
-            .collect();
         for dtype in [KvType::Bf16, KvType::F32] {
-            if !asked(
-                if dtype == KvType::Bf16 { "bf16" } else { "f32" },
-                &["bf16", "f32"],
-            ) {
-                continue;
-            }
-            let rope = Rope::new(frequencies.clone(), 1.0, false);
-            let wave = wave.clone();
-            let bench = Bench {
-                cx: &cx,
-                model,
-                dtype,
-                rope,
-                wave,
-            };
-            let long = if dtype == KvType::Bf16 { 8192 } else { 2048 };
-            if asked("decode", &modes) {
-                for past in [64, 256, 512, 1024, 2048, 4096, 8192] {
-                    if past <= long && wanted(past) {
-                        bench.decode(1, past)?;
-                    }
-                }
-            }
-            if asked("batch", &modes) {
-                bench.decode(16, 96)?;
-                bench.decode(64, 96)?;
-                bench.decode(16, 1024)?;
-            }
-            if asked("prefill", &modes) {
-                for tokens in [512, 2048, 8192] {
-                    if tokens <= long && wanted(tokens) {
-                        bench.prefill(tokens, tokens.min(2048))?;
-                        bench.prefill(tokens, 512)?;
-                    }
-                }
+            let named = if dtype == KvType::Bf16 { "bf16" } else { "f32" };
+            if asked(model.name, &["smollm2", "qwen3"]) && asked(named, &["bf16", "f32"]) {
+                let half = model.head_dim / 2;
+                let frequency = |i: usize| 1e4f32.powf(-(i as f32) / half as f32);
+                let rope = Rope::new((0..half).map(frequency).collect(), 1.0, false);
+                let wave = wave.clone();
+                let bench = Bench {
+                    cx: &cx,
+                    model,
+                    dtype,
+                    rope,
+                    wave,
+                };
+                bench.all(&|mode| asked(mode, &modes), only)?;
             }
         }
     }

@@ -17,6 +17,8 @@ mod write;
 mod amx;
 #[cfg(target_arch = "x86_64")]
 mod dot;
+#[cfg(target_arch = "x86_64")]
+mod quick;
 
 use super::Compute;
 use super::kv::{KvCache, MAX_HEAD_DIM, Seq};
@@ -98,9 +100,10 @@ pub fn write_qkv(
     layer: usize,
 ) {
     let prepare = Prepare::new(rope, qk_norm, params, seqs);
-    write::rotate(cx, &prepare, q, params.heads, seqs, true);
-    write::rotate(cx, &prepare, k, params.kv_heads, seqs, false);
-    New::checked(None, (k, v), params, seqs, cache, layer).write_all(cx, seqs);
+    let kernel = Kernel::of(cx.cpu, cache.page().dtype);
+    write::rotate(cx, &prepare, (kernel, q, params.heads), seqs, true);
+    write::rotate(cx, &prepare, (kernel, k, params.kv_heads), seqs, false);
+    New::checked(cx.cpu, None, (k, v), params, seqs, cache, layer).write_all(cx, seqs);
 }
 
 /// Attention of rotated queries over a cache that holds the keys and values of all their tokens.
@@ -151,7 +154,7 @@ pub fn qkv_attention(
         q,
         prepare: Some(&prepare),
     };
-    let new = New::checked(Some(&prepare), (k, v), params, seqs, cache, layer);
+    let new = New::checked(cx.cpu, Some(&prepare), (k, v), params, seqs, cache, layer);
     // A sequence of few rows is written by the task that reads it; long ones are written before.
     if seqs
         .iter()

@@ -35,14 +35,8 @@ const EXP2: [f32; 7] = [
     6.931_472e-1,
     1.0,
 ];
-/// As [`EXP2`] with a relative error of 2.6e-6: enough for what is then rounded to bf16.
-const EXP2_FAST: [f32; 5] = [
-    9.570_101e-3,
-    5.591_786e-2,
-    2.402_474_4e-1,
-    6.931_218e-1,
-    9.999_993e-1,
-];
+/// As [`EXP2`] with a relative error of 8e-5: a twentieth of that of the rounding to bf16 that follows.
+const EXP2_FAST: [f32; 4] = [5.517_166e-2, 2.426_111_3e-1, 6.932_61e-1, 9.999_280_6e-1];
 
 /// e^x within 1 unit in the last place; 0 below -104, infinite above 89, NaN for NaN.
 pub fn exp(x: f32) -> f32 {
@@ -93,7 +87,7 @@ pub(crate) unsafe fn exp_lanes<L: Float>(x: L) -> L {
     }
 }
 
-/// 2^y on 16 lanes for y <= 127; 2^-126 for all y below -126; NaN for NaN. `FAST`: relative error 3e-6 instead of 1e-7.
+/// 2^y on 16 lanes for y <= 127; 2^-125 for all y below -125; NaN for NaN. `FAST`: relative error 8e-5 instead of 1e-7.
 ///
 /// # Safety
 /// As [`exp_lanes`].
@@ -101,7 +95,7 @@ pub(crate) unsafe fn exp_lanes<L: Float>(x: L) -> L {
 pub(crate) unsafe fn exp2_lanes<L: Float, const FAST: bool>(y: L) -> L {
     // SAFETY: as the caller's.
     unsafe {
-        let y = L::splat(-126.0).max(y);
+        let y = L::splat(-125.0).max(y);
         let t = y.add(L::splat(MAGIC));
         let r = y.add(t.add(L::splat(-MAGIC)).negate());
         let p = if FAST {

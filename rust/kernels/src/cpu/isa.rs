@@ -17,7 +17,7 @@ pub enum Isa {
     Avx2,
     /// AVX-512 F, BW, VL, DQ and VNNI.
     Avx512,
-    /// [`Isa::Avx512`] with BF16 and the tiles AMX-INT8 and AMX-BF16, allowed by the operating system.
+    /// [`Isa::Avx512`] with BF16, VBMI and the tiles AMX-INT8 and AMX-BF16, allowed by the operating system.
     Amx,
 }
 
@@ -45,6 +45,8 @@ pub struct Cpu {
     pub isa: Isa,
     /// AVX512_BF16 (`vdpbf16ps`); only with [`Isa::Avx512`] and above.
     pub bf16: bool,
+    /// AVX512_VBMI (`vpermb`); only with [`Isa::Avx512`] and above, always with [`Isa::Amx`].
+    pub vbmi: bool,
     /// AVX-VNNI: `vpdpbusd` in its 256-bit VEX form; only with [`Isa::Avx2`] and above.
     pub avx_vnni: bool,
     /// NEON `sdot`.
@@ -78,6 +80,7 @@ impl Cpu {
     pub(super) const SCALAR: Cpu = Cpu {
         isa: Isa::Scalar,
         bf16: false,
+        vbmi: false,
         avx_vnni: false,
         dotprod: false,
         i8mm: false,
@@ -181,10 +184,11 @@ mod machine {
         let avx512 = Cpu {
             isa: Isa::Avx512,
             bf16: has!("avx512bf16"),
+            vbmi: has!("avx512vbmi"),
             ..avx2
         };
         levels.push(avx512);
-        if avx512.bf16 && has_amx() && amx_allowed() {
+        if avx512.bf16 && avx512.vbmi && has_amx() && amx_allowed() {
             levels.push(Cpu {
                 isa: Isa::Amx,
                 ..avx512

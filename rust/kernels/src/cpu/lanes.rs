@@ -227,6 +227,17 @@ mod x86 {
 
     impl Lanes for Zmm {
         #[inline(always)]
+        unsafe fn sum(self) -> f32 {
+            unsafe {
+                let high = _mm512_extractf32x8_ps::<1>(self.0);
+                let v = _mm256_add_ps(_mm512_castps512_ps256(self.0), high);
+                let v = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+                let v = _mm_add_ps(v, _mm_movehl_ps(v, v));
+                _mm_cvtss_f32(_mm_add_ss(v, _mm_shuffle_ps::<1>(v, v)))
+            }
+        }
+
+        #[inline(always)]
         unsafe fn splat(v: f32) -> Self {
             unsafe { Zmm(_mm512_set1_ps(v)) }
         }

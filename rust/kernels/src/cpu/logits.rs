@@ -48,7 +48,7 @@ impl Softmax {
     }
 
     /// The smallest weight above 0.
-    pub const LEAST: f32 = 2.35e-38;
+    pub const LEAST: f32 = 1e-37;
 }
 
 /// Values of a row and where they stood, in order of place.

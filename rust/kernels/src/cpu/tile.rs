@@ -62,6 +62,16 @@ mod amx {
     /// The registers of this thread. The compiler itself never uses them.
     pub(crate) struct Amx(std::marker::PhantomData<*const ()>);
 
+    impl Amx {
+        /// The registers as `begin` has left them, for a value that was forgotten.
+        ///
+        /// # Safety
+        /// `begin` was called on this thread, and its value not dropped.
+        pub(crate) unsafe fn resume() -> Self {
+            Amx(std::marker::PhantomData)
+        }
+    }
+
     impl Tiles for Amx {
         #[inline(always)]
         unsafe fn begin() -> Self {

@@ -8,30 +8,52 @@ use super::tile::{PROBS, SCORES, Tile};
 /// Bytes of an operand tile in the cache: 16 rows of 64 bytes.
 const BYTES: usize = 1024;
 
+/// Dimensions that one product takes.
+const STEP: usize = 32;
+
 /// Products of queries and keys into `scores`.
 ///
 /// # Safety
-/// See the module; queries, scores, probabilities and output have room for 32 rows.
+/// See the module; queries, scores and output have room for 32 rows.
 #[inline(always)]
 pub(super) unsafe fn scores<T: Tiles>(tiles: &mut T, t: &Tile) {
-    let tall = t.rows > TILE;
     for page in t.first..t.last {
-        // SAFETY: see above.
+        // SAFETY: the caller's.
         unsafe {
-            if tall {
-                scores_of::<T, true>(tiles, t, page);
+            if t.rows > TILE {
+                page_scores::<T, true>(tiles, t, page);
             } else {
-                scores_of::<T, false>(tiles, t, page);
+                page_scores::<T, false>(tiles, t, page);
             }
         }
     }
 }
 
-/// `TALL`: more than 16 rows.
+/// Sums of values weighted by probability into `out`.
+///
+/// # Safety
+/// As [`scores`].
 #[inline(always)]
-unsafe fn scores_of<T: Tiles, const TALL: bool>(tiles: &mut T, t: &Tile, page: usize) {
+pub(super) unsafe fn values<T: Tiles>(tiles: &mut T, t: &Tile) {
+    let groups = t.page.value_dims / GROUP;
+    for group in (0..groups).step_by(2) {
+        // SAFETY: the caller's.
+        unsafe {
+            match (groups - group > 1, t.rows > TILE) {
+                (true, true) => group_values::<T, true, true>(tiles, t, group),
+                (true, false) => group_values::<T, true, false>(tiles, t, group),
+                (false, true) => group_values::<T, false, true>(tiles, t, group),
+                (false, false) => group_values::<T, false, false>(tiles, t, group),
+            }
+        }
+    }
+}
+
+/// Scores of one page. `TALL`: of more than 16 rows.
+#[inline(always)]
+unsafe fn page_scores<T: Tiles, const TALL: bool>(tiles: &mut T, t: &Tile, page: usize) {
     let stride = t.query_bytes();
-    // SAFETY: see `scores`; a page has two groups of keys, each of key_dims / 32 operand tiles.
+    // SAFETY: the module's; a page has two groups of keys, each of key_dims / 32 operand tiles.
     unsafe {
         let (a, b) = (t.pages[page], t.pages[page].add(t.page.group_bytes()));
         tiles.zero::<0>();
@@ -40,7 +62,7 @@ unsafe fn scores_of<T: Tiles, const TALL: bool>(tiles: &mut T, t: &Tile, page: u
             tiles.zero::<2>();
             tiles.zero::<3>();
         }
-        for step in 0..t.page.key_dims / 32 {
+        for step in 0..t.page.key_dims / STEP {
             tiles.load::<4>(t.q.add(step * 64), stride);
             tiles.load::<6>(a.add(step * BYTES), 64);
             tiles.dot_bf16::<0, 4, 6>();
@@ -63,35 +85,15 @@ unsafe fn scores_of<T: Tiles, const TALL: bool>(tiles: &mut T, t: &Tile, page: u
     }
 }
 
-/// Sums of values weighted by probability into `out`.
-///
-/// # Safety
-/// As [`scores`].
+/// Sums of values for the 16 dimensions of `group`, and of the next if `WIDE`. `TALL`: of more than 16 rows.
 #[inline(always)]
-pub(super) unsafe fn values<T: Tiles>(tiles: &mut T, t: &Tile) {
-    let groups = t.page.value_dims / GROUP;
-    for group in (0..groups).step_by(2) {
-        // SAFETY: see above.
-        unsafe {
-            match (groups - group > 1, t.rows > TILE) {
-                (true, true) => values_of::<T, true, true>(tiles, t, group),
-                (true, false) => values_of::<T, true, false>(tiles, t, group),
-                (false, true) => values_of::<T, false, true>(tiles, t, group),
-                (false, false) => values_of::<T, false, false>(tiles, t, group),
-            }
-        }
-    }
-}
-
-/// `WIDE`: two groups of 16 dimensions; `TALL`: more than 16 rows.
-#[inline(always)]
-unsafe fn values_of<T: Tiles, const WIDE: bool, const TALL: bool>(
+unsafe fn group_values<T: Tiles, const WIDE: bool, const TALL: bool>(
     tiles: &mut T,
     t: &Tile,
     group: usize,
 ) {
-    let stride = PROBS * 2;
-    // SAFETY: see `values`.
+    let (stride, row) = (PROBS * 2, t.page.value_dims * 4);
+    // SAFETY: the module's.
     unsafe {
         tiles.zero::<0>();
         tiles.zero::<1>();
@@ -99,7 +101,7 @@ unsafe fn values_of<T: Tiles, const WIDE: bool, const TALL: bool>(
         tiles.zero::<3>();
         for page in t.first..t.last {
             let v = t.pages[page].add(t.page.key_bytes() + group * BYTES);
-            let p = t.probs.add(page * 2 * GROUP).cast::<u8>();
+            let p = t.probs().add(page * 2 * GROUP).cast::<u8>();
             tiles.load::<4>(p, stride);
             tiles.load::<6>(v, 64);
             tiles.dot_bf16::<0, 4, 6>();
@@ -115,7 +117,6 @@ unsafe fn values_of<T: Tiles, const WIDE: bool, const TALL: bool>(
                 }
             }
         }
-        let row = t.page.value_dims * 4;
         let to = t.out.add(group * GROUP).cast::<u8>();
         tiles.store::<0>(to, row);
         if WIDE {

@@ -114,7 +114,9 @@ unsafe fn values_of<const N: usize, const G: usize>(t: &Tile, row: usize, group:
                     *v = pairs(values.add(g * 1024 + pair * 64));
                 }
                 for (r, sums) in sums.iter_mut().enumerate() {
-                    let p = t.probs.add((row + r) * PROBS + page * 2 * GROUP + 2 * pair);
+                    let p = t
+                        .probs()
+                        .add((row + r) * PROBS + page * 2 * GROUP + 2 * pair);
                     let p = broadcast(p.cast());
                     for (sum, v) in sums.iter_mut().zip(v) {
                         *sum = _mm512_dpbf16_ps(*sum, v, p);

@@ -6,17 +6,23 @@ use super::super::{Cpu, Isa};
 use super::softmax::{self, State};
 use super::tile::Tile;
 use super::wide;
+use super::write::Prepare;
 
 /// Inner functions of one instruction set and cache type.
 ///
 /// All are unsafe: the machine must have the instruction set, pointers must be valid as the generic twins say.
 pub(super) struct Kernel {
-    /// Scores, softmax and values of a tile.
+    /// Scores, softmax and sums of values of a tile.
     pub segment: unsafe fn(&mut Tile),
+    /// Called on a thread before its first `segment`, and after its last.
+    pub begin: unsafe fn(),
+    pub end: unsafe fn(),
     /// See [`softmax::merge`].
     pub merge: unsafe fn(State, State, usize),
     /// See [`softmax::finish`].
     pub finish: unsafe fn(State, Option<f32>, usize, *mut f32),
+    /// See [`Prepare::head`].
+    pub head: unsafe fn(&Prepare<'_>, &mut [f32], usize, bool),
     /// Rounds as many f32 (a multiple of 16) to bf16.
     pub narrow: unsafe fn(*const f32, *mut u16, usize),
 }
@@ -28,6 +34,8 @@ unsafe fn narrow<L: Float>(from: *const f32, to: *mut u16, n: usize) {
         unsafe { L::load(from.add(i)).store_bf16(to.add(i)) };
     }
 }
+
+unsafe fn nothing() {}
 
 /// Functions that enable an instruction set and inline the generic bodies.
 macro_rules! variants {
@@ -49,11 +57,23 @@ macro_rules! variants {
                 unsafe { softmax::finish::<$lanes>(state, sink, head_dim, out) }
             }
             $(#[target_feature(enable = $features)])?
+            unsafe fn head(prepare: &Prepare<'_>, x: &mut [f32], position: usize, query: bool) {
+                prepare.head(x, position, query);
+            }
+            $(#[target_feature(enable = $features)])?
             unsafe fn narrow(from: *const f32, to: *mut u16, n: usize) {
                 unsafe { super::narrow::<$lanes>(from, to, n) }
             }
-            pub static F32: Kernel = Kernel { segment: segment::<false>, merge, finish, narrow };
-            pub static BF16: Kernel = Kernel { segment: segment::<true>, merge, finish, narrow };
+            pub static F32: Kernel = Kernel {
+                segment: segment::<false>,
+                begin: nothing,
+                end: nothing,
+                merge,
+                finish,
+                head,
+                narrow,
+            };
+            pub static BF16: Kernel = Kernel { segment: segment::<true>, ..F32 };
         }
     };
 }
@@ -77,7 +97,7 @@ mod x86 {
     use super::super::super::lanes::Zmm;
     use super::super::super::tile::{Amx, Tiles};
     use super::super::softmax::Put;
-    use super::super::{amx, dot};
+    use super::super::{amx, dot, quick};
     use super::*;
     use std::arch::x86_64::*;
 
@@ -121,17 +141,41 @@ mod x86 {
         ..avx512::BF16
     };
 
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx512vbmi")]
+    unsafe fn quick_segment(t: &mut Tile) {
+        unsafe {
+            dot::scores(t);
+            quick::softmax(t);
+            dot::values(t);
+        }
+    }
+    pub static QUICK: Kernel = Kernel {
+        segment: quick_segment,
+        narrow,
+        ..avx512::BF16
+    };
+
+    unsafe fn begin() {
+        std::mem::forget(unsafe { Amx::begin() });
+    }
+
+    unsafe fn end() {
+        drop(unsafe { Amx::resume() });
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx512vbmi")]
     unsafe fn tile_segment(t: &mut Tile) {
         unsafe {
-            let mut tiles = Amx::begin();
-            amx::scores(&mut tiles, t);
-            softmax::softmax::<Zmm, Converted>(t);
-            amx::values(&mut tiles, t);
+            let mut tiles = std::mem::ManuallyDrop::new(Amx::resume());
+            amx::scores(&mut *tiles, t);
+            quick::softmax(t);
+            amx::values(&mut *tiles, t);
         }
     }
     pub static TILES: Kernel = Kernel {
         segment: tile_segment,
+        begin,
+        end,
         narrow,
         ..avx512::BF16
     };
@@ -149,6 +193,8 @@ impl Kernel {
             (Isa::Avx512 | Isa::Amx, KvType::F32) => &avx512::F32,
             #[cfg(target_arch = "x86_64")]
             (Isa::Avx512, KvType::Bf16) if !cpu.bf16 => &avx512::BF16,
+            #[cfg(target_arch = "x86_64")]
+            (Isa::Avx512, KvType::Bf16) if cpu.vbmi => &x86::QUICK,
             #[cfg(target_arch = "x86_64")]
             (Isa::Avx512, KvType::Bf16) => &x86::DOT,
             #[cfg(target_arch = "x86_64")]

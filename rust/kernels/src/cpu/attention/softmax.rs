@@ -35,45 +35,110 @@ impl<L: Float> Put<L> for Exact {
 /// See the module.
 #[inline(always)]
 pub(super) unsafe fn softmax<L: Float, P: Put<L>>(t: &mut Tile) {
-    let mut scale = t.rules.scale * LOG2_E;
     // SAFETY: `see` lies inside the pages `first..last` of a segment, rows have their own scores and probabilities.
     unsafe {
-        if let Some(cap) = t.rules.softcap {
-            for row in 0..t.rows {
-                let groups = 2 * t.first..2 * t.last;
-                cap_scores::<L>(t.scores.add(row * SCORES), groups, t.rules.scale, cap);
-            }
-            scale = LOG2_E;
-        }
-        for row in 0..t.rows {
-            t.max[row] = largest::<L>(t, row) * scale;
-        }
-        for row in 0..t.rows {
-            t.sum[row] = probabilities::<L, P>(t, row, scale);
+        let scale = capped::<L>(t);
+        if sees_all(t) {
+            rows::<L, P, true>(t, scale);
+        } else {
+            rows::<L, P, false>(t, scale);
         }
     }
 }
 
-/// Pages in which `row` sees a key, and those of them in which it sees all.
+/// Applies a softcap to the scores; the factor that they still need for powers of two.
 #[inline(always)]
-fn pages(t: &Tile, row: usize) -> (Range<usize>, Range<usize>) {
-    let [from, to] = t.see[row].map(usize::from);
-    if from >= to {
-        return (t.first..t.first, t.first..t.first);
+pub(super) unsafe fn capped<L: Float>(t: &Tile) -> f32 {
+    let Some(cap) = t.rules.softcap else {
+        return t.rules.scale * LOG2_E;
+    };
+    for row in 0..t.rows {
+        let groups = 2 * t.first..2 * t.last;
+        // SAFETY: see `softmax`.
+        unsafe { cap_scores::<L>(t.scores.add(row * SCORES), groups, t.rules.scale, cap) };
     }
-    let some = from / PAGE..to.div_ceil(PAGE);
-    let first = from.div_ceil(PAGE);
-    (some, first..first.max(to / PAGE))
+    LOG2_E
+}
+
+/// Whether every row sees every key of the tile's pages, as it is away from the diagonal.
+#[inline(always)]
+pub(super) fn sees_all(t: &Tile) -> bool {
+    let all = [t.first * PAGE, t.last * PAGE].map(|n| n as u16);
+    t.see[..t.rows].iter().all(|see| *see == all)
+}
+
+/// `WHOLE`: every row sees every key of the pages.
+#[inline(always)]
+unsafe fn rows<L: Float, P: Put<L>, const WHOLE: bool>(t: &mut Tile, scale: f32) {
+    // SAFETY: see `softmax`.
+    unsafe {
+        for row in 0..t.rows {
+            t.max[row] = largest::<L, WHOLE>(t, row) * scale;
+        }
+        for row in 0..t.rows {
+            t.sum[row] = probabilities::<L, P, WHOLE>(t, row, scale);
+        }
+    }
+}
+
+/// The pages of a tile as a row sees them, in order: none, in part, wholly, in part, none of their keys.
+pub(super) struct Pages {
+    pub before: Range<usize>,
+    pub first: Range<usize>,
+    pub whole: Range<usize>,
+    pub last: Range<usize>,
+    pub after: Range<usize>,
+}
+
+impl Pages {
+    /// Of a row that sees all of them.
+    #[inline(always)]
+    pub fn all(t: &Tile) -> Pages {
+        let (start, end) = (t.first..t.first, t.last..t.last);
+        Pages {
+            before: start.clone(),
+            first: start,
+            whole: t.first..t.last,
+            last: end.clone(),
+            after: end,
+        }
+    }
+
+    #[inline(always)]
+    pub fn of(t: &Tile, row: usize) -> Pages {
+        let [mut from, mut to] = t.see[row].map(usize::from);
+        if from >= to {
+            (from, to) = (t.first * PAGE, t.first * PAGE);
+        }
+        let (start, end) = (from / PAGE, to.div_ceil(PAGE));
+        let whole = from.div_ceil(PAGE).min(end);
+        let whole_end = whole.max(to / PAGE).min(end);
+        Pages {
+            before: t.first..start,
+            first: start..whole,
+            whole: whole..whole_end,
+            last: whole_end..end,
+            after: end..t.last,
+        }
+    }
 }
 
 /// The largest score that a row sees.
 #[inline(always)]
-unsafe fn largest<L: Float>(t: &Tile, row: usize) -> f32 {
-    let (some, all) = pages(t, row);
+pub(super) unsafe fn largest<L: Float, const WHOLE: bool>(t: &Tile, row: usize) -> f32 {
+    let pages = if WHOLE {
+        Pages::all(t)
+    } else {
+        Pages::of(t, row)
+    };
     // SAFETY: see `softmax`.
     unsafe {
         let mut most = [L::splat(f32::NEG_INFINITY); 2];
-        for page in (some.start..some.end.min(all.start)).chain(all.end.max(some.start)..some.end) {
+        for page in pages.whole {
+            let s = scores_of::<L>(t, row, page);
+            most = [s[0].max(most[0]), s[1].max(most[1])];
+        }
+        for page in pages.first.chain(pages.last) {
             let s = masked(
                 t,
                 row,
@@ -83,39 +148,75 @@ unsafe fn largest<L: Float>(t: &Tile, row: usize) -> f32 {
             );
             most = [s[0].max(most[0]), s[1].max(most[1])];
         }
-        for page in all {
-            let s = scores_of::<L>(t, row, page);
-            most = [s[0].max(most[0]), s[1].max(most[1])];
-        }
         most[0].max(most[1]).largest()
     }
 }
 
 /// Writes the probabilities of a row; their sum.
 #[inline(always)]
-unsafe fn probabilities<L: Float, P: Put<L>>(t: &Tile, row: usize, scale: f32) -> f32 {
-    let (some, all) = pages(t, row);
-    // SAFETY: see `softmax`.
+unsafe fn probabilities<L: Float, P: Put<L>, const WHOLE: bool>(
+    t: &Tile,
+    row: usize,
+    scale: f32,
+) -> f32 {
+    let pages = if WHOLE {
+        Pages::all(t)
+    } else {
+        Pages::of(t, row)
+    };
+    // SAFETY: see `softmax`. Rounded probabilities of a page overwrite scores of pages up to it, which are done with.
     unsafe {
         let (factor, shift) = (L::splat(scale), L::splat(-t.max[row]));
-        let (scores, probs) = (t.scores.add(row * SCORES), t.probs.add(row * PROBS));
         let mut sum = [L::splat(0.0); 2];
-        for page in t.first..t.last {
-            let mut p = [L::splat(0.0); 2];
-            if some.contains(&page) {
-                let s = scores_of::<L>(t, row, page);
-                p = [
-                    power::<L, P>(s[0], factor, shift),
-                    power::<L, P>(s[1], factor, shift),
-                ];
-                if !all.contains(&page) {
-                    p = masked(t, row, page, p, 0.0);
-                }
-                sum = [sum[0].add(p[0]), sum[1].add(p[1])];
-            }
-            P::put(p, scores.add(page * PAGE), probs.add(page * PAGE));
+        for page in pages.before {
+            put::<L, P>(t, row, page, [L::splat(0.0); 2]);
+        }
+        for page in pages.first {
+            page_of::<L, P, true>(t, row, page, [factor, shift], &mut sum);
+        }
+        for page in pages.whole {
+            page_of::<L, P, false>(t, row, page, [factor, shift], &mut sum);
+        }
+        for page in pages.last {
+            page_of::<L, P, true>(t, row, page, [factor, shift], &mut sum);
+        }
+        for page in pages.after {
+            put::<L, P>(t, row, page, [L::splat(0.0); 2]);
         }
         sum[0].add(sum[1]).sum()
+    }
+}
+
+/// Writes the probabilities of a page and adds them to `sum`. `MASK`: the row does not see all of its keys.
+#[inline(always)]
+unsafe fn page_of<L: Float, P: Put<L>, const MASK: bool>(
+    t: &Tile,
+    row: usize,
+    page: usize,
+    [factor, shift]: [L; 2],
+    sum: &mut [L; 2],
+) {
+    // SAFETY: see `softmax`.
+    unsafe {
+        let s = scores_of::<L>(t, row, page);
+        let mut p = [
+            power::<L, P>(s[0], factor, shift),
+            power::<L, P>(s[1], factor, shift),
+        ];
+        if MASK {
+            p = masked(t, row, page, p, 0.0);
+        }
+        *sum = [sum[0].add(p[0]), sum[1].add(p[1])];
+        put::<L, P>(t, row, page, p);
+    }
+}
+
+#[inline(always)]
+unsafe fn put<L: Float, P: Put<L>>(t: &Tile, row: usize, page: usize, p: [L; 2]) {
+    // SAFETY: see `softmax`.
+    unsafe {
+        let scores = t.scores.add(row * SCORES + page * PAGE);
+        P::put(p, scores, t.probs().add(row * PROBS + page * PAGE));
     }
 }
 
@@ -229,7 +330,9 @@ pub(super) unsafe fn merge<L: Float>(state: State, new: State, rows: usize) {
                 }
                 if *state.sum == 0.0 && *state.max == f32::NEG_INFINITY {
                     (*state.max, *state.sum) = (*new.max, *new.sum);
-                    state.out.copy_from_nonoverlapping(new.out, new.dims);
+                    for d in (0..state.dims).step_by(GROUP) {
+                        L::load(new.out.add(d)).store(state.out.add(d));
+                    }
                     continue;
                 }
                 (*state.max, *state.sum) = (merged[0][row], merged[1][row]);

@@ -8,8 +8,8 @@ pub(super) const ROWS: usize = 32;
 pub(super) const PAGES: usize = SEGMENT / PAGE;
 /// f32 from one row of scores to the next: a segment, and a cache line so that rows do not share cache sets.
 pub(super) const SCORES: usize = SEGMENT + 16;
-/// bf16 from one row of probabilities to the next.
-pub(super) const PROBS: usize = SEGMENT + 32;
+/// bf16 from one row of probabilities to the next: they lie where the scores were.
+pub(super) const PROBS: usize = 2 * SCORES;
 
 /// Rules of one call, as the kernels need them.
 #[derive(Debug, Clone, Copy)]
@@ -20,6 +20,7 @@ pub(super) struct Rules {
 }
 
 /// Queries, keys and the places for what is computed. Rows that do not exist (up to the next 16) may hold anything.
+#[derive(Clone, Copy)]
 pub(super) struct Tile {
     /// Rows, 1 to [`ROWS`].
     pub rows: usize,
@@ -33,10 +34,8 @@ pub(super) struct Tile {
     pub last: usize,
     /// Keys that each row sees, counted in the segment: from, to.
     pub see: [[u16; 2]; ROWS],
-    /// f32 `[ROWS][SCORES]`: products, then (F32) probabilities.
+    /// f32 `[ROWS][SCORES]`: products, then probabilities over them: f32 in the same places, or [`Tile::probs`].
     pub scores: *mut f32,
-    /// bf16 `[ROWS][PROBS]`: probabilities (Bf16).
-    pub probs: *mut u16,
     /// f32 `[ROWS][page.value_dims]`: sums of values weighted by probability.
     pub out: *mut f32,
     /// Largest score of each row times log2(e), minus infinity when it sees no key.
@@ -46,6 +45,12 @@ pub(super) struct Tile {
 }
 
 impl Tile {
+    /// bf16 `[ROWS][PROBS]`: probabilities of a Bf16 cache, each row in the first half of its scores. The store stays
+    /// small enough for the nearest cache this way; storing tiles beyond it is slow.
+    pub fn probs(&self) -> *mut u16 {
+        self.scores.cast()
+    }
+
     /// Bytes from one query to the next.
     pub fn query_bytes(&self) -> usize {
         self.page.key_dims * self.page.dtype.bytes()

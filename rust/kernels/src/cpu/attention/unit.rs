@@ -5,7 +5,7 @@ use super::AttnParams;
 use super::kernel::Kernel;
 use super::plan::{LINE, Plan, SEGMENT, Split, Task, Unit, partial_lines, visible};
 use super::softmax::State;
-use super::tile::{PAGES, PROBS, ROWS, Rules, SCORES, Tile};
+use super::tile::{PAGES, ROWS, Rules, SCORES, Tile};
 use super::write::{New, Prepare};
 use std::cell::Cell;
 use std::mem::MaybeUninit;
@@ -52,7 +52,6 @@ thread_local! {
 struct Scratch {
     q: *mut u8,
     scores: *mut f32,
-    probs: *mut u16,
     tile_out: *mut f32,
     state: State,
 }
@@ -64,7 +63,6 @@ impl Scratch {
         let sizes = [
             rows * page.key_dims * page.dtype.bytes(),
             ROWS * SCORES * 4,
-            ROWS * PROBS * 2,
             ROWS * page.value_dims * 4,
             rows * page.value_dims * 4,
             rows * 4,
@@ -76,7 +74,7 @@ impl Scratch {
             memory.resize(lines, Line([0; 64]));
         }
         let mut at = memory.as_mut_ptr();
-        let [q, scores, probs, tile_out, out, max, sum] = sizes.map(|lines| {
+        let [q, scores, tile_out, out, max, sum] = sizes.map(|lines| {
             let start = at;
             // SAFETY: the vector holds the sum of all sizes.
             at = unsafe { at.add(lines) };
@@ -85,7 +83,6 @@ impl Scratch {
         Scratch {
             q: q.cast(),
             scores: scores.cast(),
-            probs: probs.cast(),
             tile_out: tile_out.cast(),
             state: State {
                 max: max.cast(),
@@ -203,7 +200,10 @@ impl<'a> Region<'a> {
             let q = &self.queries.q[query * width + head * dim..][..dim];
             own[..dim].copy_from_slice(q);
             if let Some(prepare) = self.queries.prepare {
-                prepare.head(&mut own[..dim], self.position(job, row), true);
+                // SAFETY: the kernel's instruction set exists.
+                unsafe {
+                    (self.kernel.head)(prepare, &mut own[..dim], self.position(job, row), true);
+                }
             }
             // SAFETY: the scratch holds `rows` padded queries; `own` holds the widest.
             unsafe {
@@ -235,7 +235,25 @@ impl<'a> Region<'a> {
 
     /// Computes `segments` in order: merges them, or keeps each result apart for [`Region::part`].
     unsafe fn walk(&self, job: &Job<'_>, segments: Range<usize>, split: Option<Split>) {
-        let mut tile = Tile {
+        let mut tile = self.blank(job);
+        // SAFETY: the scratch holds all rows; `fill` takes pages that exist.
+        unsafe {
+            (self.kernel.begin)();
+            for segment in segments {
+                for first in (0..job.rows).step_by(ROWS) {
+                    if self.fill(&mut tile, job, segment, first) {
+                        (self.kernel.segment)(&mut tile);
+                    }
+                    self.put(job, &mut tile, segment, first, split);
+                }
+            }
+            (self.kernel.end)();
+        }
+    }
+
+    /// A tile without rows.
+    fn blank(&self, job: &Job<'_>) -> Tile {
+        Tile {
             rows: 0,
             page: job.page,
             rules: Rules {
@@ -248,38 +266,47 @@ impl<'a> Region<'a> {
             last: 0,
             see: [[0; 2]; ROWS],
             scores: job.scratch.scores,
-            probs: job.scratch.probs,
             out: job.scratch.tile_out,
-            max: [0.0; ROWS],
+            max: [f32::NEG_INFINITY; ROWS],
             sum: [0.0; ROWS],
-        };
+        }
+    }
+
+    /// Sets `tile` to the rows from `first` on and `segment`; whether any of them sees a key there.
+    unsafe fn fill(&self, tile: &mut Tile, job: &Job<'_>, segment: usize, first: usize) -> bool {
         let offset = self.cache.offset(self.layer, job.unit.head);
-        for segment in segments {
-            let pages = self.see(&mut tile, job, segment, 0..job.rows);
-            for page in pages {
-                let index = segment * PAGES + page;
-                tile.pages[page] = self.cache.at(job.seq.blocks, index, offset);
-            }
-            for first in (0..job.rows).step_by(ROWS) {
-                let rows = first..job.rows.min(first + ROWS);
-                let pages = self.see(&mut tile, job, segment, rows.clone());
-                (tile.first, tile.last) = (pages.start, pages.end);
-                tile.rows = rows.len();
-                // SAFETY: the scratch holds all rows; `see` gives pages that exist.
-                unsafe {
-                    tile.q = job.scratch.q.add(first * tile.query_bytes());
-                    if pages.is_empty() {
-                        (tile.max, tile.sum) = ([f32::NEG_INFINITY; ROWS], [0.0; ROWS]);
-                    } else {
-                        (self.kernel.segment)(&mut tile);
-                    }
-                    match split {
-                        None => self.merge(job, &mut tile, first),
-                        Some(split) => {
-                            let to = self.partial(job, split, segment).from(first);
-                            self.keep(to, &tile);
-                        }
-                    }
+        let pages = self.see(tile, job, segment, first..job.rows.min(first + ROWS));
+        (tile.first, tile.last) = (pages.start, pages.end);
+        tile.rows = ROWS.min(job.rows - first);
+        if pages.is_empty() {
+            (tile.max, tile.sum) = ([f32::NEG_INFINITY; ROWS], [0.0; ROWS]);
+            return false;
+        }
+        for page in pages {
+            let index = segment * PAGES + page;
+            tile.pages[page] = self.cache.at(job.seq.blocks, index, offset);
+        }
+        // SAFETY: the scratch holds all rows.
+        tile.q = unsafe { job.scratch.q.add(first * tile.query_bytes()) };
+        true
+    }
+
+    /// Merges a finished tile, or keeps it apart.
+    unsafe fn put(
+        &self,
+        job: &Job<'_>,
+        tile: &mut Tile,
+        segment: usize,
+        first: usize,
+        split: Option<Split>,
+    ) {
+        // SAFETY: as the caller's.
+        unsafe {
+            match split {
+                None => self.merge(job, tile, first),
+                Some(split) => {
+                    let to = self.partial(job, split, segment).from(first);
+                    self.keep(to, tile);
                 }
             }
         }
@@ -296,15 +323,20 @@ impl<'a> Region<'a> {
         let base = segment * SEGMENT;
         let inside = |p: usize| p.clamp(base, base + SEGMENT) - base;
         let (mut first, mut last) = (SEGMENT, 0);
-        for (i, row) in rows.enumerate() {
-            let keys = visible(self.params.window, self.position(job, row));
+        // Rows of a query lie together; counted along, a division a row costs more than all else here.
+        let group = self.params.group();
+        let mut position = self.position(job, rows.start);
+        let mut left = group - rows.start % group;
+        let mut row = 0;
+        while row < rows.len() {
+            let keys = visible(self.params.window, position);
             let (from, to) = (inside(keys.start), inside(keys.end));
-            if let Some(see) = tile.see.get_mut(i) {
-                *see = [from as u16, to as u16];
-            }
+            let end = rows.len().min(row + left);
+            tile.see[row..end].fill([from as u16, to as u16]);
             if from < to {
                 (first, last) = (first.min(from), last.max(to));
             }
+            (row, left, position) = (end, group, position + 1);
         }
         if first < last {
             first / PAGE..last.div_ceil(PAGE)

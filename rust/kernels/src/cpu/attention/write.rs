@@ -1,8 +1,9 @@
 //! What comes before attention: per-head norm and rotation of queries and keys, and the writes into the cache.
-use super::super::Compute;
 use super::super::kv::{KvCache, PAGE, Seq, Writer};
 use super::super::rope::{Rope, Table};
 use super::super::threads::Rows;
+use super::super::{Compute, Cpu};
+use super::kernel::Kernel;
 use super::{AttnParams, QkNorm};
 use std::ops::Range;
 
@@ -46,7 +47,7 @@ impl<'a> Prepare<'a> {
     }
 
     /// Normalises and rotates one head of a query (or key) in place.
-    #[inline]
+    #[inline(always)]
     pub fn head(&self, x: &mut [f32], position: usize, query: bool) {
         if let Some((q, k, eps)) = self.norm {
             normalise(x, if query { q } else { k }, eps);
@@ -88,8 +89,7 @@ fn each<T: Sync>(cx: &Compute, values: usize, tasks: &[T], f: &(dyn Fn(&T) + Syn
 pub(super) fn rotate(
     cx: &Compute,
     prepare: &Prepare<'_>,
-    x: &mut [f32],
-    heads: usize,
+    (kernel, x, heads): (&Kernel, &mut [f32], usize),
     seqs: &[Seq<'_>],
     query: bool,
 ) {
@@ -109,7 +109,8 @@ pub(super) fn rotate(
             // SAFETY: `check_rows` has seen that rows exist and belong to one sequence; a task has its own.
             let heads = unsafe { x.row(seq.rows.start + row) };
             for head in heads.chunks_exact_mut(prepare.head_dim) {
-                prepare.head(head, seq.position + row, query);
+                // SAFETY: the caller's kernel is one of this machine's.
+                unsafe { (kernel.head)(prepare, head, seq.position + row, query) };
             }
         }
     });
@@ -117,6 +118,7 @@ pub(super) fn rotate(
 
 /// New keys and values on their way into the cache.
 pub(super) struct New<'a> {
+    kernel: &'static Kernel,
     /// Norm and rotation of the keys, unless they had it.
     prepare: Option<&'a Prepare<'a>>,
     k: &'a [f32],
@@ -130,6 +132,7 @@ pub(super) struct New<'a> {
 impl<'a> New<'a> {
     /// Checks shapes and sequences.
     pub fn checked(
+        cpu: Cpu,
         prepare: Option<&'a Prepare<'a>>,
         (k, v): (&'a [f32], &'a [f32]),
         params: &AttnParams<'_>,
@@ -144,6 +147,7 @@ impl<'a> New<'a> {
         cache.check(layer, seqs);
         let (kv_heads, head_dim) = (params.kv_heads, params.head_dim);
         New {
+            kernel: Kernel::of(cpu, cache.page().dtype),
             prepare,
             k,
             v,
@@ -177,7 +181,8 @@ impl<'a> New<'a> {
             if let Some(prepare) = self.prepare {
                 let own = &mut own[..self.head_dim];
                 own.copy_from_slice(key);
-                prepare.head(own, position, false);
+                // SAFETY: the kernel is one of this machine's.
+                unsafe { (self.kernel.head)(prepare, own, position, false) };
                 key = own;
             }
             // SAFETY: `checked` has seen that the blocks exist; the caller answers for other threads.

@@ -7,13 +7,23 @@ use super::super::{Cpu, Isa};
 use super::*;
 use scenario::{Rng, Scenario, Way};
 
-/// Levels of this machine, and AVX-512 without BF16.
+/// Levels of this machine, and AVX-512 without VBMI and without BF16.
 fn levels() -> Vec<Cpu> {
     let mut all = Cpu::available();
     let narrow: Vec<Cpu> = all
         .iter()
-        .filter(|c| c.isa == Isa::Avx512 && c.bf16)
-        .map(|c| Cpu { bf16: false, ..*c })
+        .filter(|c| c.isa == Isa::Avx512)
+        .flat_map(|c| {
+            let vbmi = false;
+            [
+                Cpu { vbmi, ..*c },
+                Cpu {
+                    vbmi,
+                    bf16: false,
+                    ..*c
+                },
+            ]
+        })
         .collect();
     all.extend(narrow);
     all

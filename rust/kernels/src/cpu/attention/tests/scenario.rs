@@ -320,7 +320,7 @@ pub fn tile_products<T: Tiles>(rows: usize, dims: usize) -> Vec<u32> {
     };
     let q = bf16(ROWS * page.key_dims);
     let memory: Vec<Vec<u16>> = (0..PAGES).map(|_| bf16(page.bytes() / 2)).collect();
-    let mut probs = bf16(ROWS * PROBS);
+    let probs = bf16(ROWS * PROBS);
     let (mut scores, mut out) = (
         vec![0f32; ROWS * SCORES],
         vec![0f32; ROWS * page.value_dims],
@@ -338,7 +338,6 @@ pub fn tile_products<T: Tiles>(rows: usize, dims: usize) -> Vec<u32> {
         last: PAGES - 1,
         see: [[0; 2]; ROWS],
         scores: scores.as_mut_ptr(),
-        probs: probs.as_mut_ptr(),
         out: out.as_mut_ptr(),
         max: [0.0; ROWS],
         sum: [0.0; ROWS],
@@ -347,7 +346,11 @@ pub fn tile_products<T: Tiles>(rows: usize, dims: usize) -> Vec<u32> {
     unsafe {
         let mut tiles = T::begin();
         super::super::amx::scores(&mut tiles, &tile);
+        let products = scores.clone();
+        for (i, p) in probs.into_iter().enumerate() {
+            tile.probs().add(i).write(p);
+        }
         super::super::amx::values(&mut tiles, &tile);
+        products.iter().chain(&out).map(|v| v.to_bits()).collect()
     }
-    scores.iter().chain(&out).map(|v| v.to_bits()).collect()
 }
