@@ -10,11 +10,15 @@ use super::super::super::tile::{ROWS, Tiles};
 use super::super::Work;
 use super::super::sink::Sink;
 use std::cell::RefCell;
+use std::mem::MaybeUninit;
 
 /// Bytes of a tile.
 const TILE_BYTES: usize = 1024;
 /// Bytes of 64 weights of 16 output rows: high bytes, then low bytes.
 const CHUNK_BYTES: usize = 2 * TILE_BYTES;
+/// Chunks from which two tiles of activations share the loads of weights: below, more loads from near cost more than
+/// fewer from afar save.
+const PAIRS_FROM: usize = 16;
 
 thread_local! {
     /// The weights of a task's panels `[panel][chunk][high, low][16][16][4]`; one for each thread, kept from call to call.
@@ -29,24 +33,28 @@ pub(super) trait Unpack {
 
 /// Vectors that can put sums of byte products together.
 pub(super) trait Join: Lanes {
-    /// 2^16 a + 2^8 (b + c) + d, rounded as the oracle does it; each 16 integers, 256 apart from `from` on.
+    /// 2^16 a + 2^8 b + d, rounded as the oracle does it; b is the sum of `MIDDLES` (1 or 2). Each has 16 integers, 256
+    /// apart from `from` on, in this order.
     ///
     /// # Safety
     /// As of [`Lanes`].
-    unsafe fn join(from: *const i32) -> Self;
+    unsafe fn join<const MIDDLES: usize>(from: *const i32) -> Self;
 }
 
 #[cfg(target_arch = "x86_64")]
 impl Join for Zmm {
     #[inline(always)]
-    unsafe fn join(from: *const i32) -> Self {
+    unsafe fn join<const MIDDLES: usize>(from: *const i32) -> Self {
         use std::arch::x86_64::*;
         // SAFETY: inlined into a function with AVX-512; the integers are there.
         unsafe {
             let at = |i: usize| from.wrapping_add(256 * i).cast::<__m512i>();
-            let (a, d) = (at(0).read(), at(3).read());
+            let (a, d) = (at(0).read(), at(MIDDLES + 1).read());
             // Carries go up: d and then the middle keep 8 bits each.
-            let middle = _mm512_add_epi32(at(1).read(), at(2).read());
+            let mut middle = at(1).read();
+            if MIDDLES == 2 {
+                middle = _mm512_add_epi32(middle, at(2).read());
+            }
             let middle = _mm512_add_epi32(middle, _mm512_srai_epi32::<8>(d));
             let high = _mm512_add_epi32(a, _mm512_srai_epi32::<8>(middle));
             let byte = _mm512_set1_epi32(255);
@@ -102,17 +110,83 @@ pub(super) unsafe fn panels<T: Tiles, L: Join, U: Unpack>(
             multiply(&mut tiles, &first, panel, chunks - 1);
             finish::<T, L>(&tiles, work, &first, p, sink);
         }
-        // A tile of activations stays near while all panels meet it.
-        for t in 1..input.tiles() {
+        // A tile of activations stays near while all panels meet it; so do two, of which each takes half the weights' loads.
+        let mut t = 1;
+        while t < input.tiles() {
             let tile = input.fixed_tile(t);
+            let next =
+                (chunks >= PAIRS_FROM && t + 1 < input.tiles()).then(|| input.fixed_tile(t + 1));
             for (i, p) in work.panels.clone().enumerate() {
-                start(&mut tiles, &tile, p, sink);
-                for chunk in 0..chunks {
-                    multiply(&mut tiles, &tile, panel.add(i * whole), chunk);
+                let panel = panel.add(i * whole);
+                match &next {
+                    Some(next) => pair::<T, L>(&mut tiles, work, [&tile, next], panel, p, sink),
+                    None => {
+                        start(&mut tiles, &tile, p, sink);
+                        for chunk in 0..chunks {
+                            multiply(&mut tiles, &tile, panel, chunk);
+                        }
+                        finish::<T, L>(&tiles, work, &tile, p, sink);
+                    }
                 }
-                finish::<T, L>(&tiles, work, &tile, p, sink);
             }
+            t += 1 + usize::from(next.is_some());
         }
+    }
+}
+
+/// Two tiles of activations against a panel. Tile registers: 0 to 2 and 3 to 5 high x high, both middle products, low x
+/// low of each; 6 activations, 7 weights, of which each is loaded once.
+#[inline(always)]
+unsafe fn pair<T: Tiles, L: Join>(
+    tiles: &mut T,
+    work: &Work<'_>,
+    [first, second]: [&FixedTile; 2],
+    panel: *const u8,
+    p: usize,
+    sink: &Sink<'_>,
+) {
+    sink.prefetch(p, first.row, first.rows + second.rows);
+    // SAFETY: as of `multiply` and `finish`.
+    unsafe {
+        tiles.zero::<0>();
+        tiles.zero::<1>();
+        tiles.zero::<2>();
+        tiles.zero::<3>();
+        tiles.zero::<4>();
+        tiles.zero::<5>();
+        for chunk in 0..work.input.chunks() {
+            let a = first.part(0, 2 * chunk, 0).cast::<u8>();
+            let b = second.part(0, 2 * chunk, 0).cast::<u8>();
+            let (a_low, b_low) = (a.add(first.rows * 64), b.add(second.rows * 64));
+            let w = panel.add(chunk * CHUNK_BYTES);
+            tiles.load::<7>(w, 64);
+            tiles.load::<6>(a, 64);
+            tiles.dot_i8::<0, 6, 7>();
+            tiles.load::<6>(a_low, 64);
+            tiles.dot_i8::<1, 6, 7>();
+            tiles.load::<6>(b, 64);
+            tiles.dot_i8::<3, 6, 7>();
+            tiles.load::<6>(b_low, 64);
+            tiles.dot_i8::<4, 6, 7>();
+            tiles.load::<7>(w.add(TILE_BYTES), 64);
+            tiles.dot_i8_u8::<5, 6, 7>();
+            tiles.load::<6>(b, 64);
+            tiles.dot_i8_u8::<4, 6, 7>();
+            tiles.load::<6>(a, 64);
+            tiles.dot_i8_u8::<1, 6, 7>();
+            tiles.load::<6>(a_low, 64);
+            tiles.dot_i8_u8::<2, 6, 7>();
+        }
+        let mut sums = MaybeUninit::<Sums>::uninit();
+        let at = sums.as_mut_ptr().cast::<i32>();
+        tiles.store::<0>(at.cast(), 64);
+        tiles.store::<1>(at.add(256).cast(), 64);
+        tiles.store::<2>(at.add(512).cast(), 64);
+        hand_over::<L, 1>(at, work, first, p, sink);
+        tiles.store::<3>(at.cast(), 64);
+        tiles.store::<4>(at.add(256).cast(), 64);
+        tiles.store::<5>(at.add(512).cast(), 64);
+        hand_over::<L, 1>(at, work, second, p, sink);
     }
 }
 
@@ -147,6 +221,10 @@ unsafe fn multiply<T: Tiles>(tiles: &mut T, tile: &FixedTile, panel: *const u8, 
     }
 }
 
+/// Places for the sums of a tile.
+#[repr(C, align(64))]
+struct Sums([[i32; LANES]; 4 * ROWS]);
+
 /// Puts the four sums together and hands the tile's rows to the sink.
 #[inline(always)]
 unsafe fn finish<T: Tiles, L: Join>(
@@ -156,22 +234,35 @@ unsafe fn finish<T: Tiles, L: Join>(
     p: usize,
     sink: &Sink<'_>,
 ) {
-    #[repr(C, align(64))]
-    struct Sums([[i32; LANES]; 4 * ROWS]);
-    let mut sums = std::mem::MaybeUninit::<Sums>::uninit();
-    let (d, _) = work.matrix.panel_scales(p);
-    // SAFETY: the four stores write all of `sums`; the tile has `rows` scales.
+    let mut sums = MaybeUninit::<Sums>::uninit();
+    // SAFETY: the four stores write all of `sums`.
     unsafe {
         let at = sums.as_mut_ptr().cast::<i32>();
         tiles.store::<0>(at.cast(), 64);
         tiles.store::<1>(at.add(256).cast(), 64);
         tiles.store::<2>(at.add(512).cast(), 64);
         tiles.store::<3>(at.add(768).cast(), 64);
+        hand_over::<L, 2>(at, work, tile, p, sink);
+    }
+}
+
+/// Joins the sums at `at`, see [`Join::join`], and hands the tile's rows to the sink.
+#[inline(always)]
+unsafe fn hand_over<L: Join, const MIDDLES: usize>(
+    at: *const i32,
+    work: &Work<'_>,
+    tile: &FixedTile,
+    p: usize,
+    sink: &Sink<'_>,
+) {
+    let (d, _) = work.matrix.panel_scales(p);
+    // SAFETY: the tile has `rows` scales and sums.
+    unsafe {
         let d = L::load(d.as_ptr());
         if sink.plain(p) {
             for r in 0..tile.rows {
                 let scale = L::splat(*tile.scales.add(r));
-                let v = L::join(at.add(r * LANES)).mul(scale).mul(d);
+                let v = L::join::<MIDDLES>(at.add(r * LANES)).mul(scale).mul(d);
                 sink.put(p, tile.row + r, v);
             }
             return;
@@ -179,7 +270,7 @@ unsafe fn finish<T: Tiles, L: Join>(
         let mut out = [[0f32; LANES]; ROWS];
         for (r, out) in out.iter_mut().enumerate().take(tile.rows) {
             let scale = L::splat(*tile.scales.add(r));
-            let v = L::join(at.add(r * LANES)).mul(scale).mul(d);
+            let v = L::join::<MIDDLES>(at.add(r * LANES)).mul(scale).mul(d);
             v.store(out.as_mut_ptr());
         }
         sink.store(p, tile.row, &out[..tile.rows]);
