@@ -2,10 +2,12 @@
 //! [`Tiles::dot_bf16`] says; with AVX512_BF16 pairs are added in K order by `vdpbf16ps`. The two round differently, so a
 //! machine uses one of them for every number of rows.
 #![allow(clippy::needless_range_loop)] // several arrays run side by side
+use super::super::lanes::Lanes;
 use super::super::pack::layout::LANES;
 use super::super::tile::{ROWS, Tiles};
 use super::Work;
 use super::sink::Sink;
+use std::mem::MaybeUninit;
 
 /// Bytes of a block of 32 columns: of 16 output rows, or of 16 rows of activations.
 const BLOCK_BYTES: usize = 1024;
@@ -17,34 +19,34 @@ const AHEAD: usize = 4096;
 /// # Safety
 /// As [`super::run`], where the machine has what `T` needs; the input holds the bf16 form.
 #[inline(always)]
-pub(super) unsafe fn tiles<T: Tiles>(work: &Work<'_>, sink: &Sink<'_>) {
+pub(super) unsafe fn tiles<T: Tiles, L: Lanes>(work: &Work<'_>, sink: &Sink<'_>) {
     let count = work.input.tiles();
     // SAFETY: panels p.. and row tiles t.. exist.
     unsafe {
         let mut tiles = T::begin();
-        let mut p = work.panels.start;
-        while p < work.panels.end {
-            let wide = work.panels.end - p >= 2;
-            let mut t = 0;
-            while t < count {
-                // Weights come from memory for the first rows and from the cache for the rest.
-                let fetch = t == 0;
+        let mut t = 0;
+        while t < count {
+            // Weights come from memory for the first rows and from the cache for the rest, and activations stay near.
+            let fetch = t == 0;
+            let mut p = work.panels.start;
+            while p < work.panels.end {
+                let wide = work.panels.end - p >= 2;
                 match (count - t >= 2, wide) {
-                    (true, true) => product::<T, 2, 2>(&mut tiles, work, sink, p, t, fetch),
-                    (true, false) => product::<T, 2, 1>(&mut tiles, work, sink, p, t, fetch),
-                    (false, true) => product::<T, 1, 2>(&mut tiles, work, sink, p, t, fetch),
-                    (false, false) => product::<T, 1, 1>(&mut tiles, work, sink, p, t, fetch),
+                    (true, true) => product::<T, L, 2, 2>(&mut tiles, work, sink, p, t, fetch),
+                    (true, false) => product::<T, L, 2, 1>(&mut tiles, work, sink, p, t, fetch),
+                    (false, true) => product::<T, L, 1, 2>(&mut tiles, work, sink, p, t, fetch),
+                    (false, false) => product::<T, L, 1, 1>(&mut tiles, work, sink, p, t, fetch),
                 }
-                t += 2;
+                p += 2;
             }
-            p += 2;
+            t += 2;
         }
     }
 }
 
 /// R tiles of rows by P panels. Tile registers: 0 to 3 sums, 4 and 5 activations, 6 and 7 weights.
 #[inline(always)]
-unsafe fn product<T: Tiles, const R: usize, const P: usize>(
+unsafe fn product<T: Tiles, L: Lanes, const R: usize, const P: usize>(
     tiles: &mut T,
     work: &Work<'_>,
     sink: &Sink<'_>,
@@ -98,17 +100,25 @@ unsafe fn product<T: Tiles, const R: usize, const P: usize>(
                 }
             }
         }
-        let mut sums = Sums([[0.0; LANES]; ROWS]);
+        let mut sums = MaybeUninit::<Sums>::uninit();
         for i in 0..R {
             for j in 0..P {
-                let to = (&raw mut sums).cast::<u8>();
+                let to = sums.as_mut_ptr().cast::<u8>();
                 match (i, j) {
                     (0, 0) => tiles.store::<0>(to, 64),
                     (0, _) => tiles.store::<1>(to, 64),
                     (_, 0) => tiles.store::<2>(to, 64),
                     _ => tiles.store::<3>(to, 64),
                 }
-                sink.store(p + j, (t + i) * ROWS, &sums.0[..height[i]]);
+                // Each store writes a whole tile.
+                let (sums, row) = (&sums.assume_init_ref().0[..height[i]], (t + i) * ROWS);
+                if sink.plain(p + j) {
+                    for (r, sum) in sums.iter().enumerate() {
+                        sink.put(p + j, row + r, L::load(sum.as_ptr()));
+                    }
+                } else {
+                    sink.store(p + j, row, sums);
+                }
             }
         }
     }
@@ -132,15 +142,17 @@ pub(super) use x86::{amx, avx512};
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
+    use super::super::super::lanes::Zmm;
     use super::super::super::tile::Amx;
     use super::{AHEAD, BLOCK_BYTES, LANES, Sink, Work};
     use std::arch::x86_64::*;
 
     /// # Safety
-    /// As [`super::tiles`], on a machine with AMX-BF16.
+    /// As [`super::tiles`], on a machine with AMX-BF16 and AVX-512.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
     pub unsafe fn amx(work: &Work<'_>, sink: &Sink<'_>) {
         // SAFETY: passed on.
-        unsafe { super::tiles::<Amx>(work, sink) }
+        unsafe { super::tiles::<Amx, Zmm>(work, sink) }
     }
 
     /// # Safety

@@ -5,6 +5,7 @@ use super::super::{Job, bf16_dot, matmul};
 use super::*;
 use crate::cpu::ggml::GgmlType;
 use crate::cpu::input::Input;
+use crate::cpu::lanes::Plain;
 use crate::cpu::pack::{Matrix, Mode};
 use crate::cpu::testing::{Random, cpus, random_weights};
 use crate::cpu::tile::Emulated;
@@ -31,7 +32,7 @@ fn emulated(matrix: &Matrix, x: &[f32], rows: usize) -> Vec<f32> {
         panels: 0..matrix.panels(),
     };
     // SAFETY: the output has rows x n values and nobody else writes it.
-    unsafe { tiles::<Emulated>(&work, &sink) };
+    unsafe { tiles::<Emulated, Plain>(&work, &sink) };
     out
 }
 
