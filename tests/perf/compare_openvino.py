@@ -21,7 +21,7 @@ class OpenVino:
         self._np, self._ov, self._genai = np, openvino, openvino_genai
         scheduler = openvino_genai.SchedulerConfig()
         scheduler.enable_prefix_caching = False
-        scheduler.max_num_seqs = max(args.batch)
+        scheduler.max_num_seqs = max(1, *args.batch)
         scheduler.max_num_batched_tokens = max(context(args), 2048)
         scheduler.cache_size = 4
         properties = {"INFERENCE_NUM_THREADS": args.threads}

@@ -53,7 +53,7 @@ class Ours:
 
         self._params = GenerationParams
         builder = InferenceEngine.builder().model_path(args.model[0]).threads(args.threads)
-        builder.max_batch_size(max(args.batch)).enable_prefix_cache(False).max_sequence_length(context(args))
+        builder.max_batch_size(max(1, *args.batch)).enable_prefix_cache(False).max_sequence_length(context(args))
         self._engine = builder.build()
         self.vocabulary = self._engine.model_info.vocab_size
 
