@@ -54,8 +54,6 @@ unsafe fn product<T: Tiles, L: Lanes, const R: usize, const P: usize>(
     t: usize,
     fetch: bool,
 ) {
-    #[repr(C, align(64))]
-    struct Sums([[f32; LANES]; ROWS]);
     let input = work.input;
     let a = [
         input.bf16_tile(t).cast::<u8>(),
@@ -100,26 +98,43 @@ unsafe fn product<T: Tiles, L: Lanes, const R: usize, const P: usize>(
                 }
             }
         }
-        let mut sums = MaybeUninit::<Sums>::uninit();
         for i in 0..R {
             for j in 0..P {
-                let to = sums.as_mut_ptr().cast::<u8>();
-                match (i, j) {
-                    (0, 0) => tiles.store::<0>(to, 64),
-                    (0, _) => tiles.store::<1>(to, 64),
-                    (_, 0) => tiles.store::<2>(to, 64),
-                    _ => tiles.store::<3>(to, 64),
-                }
-                // Each store writes a whole tile.
-                let (sums, row) = (&sums.assume_init_ref().0[..height[i]], (t + i) * ROWS);
-                if sink.plain(p + j) {
-                    for (r, sum) in sums.iter().enumerate() {
-                        sink.put(p + j, row + r, L::load(sum.as_ptr()));
-                    }
-                } else {
-                    sink.store(p + j, row, sums);
-                }
+                hand_over::<T, L>(tiles, 2 * i + j, sink, p + j, (t + i) * ROWS, height[i]);
             }
+        }
+    }
+}
+
+/// Hands the sums of tile register `from` to the sink: `height` rows of panel `p` from `row` on.
+#[inline(always)]
+unsafe fn hand_over<T: Tiles, L: Lanes>(
+    tiles: &T,
+    from: usize,
+    sink: &Sink<'_>,
+    p: usize,
+    row: usize,
+    height: usize,
+) {
+    #[repr(C, align(64))]
+    struct Sums([[f32; LANES]; ROWS]);
+    let mut sums = MaybeUninit::<Sums>::uninit();
+    let to = sums.as_mut_ptr().cast::<u8>();
+    // SAFETY: a store writes a whole tile; rows and panel are the caller's.
+    unsafe {
+        match from {
+            0 => tiles.store::<0>(to, 64),
+            1 => tiles.store::<1>(to, 64),
+            2 => tiles.store::<2>(to, 64),
+            _ => tiles.store::<3>(to, 64),
+        }
+        let sums = &sums.assume_init_ref().0[..height];
+        if sink.plain(p) {
+            for (r, sum) in sums.iter().enumerate() {
+                sink.put(p, row + r, L::load(sum.as_ptr()));
+            }
+        } else {
+            sink.store(p, row, sums);
         }
     }
 }
