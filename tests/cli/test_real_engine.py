@@ -83,9 +83,8 @@ def test_serve_and_curl(tiny_model_path: Path) -> None:
             if "serving" in line:
                 break
         url = lines[-1].split()[1]
-        body = json.dumps(
-            {"model": tiny_model_path.name, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 5}
-        )
+        messages = [{"role": "user", "content": "hi"}]
+        body = json.dumps({"model": tiny_model_path.name, "messages": messages, "max_tokens": 5, "ignore_eos": True})
         curl = ["curl", "-s", f"{url}/chat/completions", "-H", "Content-Type: application/json", "-d", body]
         reply = json.loads(subprocess.run(curl, capture_output=True, text=True, timeout=30, check=True).stdout)
         assert reply["usage"]["completion_tokens"] == 5
