@@ -6,7 +6,7 @@ use super::super::lanes::Lanes;
 use super::super::pack::layout::LANES;
 use super::super::tile::{ROWS, Tiles};
 use super::Work;
-use super::sink::Sink;
+use super::sink::{Sink, Source};
 use std::mem::MaybeUninit;
 
 /// Bytes of a block of 32 columns: of 16 output rows, or of 16 rows of activations.
@@ -116,8 +116,6 @@ unsafe fn hand_over<T: Tiles, L: Lanes>(
     row: usize,
     height: usize,
 ) {
-    #[repr(C, align(64))]
-    struct Sums([[f32; LANES]; ROWS]);
     let mut sums = MaybeUninit::<Sums>::uninit();
     let to = sums.as_mut_ptr().cast::<u8>();
     // SAFETY: a store writes a whole tile; rows and panel are the caller's.
@@ -128,14 +126,21 @@ unsafe fn hand_over<T: Tiles, L: Lanes>(
             2 => tiles.store::<2>(to, 64),
             _ => tiles.store::<3>(to, 64),
         }
-        let sums = &sums.assume_init_ref().0[..height];
-        if sink.plain(p) {
-            for (r, sum) in sums.iter().enumerate() {
-                sink.put(p, row + r, L::load(sum.as_ptr()));
-            }
-        } else {
-            sink.store(p, row, sums);
-        }
+        let sums = (sums.assume_init_ref(), row);
+        sink.take::<L>(p, row..row + height, &sums);
+    }
+}
+
+/// The sums of a tile.
+#[repr(C, align(64))]
+struct Sums([[f32; LANES]; ROWS]);
+
+/// With the first row.
+impl<L: Lanes> Source<L> for (&Sums, usize) {
+    #[inline(always)]
+    unsafe fn row(&self, r: usize) -> L {
+        // SAFETY: the tile has the row.
+        unsafe { L::load(self.0.0[r - self.1].as_ptr()) }
     }
 }
 

@@ -5,6 +5,7 @@ use super::super::Isa;
 use super::super::activation::Activation;
 use super::super::lanes::Lanes;
 use super::super::pack::layout::LANES;
+use std::ops::Range;
 
 /// Where tiles of one product go.
 pub(super) struct Sink<'a> {
@@ -42,6 +43,15 @@ pub(super) enum Role {
     },
 }
 
+/// Where finished rows come from, one after the other, in registers.
+pub(super) trait Source<L> {
+    /// The 16 outputs of input row `r`.
+    ///
+    /// # Safety
+    /// As of [`Lanes`]; the source has the row.
+    unsafe fn row(&self, r: usize) -> L;
+}
+
 impl Sink<'_> {
     /// Says that `height` rows of panel `p` from `row` on will come: their places are fetched for writing, so that the
     /// stores do not hold up those behind them.
@@ -65,27 +75,58 @@ impl Sink<'_> {
         let _ = (p, row, height);
     }
 
-    /// Whether rows of panel `p` may go through [`Sink::put`]: no bias, no activation, all 16 outputs there.
-    #[inline(always)]
-    pub fn plain(&self, p: usize) -> bool {
-        self.bias.is_none() && (p + 1) * LANES <= self.n && !matches!(self.role, Role::Gate { .. })
-    }
-
-    /// Takes one row of a plain panel from registers.
+    /// Takes rows `rows` of panel `p` from `source`, which says what they are.
     ///
     /// # Safety
-    /// As [`Sink::store`] and of [`Lanes`]; the panel is plain.
+    /// As [`Sink::store`], of [`Lanes`] and of the source.
     #[inline(always)]
-    pub unsafe fn put<L: Lanes>(&self, p: usize, row: usize, v: L) {
-        let at = self.out.wrapping_add(row * self.n + p * LANES);
-        // SAFETY: row and panel lie within the buffers, as the caller promised.
+    pub unsafe fn take<L: Lanes>(&self, p: usize, rows: Range<usize>, source: &impl Source<L>) {
+        let place = |r: usize| self.out.wrapping_add(r * self.n + p * LANES);
+        // SAFETY: rows and panel lie within the buffers, as the caller promised.
         unsafe {
-            match self.role {
-                Role::Keep { to, first, rows } => {
-                    v.store(to.add(((p - first) * rows + row) * LANES))
+            if self.bias.is_some() || (p + 1) * LANES > self.n {
+                for r in rows {
+                    let mut out = [0f32; LANES];
+                    source.row(r).store(out.as_mut_ptr());
+                    self.store(p, r, &[out]);
                 }
-                Role::Add => v.fma(L::splat(1.0), L::load(at)).store(at),
-                Role::Set | Role::Gate { .. } => v.store(at),
+                return;
+            }
+            match self.role {
+                Role::Set => {
+                    for r in rows {
+                        source.row(r).store(place(r));
+                    }
+                }
+                Role::Add => {
+                    for r in rows {
+                        let at = place(r);
+                        source.row(r).fma(L::splat(1.0), L::load(at)).store(at);
+                    }
+                }
+                Role::Keep {
+                    to,
+                    first,
+                    rows: all,
+                } => {
+                    for r in rows {
+                        let at = to.add(((p - first) * all + r) * LANES);
+                        source.row(r).store(at);
+                    }
+                }
+                Role::Gate {
+                    from,
+                    first,
+                    rows: all,
+                    act,
+                } => {
+                    for r in rows {
+                        let kept = from.add(((p - first) * all + r) * LANES);
+                        let gate = act.of(kept.cast::<[f32; LANES]>().read_unaligned());
+                        let gate = L::load(gate.as_ptr());
+                        source.row(r).mul(gate).store(place(r));
+                    }
+                }
             }
         }
     }
