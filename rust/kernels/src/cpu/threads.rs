@@ -67,6 +67,8 @@ pub struct Pool {
     workers: Vec<JoinHandle<()>>,
     /// One region at a time.
     caller: Mutex<()>,
+    /// Of each thread's share of tasks, the next.
+    next: Vec<Padded<AtomicUsize>>,
     /// Thread `i` runs on core `i` modulo their number; empty = where the system likes.
     cores: Vec<usize>,
 }
@@ -117,6 +119,7 @@ impl Pool {
             shared,
             workers: Vec::with_capacity(threads - 1),
             caller: Mutex::new(()),
+            next: (0..threads).map(|_| Padded(AtomicUsize::new(0))).collect(),
             cores: cores.to_vec(),
         };
         for worker in 1..threads {
@@ -158,7 +161,12 @@ impl Pool {
             (0..self.threads()).for_each(f);
             return;
         }
-        let _one = lock(&self.caller);
+        self.region(&lock(&self.caller), f);
+    }
+
+    /// [`Pool::run`] where this thread runs no region; `_one` is of `caller`.
+    fn region(&self, _one: &MutexGuard<'_, ()>, f: &(dyn Fn(usize) + Sync)) {
+        let shared: *const Shared = &*self.shared;
         // SAFETY: only the lifetime changes. The workers use the pointer before they count `pending` down, and this
         // function does not return, nor unwind, before `pending` is 0.
         let job: Job = unsafe { std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), Job>(f) };
@@ -180,25 +188,34 @@ impl Pool {
         }
     }
 
-    /// Calls `f(task)` once for each task `0..tasks`; tasks go to whichever thread is free, in order.
-    /// A single task runs on the caller alone.
+    /// Calls `f(task)` once for each task `0..tasks`. Each thread has a share of neighbouring tasks, the same ones from
+    /// call to call, and takes them in order: what one brings into its caches serves the next. A thread that is done
+    /// takes from the shares of others. A single task runs on the caller alone.
     ///
     /// # Panics
     /// As [`Pool::run`]; tasks not yet begun may then be left out.
     pub fn for_each(&self, tasks: usize, f: &(dyn Fn(usize) + Sync)) {
-        if tasks <= 1 || self.workers.is_empty() {
+        let threads = self.threads();
+        let inside = INSIDE.get() == std::ptr::from_ref(&*self.shared);
+        if tasks <= 1 || threads == 1 || inside {
             (0..tasks).for_each(f);
             return;
         }
-        let next = Padded(AtomicUsize::new(0));
-        let next = &next.0;
-        self.run(&|_| {
-            loop {
-                let task = next.fetch_add(1, Ordering::Relaxed);
-                if task >= tasks {
-                    break;
+        let one = lock(&self.caller);
+        let share = |worker: usize| worker * tasks / threads..(worker + 1) * tasks / threads;
+        for (worker, next) in self.next.iter().enumerate() {
+            // Workers see it with the start of the region.
+            next.0.store(share(worker).start, Ordering::Relaxed);
+        }
+        self.region(&one, &|worker| {
+            for victim in (worker..threads).chain(0..worker) {
+                loop {
+                    let task = self.next[victim].0.fetch_add(1, Ordering::Relaxed);
+                    if task >= share(victim).end {
+                        break;
+                    }
+                    f(task);
                 }
-                f(task);
             }
         });
     }

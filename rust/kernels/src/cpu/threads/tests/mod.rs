@@ -30,6 +30,24 @@ fn every_task_runs_once() {
 }
 
 #[test]
+fn who_is_done_takes_from_the_shares_of_others() {
+    let pool = Pool::new(3).unwrap();
+    let done = AtomicU32::new(0);
+    pool.for_each(30, &|task| {
+        // The first task of each share but one waits for all tasks behind it.
+        if task == 0 || task == 10 {
+            let start = std::time::Instant::now();
+            while done.load(Ordering::Relaxed) < 28 {
+                assert!(start.elapsed() < Duration::from_secs(30), "nobody helps");
+                std::thread::yield_now();
+            }
+        } else {
+            done.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+}
+
+#[test]
 fn regions_after_sleep_see_the_callers_writes() {
     let pool = Pool::new(2).unwrap();
     let mut expected = 0;
