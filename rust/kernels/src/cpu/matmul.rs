@@ -41,6 +41,8 @@ pub struct Job<'a> {
 
 /// Most panels of a task where there are many rows; bounds the buffer between gate and up.
 const MOST_PANELS: usize = 12;
+/// Fewest tiles of activations of a part.
+const PART_TILES: usize = 8;
 /// Bytes of weights that a task should have at least, so that taking it costs little.
 const TASK_BYTES: usize = 16 * 1024;
 
@@ -53,11 +55,13 @@ pub(crate) fn bf16_dot(cpu: Cpu) -> bool {
     }
 }
 
-/// Panels of one matrix and the activations they meet.
+/// Panels of one matrix and the tiles of activations they meet.
 pub(crate) struct Work<'a> {
     matrix: &'a Matrix,
     input: &'a Input,
     panels: Range<usize>,
+    /// All, unless [`parts`] cuts them.
+    tiles: Range<usize>,
 }
 
 /// Computes all jobs in one parallel region.
@@ -100,8 +104,11 @@ pub fn matmul(cx: &Compute, input: &Input, jobs: &mut [Job<'_>]) {
         .map(|j| panels_a_task(cx, input, j.matrix.panel_bytes(), bytes))
         .collect();
     let tasks = |i: usize| jobs[i].matrix.panels().div_ceil(steps[i]);
-    let total = (0..jobs.len()).map(tasks).sum();
-    cx.pool.for_each(total, &|mut task| {
+    let total: usize = (0..jobs.len()).map(tasks).sum();
+    let parts = parts(cx, input, jobs.iter().map(|j| j.matrix));
+    cx.pool.for_each(parts * total, &|task| {
+        let tiles = part(input.tiles(), task / total, parts);
+        let mut task = task % total;
         let mut i = 0;
         while task >= tasks(i) {
             task -= tasks(i);
@@ -117,6 +124,7 @@ pub fn matmul(cx: &Compute, input: &Input, jobs: &mut [Job<'_>]) {
                     matrix,
                     input,
                     panels,
+                    tiles,
                 },
                 &sinks[i],
             )
@@ -154,7 +162,11 @@ pub fn gate_up(
     let step = panels_a_task(cx, input, pair, gate.bytes() + up.bytes());
     let panels = gate.panels();
     let (out, isa) = (Shared(out.as_mut_ptr()), cx.cpu.isa);
-    cx.pool.for_each(panels.div_ceil(step), &|task| {
+    let tasks = panels.div_ceil(step);
+    let parts = parts(cx, input, [gate, up].into_iter());
+    cx.pool.for_each(parts * tasks, &|task| {
+        let tiles = part(input.tiles(), task / tasks, parts);
+        let task = task % tasks;
         BETWEEN.with_borrow_mut(|between| {
             let panels = task * step..((task + 1) * step).min(panels);
             between.resize(panels.len() * rows * LANES, 0.0);
@@ -183,6 +195,7 @@ pub fn gate_up(
                 matrix,
                 input,
                 panels: panels.clone(),
+                tiles: tiles.clone(),
             };
             // SAFETY: sizes were checked above; `between` holds the task's panels; a panel belongs to one task.
             unsafe {
@@ -208,6 +221,22 @@ impl Shared {
     fn get(&self) -> *mut f32 {
         self.0
     }
+}
+
+/// Parts into which the tiles of activations are cut, so that a thread's rows stay in its own caches from one product
+/// to the next: one, unless each thread has many and the weights are unpacked for tiles.
+fn parts<'a>(cx: &Compute, input: &Input, mut matrices: impl Iterator<Item = &'a Matrix>) -> usize {
+    let threads = cx.pool.threads();
+    let fixed = matrices.all(|m| matches!(m.storage, Storage::Fixed(_)));
+    if fixed && cx.cpu.isa == Isa::Amx && input.tiles() >= PART_TILES * threads {
+        threads
+    } else {
+        1
+    }
+}
+
+fn part(tiles: usize, i: usize, parts: usize) -> Range<usize> {
+    i * tiles / parts..(i + 1) * tiles / parts
 }
 
 /// How many panels of `panel_bytes` a task takes, of a call that reads `bytes`: enough tasks to balance the threads,

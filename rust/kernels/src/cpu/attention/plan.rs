@@ -68,8 +68,7 @@ impl Plan {
         let unit_rows = if fused { UNIT_ROWS } else { enough };
         let queries = (unit_rows / params.group()).max(1);
         for (seq, s) in seqs.iter().enumerate() {
-            // The last queries see the most keys: they go first.
-            for block in (0..s.rows.len().div_ceil(queries)).rev() {
+            for block in 0..s.rows.len().div_ceil(queries) {
                 let queries = block * queries..s.rows.len().min((block + 1) * queries);
                 let first = visible(params.window, s.position + queries.start).start;
                 let segments = first / SEGMENT..(s.position + queries.end).div_ceil(SEGMENT);

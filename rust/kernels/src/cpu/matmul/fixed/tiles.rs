@@ -49,7 +49,7 @@ impl Ring {
     /// Calls `f` with this thread's ring, large enough for `work`: what a group of panels unpacks to and a chunk more,
     /// which a single tile of activations, that meets no chunk twice, reads soon after.
     pub(super) fn with(work: &Work<'_>, f: impl FnOnce(Ring)) {
-        let chunks = match work.input.tiles() {
+        let chunks = match work.tiles.len() {
             0 | 1 => 3,
             _ => group(work) * work.input.chunks() + 1,
         };
@@ -76,7 +76,7 @@ impl Ring {
 /// panel meets them while it is still nearer; otherwise a tile of activations meets many panels.
 fn group(work: &Work<'_>) -> usize {
     let chunks = work.input.chunks();
-    let near = chunks < PAIRS_FROM && work.input.rows() * chunks * 128 <= NEAR_BYTES;
+    let near = chunks < PAIRS_FROM && work.tiles.len() * chunks * CHUNK_BYTES <= NEAR_BYTES;
     if near { 1 } else { work.panels.len().max(1) }
 }
 
@@ -92,7 +92,7 @@ pub(super) unsafe fn panels<T: Tiles, L: Join, U: Unpack>(
     let Range { start, end } = work.panels;
     let (chunks, step) = (work.input.chunks(), group(work));
     let mut waiting = Waiting::new(work, sink);
-    let first = work.input.fixed_tile(0);
+    let first = work.input.fixed_tile(work.tiles.start);
     // SAFETY: panels and tiles exist; the ring has room for what a group unpacks to.
     unsafe {
         let mut tiles = T::begin();
@@ -139,10 +139,11 @@ unsafe fn beyond_first<T: Tiles, L: Join>(
 ) {
     let input = work.input;
     let chunks = input.chunks();
-    let mut t = 1;
-    while t < input.tiles() {
+    let mut t = work.tiles.start + 1;
+    while t < work.tiles.end {
         let tile = input.fixed_tile(t);
-        let next = (chunks >= PAIRS_FROM && t + 1 < input.tiles()).then(|| input.fixed_tile(t + 1));
+        let next =
+            (chunks >= PAIRS_FROM && t + 1 < work.tiles.end).then(|| input.fixed_tile(t + 1));
         for (i, p) in group.clone().enumerate() {
             let mut at = ring.after(base, i * chunks);
             let rows = tile.rows + next.as_ref().map_or(0, |next| next.rows);

@@ -30,6 +30,7 @@ fn emulated(matrix: &Matrix, x: &[f32], rows: usize) -> Vec<f32> {
         matrix,
         input: &input,
         panels: 0..matrix.panels(),
+        tiles: 0..input.tiles(),
     };
     // SAFETY: the output has rows x n values and nobody else writes it.
     unsafe { tiles::<Emulated, Plain>(&work, &sink) };

@@ -1,9 +1,10 @@
 //! Fixed point: the oracle against float64, every way of computing it against the oracle, bit for bit.
 #![allow(clippy::unwrap_used)]
 use super::super::sink::Role;
-use super::super::{Job, Work, matmul};
+use super::super::{Job, PART_TILES, Work, gate_up, matmul};
 use super::tiles::{Join, Ring, Unpack, Waiting, panels};
 use super::*;
+use crate::cpu::Activation;
 use crate::cpu::ggml::GgmlType;
 use crate::cpu::input::Input;
 use crate::cpu::lanes::Plain;
@@ -97,6 +98,46 @@ fn every_level_gives_the_oracles_bits() {
     }
 }
 
+#[test]
+fn parts_of_the_rows_give_the_bits_of_the_whole() {
+    let mut random = Random::new(3);
+    let (rows, k) = (PART_TILES * 16 * 3 + 21, 320);
+    let whole = Compute::with_cpu(cpus()[0], 1).unwrap();
+    let weights = [
+        packed(&mut random, GgmlType::Q4_1, 83, k),
+        packed(&mut random, GgmlType::Q8_0, 83, k),
+    ];
+    let x = random.values(rows * k);
+    let gated = |cx: &Compute| {
+        let mut input = Input::new();
+        input.fill(cx, &x, rows, k, None, &[&weights[0], &weights[1]]);
+        let mut out = vec![f32::NAN; rows * 83];
+        let [gate, up] = &weights;
+        gate_up(
+            cx,
+            &input,
+            gate,
+            up,
+            (None, None),
+            Activation::Silu,
+            &mut out,
+        );
+        out
+    };
+    let want = (product(&whole, &weights[0], &x, rows), gated(&whole));
+    for cpu in cpus().into_iter().filter(|cpu| cpu.isa == Isa::Amx) {
+        for threads in [1, 2, 3, 4] {
+            let cx = Compute::with_cpu(cpu, threads).unwrap();
+            let got = product(&cx, &weights[0], &x, rows);
+            assert!(bits(&got) == bits(&want.0), "{threads} threads");
+            assert!(
+                bits(&gated(&cx)) == bits(&want.1),
+                "{threads} threads, gated"
+            );
+        }
+    }
+}
+
 impl Join for Plain {
     unsafe fn join(from: *const i32) -> Self {
         Plain(std::array::from_fn(|lane| {
@@ -161,6 +202,7 @@ fn emulated_tiles_give_the_oracles_bits() {
                 matrix: &matrix,
                 input: &input,
                 panels: 0..matrix.panels(),
+                tiles: 0..input.tiles(),
             };
             let unpack = Slow(Layout::of(ty).unwrap());
             Ring::with(&work, |ring| {
