@@ -27,7 +27,7 @@ pub(crate) const MOST_COLUMNS: usize = 32 * 1024;
 /// times a weight of at most 255) and `add`.
 const WEIGHT_PEAK: f32 = 32_000.0;
 /// Rows from which the tile unit is faster than vectors.
-pub(crate) const TILE_ROWS: usize = 6;
+pub(crate) const TILE_ROWS: usize = 4;
 
 /// Integers of one lane in a half of 16 of a block.
 pub(crate) fn factors(layout: &Layout, s: &Scales, inverse: f32) -> [(i16, i16); 2] {

@@ -251,7 +251,7 @@ fn the_largest_weights_and_activations_do_not_overflow() {
             for cpu in cpus() {
                 let cx = Compute::with_cpu(cpu, 1).unwrap();
                 // Vectors, a tile, two tiles at once.
-                for rows in [1, 5, TILE_ROWS, 48] {
+                for rows in [1, 3, TILE_ROWS, 48] {
                     let got = product(&cx, &matrix, &x.repeat(rows), rows);
                     for row in [got[0], got[(rows - 1) * n]] {
                         assert!((row / want - 1.0).abs() < 3e-3, "{row} {want} rows {rows}");
