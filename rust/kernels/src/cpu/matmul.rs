@@ -39,6 +39,25 @@ pub struct Job<'a> {
     pub add: bool,
 }
 
+impl Job<'_> {
+    fn check(&self, cx: &Compute, input: &Input) {
+        let n = self.matrix.n();
+        assert_eq!(
+            self.out.len(),
+            input.rows() * n,
+            "matmul: out is not [rows, n]"
+        );
+        assert!(
+            self.bias.is_none_or(|b| b.len() == n),
+            "matmul: bias is not [n]"
+        );
+        assert!(
+            input.serves(cx, self.matrix),
+            "matmul: the input was filled without this matrix"
+        );
+    }
+}
+
 /// Most panels of a task where there are many rows; bounds the buffer between gate and up.
 const MOST_PANELS: usize = 12;
 /// Fewest tiles of activations of a part.
@@ -69,22 +88,7 @@ pub(crate) struct Work<'a> {
 /// # Panics
 /// When an output does not have `[rows, n]` values, a bias `[n]`, or the input was filled without the matrix.
 pub fn matmul(cx: &Compute, input: &Input, jobs: &mut [Job<'_>]) {
-    for job in jobs.iter() {
-        let n = job.matrix.n();
-        assert_eq!(
-            job.out.len(),
-            input.rows() * n,
-            "matmul: out is not [rows, n]"
-        );
-        assert!(
-            job.bias.is_none_or(|b| b.len() == n),
-            "matmul: bias is not [n]"
-        );
-        assert!(
-            input.serves(cx, job.matrix),
-            "matmul: the input was filled without this matrix"
-        );
-    }
+    jobs.iter().for_each(|job| job.check(cx, input));
     if input.rows() == 0 {
         return;
     }
@@ -167,42 +171,57 @@ pub fn gate_up(
     cx.pool.for_each(parts * tasks, &|task| {
         let tiles = part(input.tiles(), task / tasks, parts);
         let task = task % tasks;
-        BETWEEN.with_borrow_mut(|between| {
-            let panels = task * step..((task + 1) * step).min(panels);
-            between.resize(panels.len() * rows * LANES, 0.0);
-            let sink = |bias, role| Sink {
-                out: out.get(),
-                n,
-                bias,
-                role,
-                isa,
-            };
-            let keep = sink(
-                bias.0,
-                Role::Keep {
-                    to: between.as_mut_ptr(),
-                    first: panels.start,
-                    rows,
-                },
-            );
-            let gated = Role::Gate {
-                from: between.as_ptr(),
-                first: panels.start,
-                rows,
-                act,
-            };
-            let work = |matrix| Work {
-                matrix,
-                input,
-                panels: panels.clone(),
-                tiles: tiles.clone(),
-            };
-            // SAFETY: sizes were checked above; `between` holds the task's panels; a panel belongs to one task.
-            unsafe {
-                run(cx.cpu, &work(gate), &keep);
-                run(cx.cpu, &work(up), &sink(bias.1, gated));
-            }
-        });
+        let panels = task * step..((task + 1) * step).min(panels);
+        let work = |matrix| Work {
+            matrix,
+            input,
+            panels: panels.clone(),
+            tiles: tiles.clone(),
+        };
+        let sink = |bias| Sink {
+            out: out.get(),
+            n,
+            bias,
+            role: Role::Set,
+            isa,
+        };
+        // SAFETY: sizes were checked above; a panel's rows belong to one task.
+        unsafe {
+            let (gate, up) = ((work(gate), sink(bias.0)), (work(up), sink(bias.1)));
+            gated(cx.cpu, gate, up, act);
+        }
+    });
+}
+
+/// A task of [`gate_up`]: what the gate gives is kept near until the up product meets it. Roles are set here.
+///
+/// # Safety
+/// As [`run`].
+unsafe fn gated(
+    cpu: Cpu,
+    (gate, mut keep): (Work<'_>, Sink<'_>),
+    (up, mut sink): (Work<'_>, Sink<'_>),
+    act: Activation,
+) {
+    BETWEEN.with_borrow_mut(|between| {
+        let (first, rows) = (gate.panels.start, gate.input.rows());
+        between.resize(gate.panels.len() * rows * LANES, 0.0);
+        keep.role = Role::Keep {
+            to: between.as_mut_ptr(),
+            first,
+            rows,
+        };
+        sink.role = Role::Gate {
+            from: between.as_ptr(),
+            first,
+            rows,
+            act,
+        };
+        // SAFETY: passed on; `between` holds the task's panels.
+        unsafe {
+            run(cpu, &gate, &keep);
+            run(cpu, &up, &sink);
+        }
     });
 }
 
