@@ -280,6 +280,10 @@ fn panels_a_task(cx: &Compute, input: &Input, panel_bytes: usize, bytes: usize) 
 /// The input holds the form of the matrix, the sink's output and bias fit, no other thread writes these panels, and
 /// the machine runs `cpu`.
 unsafe fn run(cpu: Cpu, work: &Work<'_>, sink: &Sink<'_>) {
+    // Only the tile unit's kernel for fixed point looks at them.
+    debug_assert!(
+        work.tiles == (0..work.input.tiles()) || matches!(work.matrix.storage, Storage::Fixed(_))
+    );
     // SAFETY: passed on.
     unsafe {
         match work.matrix.storage {

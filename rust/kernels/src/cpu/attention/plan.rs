@@ -68,6 +68,7 @@ impl Plan {
         let unit_rows = if fused { UNIT_ROWS } else { enough };
         let queries = (unit_rows / params.group()).max(1);
         for (seq, s) in seqs.iter().enumerate() {
+            // In order: a thread then has the rows that it also multiplies (`matmul`'s parts).
             for block in 0..s.rows.len().div_ceil(queries) {
                 let queries = block * queries..s.rows.len().min((block + 1) * queries);
                 let first = visible(params.window, s.position + queries.start).start;

@@ -5,6 +5,7 @@ use super::super::Isa;
 use super::super::activation::Activation;
 use super::super::lanes::Lanes;
 use super::super::pack::layout::LANES;
+use super::super::tile::ROWS;
 use std::ops::Range;
 
 /// Where tiles of one product go.
@@ -85,10 +86,13 @@ impl Sink<'_> {
         // SAFETY: rows and panel lie within the buffers, as the caller promised.
         unsafe {
             if self.bias.is_some() || (p + 1) * LANES > self.n {
-                for r in rows {
-                    let mut out = [0f32; LANES];
-                    source.row(r).store(out.as_mut_ptr());
-                    self.store(p, r, &[out]);
+                for first in rows.clone().step_by(ROWS) {
+                    let mut out = [[0f32; LANES]; ROWS];
+                    let height = ROWS.min(rows.end - first);
+                    for (i, out) in out.iter_mut().enumerate().take(height) {
+                        source.row(first + i).store(out.as_mut_ptr());
+                    }
+                    self.store(p, first, &out[..height]);
                 }
                 return;
             }
