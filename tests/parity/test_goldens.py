@@ -14,7 +14,8 @@ from candle_vllm import GenerationParams, InferenceEngine, TokenLogprob
 from .reference import GGML_TYPES, GGUF_CASES, GOLDENS, HF_CASES, archive, log_softmax
 
 TOLERANCE = 1e-3  # of the reference logits' standard deviation
-SPREAD = 4e-2  # root mean square, in the default mode: 0.6 % in fixed point (AMX), 2.8 % with int8 blocks
+SPREAD = 2e-2  # root mean square, in the default mode
+BYTES = 4e-2  # the same where all activations are 8-bit
 MARGIN = 1e-2  # a smaller gap between the two best tokens may fall either way
 
 
@@ -81,8 +82,9 @@ def test_the_default_mode_stays_near(kind: str, checkpoint: Callable[[str], Path
     reference = archive(GOLDENS / "ggml" / f"{kind}.npz")
     builder = InferenceEngine.builder().model_path(checkpoint(f"ggml/{kind}")).threads(2).max_sequence_length(256)
     with builder.build() as engine:
+        bytes_only = any(isa in engine.model_info.device for isa in ("avx512", "neon"))
         for k in range(3):
             logits = reference[f"logits_{k}"]
             got = all_positions(engine, reference[f"prompt_{k}"].tolist())[-len(logits) :]
             gap = got - log_softmax(logits)
-            assert np.sqrt(np.mean(gap**2)) <= SPREAD * logits.std()
+            assert np.sqrt(np.mean(gap**2)) <= (BYTES if bytes_only else SPREAD) * logits.std()

@@ -203,8 +203,11 @@ class _Worker:
         flags = ("decode-prompt", "decode-tokens", "long", "long-tokens", "threads")
         counts = [f"--{flag}={vars(args)[flag.replace('-', '_')]}" for flag in flags]
         command = [python, sys.argv[0], model, *sizes, *counts, "--worker", name]
-        path = os.pathsep.join([os.environ.get("PYTHONPATH", ""), str(PYTHON_SOURCES)]).strip(os.pathsep)
-        environment = {**os.environ, "PYTHONPATH": path}
+        environment = dict(os.environ)
+        if any(PYTHON_SOURCES.glob("candle_vllm/_native.*so")):
+            # Built in place; else the installed package is what runs.
+            path = os.pathsep.join([os.environ.get("PYTHONPATH", ""), str(PYTHON_SOURCES)]).strip(os.pathsep)
+            environment["PYTHONPATH"] = path
         if args.peer_preload is not None and name != "candle-vllm":
             environment["LD_PRELOAD"] = str(Path(args.peer_preload).resolve(strict=True))
         self._name = name

@@ -1,5 +1,5 @@
 //! Measures the machine's limits (dot products, tile products, read stream) and every matrix kernel against them.
-//! usage: kernels [limits] [isa=NAME] [vnni=off] [threads=N] [types=q4_1,q8_0,...] [rows=1,2,4,...] [shapes=smollm2,qwen3]
+//! usage: kernels [limits] [isa=NAME] [vnni=off] [mode=fast|fine|bytes|words|fixed] [threads=N] [types=q4_1,q8_0,...] [rows=1,2,4,...] [shapes=smollm2,qwen3]
 #![allow(clippy::print_stdout)]
 mod limits;
 
@@ -35,6 +35,7 @@ struct Options {
     shapes: String,
     limits: bool,
     vnni: bool,
+    mode: Mode,
 }
 
 fn options() -> Options {
@@ -48,11 +49,21 @@ fn options() -> Options {
         shapes: "smollm2,qwen3".into(),
         limits: false,
         vnni: true,
+        mode: Mode::Fast,
     };
     for arg in std::env::args().skip(1) {
         let (key, value) = arg.split_once('=').unwrap_or((&arg, ""));
         match key {
             "limits" => o.limits = true,
+            "mode" => {
+                o.mode = match value {
+                    "fine" => Mode::Fine,
+                    "bytes" => Mode::Bytes,
+                    "words" => Mode::Words,
+                    "fixed" => Mode::Fixed,
+                    _ => Mode::Fast,
+                }
+            }
             "vnni" => o.vnni = value != "off",
             "isa" => o.isa = Some(value.to_string()),
             "threads" => o.threads = value.parse().unwrap_or(1),
@@ -93,7 +104,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             continue;
         }
         for ty in GgmlType::all().filter(|t| o.types.contains(&t.name().to_lowercase())) {
-            model(&cx, name, shapes, ty, &o.rows)?;
+            model(&cx, name, shapes, ty, &o)?;
         }
     }
     Ok(())
@@ -120,7 +131,7 @@ fn model(
     name: &str,
     shapes: Shapes,
     ty: GgmlType,
-    rows: &[usize],
+    options: &Options,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let layer_weights: usize = shapes.iter().map(|(n, k)| n * k).sum();
     let layer_bytes = layer_weights / ty.block_len() * ty.block_bytes();
@@ -132,7 +143,7 @@ fn model(
             let k = if wide { k } else { k.next_multiple_of(256) };
             matrices.push(Matrix::pack(
                 cx.cpu,
-                Mode::Fast,
+                options.mode,
                 ty,
                 n,
                 k,
@@ -149,7 +160,7 @@ fn model(
         .take(shapes.len())
         .map(|_| Input::new())
         .collect();
-    for &rows in rows {
+    for &rows in &options.rows {
         let x: Vec<f32> = (0..rows * most)
             .map(|i| ((i * 37 % 201) as f32 - 100.0) / 50.0)
             .collect();

@@ -1,4 +1,5 @@
-//! Activations in every form that the matrices they meet need: float32, int8 blocks, bf16; the RMS norm fused before.
+//! Activations in every form that the matrices they meet need: float32, blocks of bytes or words, bf16, fixed point; the RMS
+//! norm fused before.
 //! Knows the packed storage kinds, no matrix product.
 mod fixed;
 mod quantise;
@@ -15,6 +16,14 @@ use rows::Forms;
 pub(crate) const TILE: usize = 16;
 /// Kinds of block sums, see [`Sums`].
 const SUMS: usize = 7;
+/// Integers that activations are rounded to.
+pub(crate) trait Rounded: Copy + Default + Into<i32> {
+    /// The largest magnitude.
+    const PEAK: f32;
+    /// Where an input keeps them, and the kinds of sums it has beside.
+    fn of(input: &Input) -> (&Blocks, u32);
+}
+
 /// Weights of work (rows x columns) under which `fill` stays on the calling thread.
 const SERIAL: usize = 16 * 1024;
 
@@ -57,6 +66,42 @@ impl Sums {
     }
 }
 
+/// Blocks of 32 activations as integers with a scale each.
+#[derive(Debug, Default)]
+pub(crate) struct Blocks {
+    /// i8 or i16 `[tile][block][row][32]`; a tile has 16 rows, the last one what is left.
+    q: Buffer,
+    /// f32 `[tile][block][row]`: scales.
+    d: Buffer,
+    /// `[tile][block][part][row]`
+    sums: [Buffer; SUMS],
+}
+
+impl Blocks {
+    /// Makes room for `cells` blocks of integers of `bytes` bytes, with the sums of `kinds`.
+    fn reserve(&mut self, kinds: u32, cells: usize, bytes: usize) {
+        if kinds == 0 {
+            return;
+        }
+        self.q.reserve(cells * BLOCK * bytes);
+        self.d.reserve(cells * 4);
+        for (i, sums) in self.sums.iter_mut().enumerate() {
+            if kinds & 1 << i != 0 {
+                sums.reserve(cells * 8);
+            }
+        }
+    }
+
+    fn writer<T>(&mut self, kinds: u32) -> rows::BlocksWriter<T> {
+        rows::BlocksWriter {
+            kinds,
+            q: self.q.as_mut_ptr().cast(),
+            d: self.d.as_mut_ptr().cast(),
+            sums: std::array::from_fn(|i| self.sums[i].as_mut_ptr().cast()),
+        }
+    }
+}
+
 /// Activations `[rows, k]` in the forms that matrices need. Buffers are kept from call to call.
 #[derive(Debug, Default)]
 pub struct Input {
@@ -67,12 +112,10 @@ pub struct Input {
     forms: Forms,
     /// f32 `[rows][blocks * 32]`
     x: Buffer,
-    /// i8 `[tile][block][row][32]`; a tile has 16 rows, the last one what is left.
-    q: Buffer,
-    /// f32 `[tile][block][row]`: scale of the int8 values.
-    d: Buffer,
-    /// `[tile][block][part][row]`
-    sums: [Buffer; SUMS],
+    /// 8-bit integers.
+    bytes: Blocks,
+    /// 15-bit integers.
+    words: Blocks,
     /// bf16 `[tile][block][row][32]`
     bf16: Buffer,
     /// Fixed point `[tile][chunk of 64][high, low][row][64]` bytes, padded with zeros.
@@ -108,11 +151,11 @@ impl FixedTile {
     }
 }
 
-/// Int8 activations of up to 16 rows.
+/// Integer activations of up to 16 rows.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Tile {
+pub(crate) struct Tile<T = i8> {
     /// `[block][rows][32]`
-    pub q: *const i8,
+    pub q: *const T,
     /// `[block][rows]`
     pub d: *const f32,
     /// `[block][part][rows]`
@@ -188,15 +231,8 @@ impl Input {
         if self.forms.f32 {
             self.x.reserve(cells * BLOCK * 4);
         }
-        if self.forms.sums != 0 {
-            self.q.reserve(cells * BLOCK);
-            self.d.reserve(cells * 4);
-        }
-        for (i, sums) in self.sums.iter_mut().enumerate() {
-            if self.forms.sums & 1 << i != 0 {
-                sums.reserve(cells * 8);
-            }
-        }
+        self.bytes.reserve(self.forms.bytes, cells, 1);
+        self.words.reserve(self.forms.words, cells, 2);
         if self.forms.bf16 {
             self.bf16.reserve(cells * BLOCK * 2);
         }
@@ -224,9 +260,8 @@ impl Input {
             blocks: self.blocks,
             forms: self.forms,
             x: self.x.as_mut_ptr().cast(),
-            q: self.q.as_mut_ptr().cast(),
-            d: self.d.as_mut_ptr().cast(),
-            sums: std::array::from_fn(|i| self.sums[i].as_mut_ptr().cast()),
+            bytes: self.bytes.writer(self.forms.bytes),
+            words: self.words.writer(self.forms.words),
             bf16: self.bf16.as_mut_ptr().cast(),
             fixed: self.fixed.as_mut_ptr().cast(),
             fixed_sums: self.fixed_sums.as_mut_ptr().cast(),
@@ -278,15 +313,16 @@ impl Input {
         (self.rows - t * TILE).min(TILE)
     }
 
-    /// Int8 form of tile `t` for weights of `layout`.
-    pub(crate) fn tile(&self, t: usize, layout: &Layout) -> Tile {
+    /// Integer form of tile `t` for weights of `layout`.
+    pub(crate) fn tile<T: Rounded>(&self, t: usize, layout: &Layout) -> Tile<T> {
         let sums = Sums::of(layout);
         let cell = t * TILE * self.blocks;
-        debug_assert!(self.forms.sums & 1 << sums.index != 0);
+        let (from, kinds) = T::of(self);
+        debug_assert!(kinds & 1 << sums.index != 0);
         Tile {
-            q: self.q.as_ptr().cast::<i8>().wrapping_add(cell * BLOCK),
-            d: self.d.as_ptr().cast::<f32>().wrapping_add(cell),
-            sums: self.sums[sums.index]
+            q: from.q.as_ptr().cast::<T>().wrapping_add(cell * BLOCK),
+            d: from.d.as_ptr().cast::<f32>().wrapping_add(cell),
+            sums: from.sums[sums.index]
                 .as_ptr()
                 .cast::<u32>()
                 .wrapping_add(cell * sums.parts),
@@ -320,14 +356,27 @@ impl Input {
     }
 }
 
+impl Rounded for i8 {
+    const PEAK: f32 = 127.0;
+    fn of(input: &Input) -> (&Blocks, u32) {
+        (&input.bytes, input.forms.bytes)
+    }
+}
+
+impl Rounded for i16 {
+    // With it the oracle's integers, at most 32 products of 4,096 and an activation, stay below 2^31.
+    const PEAK: f32 = 16383.0;
+    fn of(input: &Input) -> (&Blocks, u32) {
+        (&input.words, input.forms.words)
+    }
+}
+
 impl Forms {
     fn add(&mut self, cpu: super::Cpu, storage: Storage) {
+        let kind = |ty| Layout::of(ty).map_or(0, |layout| 1 << Sums::of(&layout).index);
         match storage {
-            Storage::Blocks(ty) => {
-                if let Some(layout) = Layout::of(ty) {
-                    self.sums |= 1 << Sums::of(&layout).index;
-                }
-            }
+            Storage::Bytes(ty) => self.bytes |= kind(ty),
+            Storage::Words(ty) => self.words |= kind(ty),
             Storage::Fixed(_) => self.fixed = true,
             Storage::Bf16 { dot: true } if super::matmul::bf16_dot(cpu) => self.bf16 = true,
             _ => self.f32 = true,

@@ -33,6 +33,18 @@ pub(crate) trait Lanes: Copy {
     unsafe fn largest_bits(self, b: Self) -> u32;
     /// `self` rounded to integers (ties to even; |self| <= 127), written as 16 bytes; their sum.
     unsafe fn round_to_i8(self, to: *mut i8) -> i32;
+    /// `self` rounded to integers (ties to even; |self| <= 16383), written as 16 words; their sum.
+    #[inline(always)]
+    unsafe fn round_to_i16(self, to: *mut i16) -> i32 {
+        let mut v = [0f32; 16];
+        // SAFETY: `v` holds 16 values; `to` is valid for as many.
+        unsafe {
+            self.store(v.as_mut_ptr());
+            let q = v.map(|v| v.round_ties_even() as i16);
+            to.cast::<[i16; 16]>().write_unaligned(q);
+            q.iter().map(|&q| i32::from(q)).sum()
+        }
+    }
     /// Sum of the lanes: halves are added until one lane is left.
     #[inline(always)]
     unsafe fn sum(self) -> f32 {
@@ -212,12 +224,31 @@ mod x86 {
                     _mm256_extracti128_si256::<1>(words),
                 );
                 _mm_storeu_si128(to.cast(), bytes);
-                let s = _mm256_madd_epi16(words, _mm256_set1_epi16(1));
-                let s = _mm_add_epi32(_mm256_castsi256_si128(s), _mm256_extracti128_si256::<1>(s));
-                let s = _mm_add_epi32(s, _mm_shuffle_epi32::<0b01_00_11_10>(s));
-                let s = _mm_add_epi32(s, _mm_shuffle_epi32::<0b10_11_00_01>(s));
-                _mm_cvtsi128_si32(s)
+                sum_of_words(words)
             }
+        }
+        #[inline(always)]
+        unsafe fn round_to_i16(self, to: *mut i16) -> i32 {
+            unsafe {
+                // As above.
+                let words =
+                    _mm256_packs_epi32(_mm256_cvtps_epi32(self.0), _mm256_cvtps_epi32(self.1));
+                let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(words);
+                _mm256_storeu_si256(to.cast(), words);
+                sum_of_words(words)
+            }
+        }
+    }
+
+    /// Sum of 16 words.
+    #[inline(always)]
+    unsafe fn sum_of_words(words: __m256i) -> i32 {
+        unsafe {
+            let s = _mm256_madd_epi16(words, _mm256_set1_epi16(1));
+            let s = _mm_add_epi32(_mm256_castsi256_si128(s), _mm256_extracti128_si256::<1>(s));
+            let s = _mm_add_epi32(s, _mm_shuffle_epi32::<0b01_00_11_10>(s));
+            let s = _mm_add_epi32(s, _mm_shuffle_epi32::<0b10_11_00_01>(s));
+            _mm_cvtsi128_si32(s)
         }
     }
 

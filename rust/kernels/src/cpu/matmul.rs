@@ -18,7 +18,7 @@ mod unpacked;
 
 use super::activation::Activation;
 use super::input::Input;
-use super::pack::layout::{LANES, Layout};
+use super::pack::layout::{FEW_BITS, LANES, Layout};
 use super::pack::{Matrix, Storage};
 use super::{Compute, Cpu, Isa};
 use formats::with_format;
@@ -287,9 +287,14 @@ unsafe fn run(cpu: Cpu, work: &Work<'_>, sink: &Sink<'_>) {
     // SAFETY: passed on.
     unsafe {
         match work.matrix.storage {
-            Storage::Blocks(ty) => {
+            Storage::Bytes(ty) => {
                 if let Some(layout) = Layout::of(ty) {
-                    blocks(cpu, ty, &layout, work, sink);
+                    bytes(cpu, ty, &layout, work, sink);
+                }
+            }
+            Storage::Words(ty) => {
+                if let Some(layout) = Layout::of(ty) {
+                    words(cpu, ty, &layout, work, sink);
                 }
             }
             Storage::Fixed(ty) => {
@@ -308,7 +313,7 @@ unsafe fn run(cpu: Cpu, work: &Work<'_>, sink: &Sink<'_>) {
     }
 }
 
-unsafe fn blocks(
+unsafe fn bytes(
     cpu: Cpu,
     ty: super::ggml::GgmlType,
     layout: &Layout,
@@ -321,10 +326,33 @@ unsafe fn blocks(
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 | Isa::Amx => with_format!(ty, F => avx512::run::<F>(work, sink)),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => with_format!(ty, F => avx2::run::<F>(cpu.avx_vnni, work, sink)),
+            Isa::Avx2 if layout.bits() <= FEW_BITS => {
+                with_format!(ty, F => avx2::run::<avx2::Bytes, F>(cpu.avx_vnni, work, sink));
+            }
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => with_format!(ty, F => neon::run::<F>(cpu, work, sink)),
-            _ => scalar::run(layout, work, sink),
+            _ => scalar::run::<i8>(layout, work, sink),
+        }
+    }
+}
+
+unsafe fn words(
+    cpu: Cpu,
+    ty: super::ggml::GgmlType,
+    layout: &Layout,
+    work: &Work<'_>,
+    sink: &Sink<'_>,
+) {
+    // Other machines take the scalar way, whatever the type.
+    let _ = ty;
+    // SAFETY: passed on; the machine runs `cpu`.
+    unsafe {
+        match cpu.isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => {
+                with_format!(ty, F => avx2::run::<avx2::Words, F>(cpu.avx_vnni, work, sink));
+            }
+            _ => scalar::run::<i16>(layout, work, sink),
         }
     }
 }

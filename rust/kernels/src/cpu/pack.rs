@@ -7,7 +7,7 @@ use super::ggml::{GgmlType, Raw, dequantize};
 use super::matmul::fixed::{MOST_COLUMNS, row_scale};
 use super::{Cpu, Isa};
 use half::{bf16, f16};
-use layout::{BLOCK, LANES, Layout};
+use layout::{BLOCK, FEW_BITS, LANES, Layout};
 
 /// Which arithmetic a matrix is multiplied with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,11 +15,22 @@ pub enum Mode {
     /// float32 activations and one fused multiply-add a product, in K order. Dense weights stay as they are and are
     /// widened in registers; quantised weights are dequantised to float32 when packed.
     Exact,
-    /// Quantised weights against int8 activations (one scale a block of 32), with AMX as `Fixed`; BF16 weights by the
-    /// bf16 dot product of the instruction set where it has one, else as `Exact`; F32 and F16 as `Exact`.
+    /// Quantised weights as the instruction set does fastest: `Fixed` with AMX, `Bytes` with AVX-512 and NEON, else `Bytes`
+    /// for weights of up to 5 bits and `Words` for others;
+    /// BF16 weights by the bf16 dot product of the instruction set where it has one, else as `Exact`; F32 and F16 as
+    /// `Exact`.
     Fast,
-    /// As `Fast`, and quantised weights of up to 32,768 columns in 16-bit fixed point against 16-bit activations (one
-    /// scale a row of either): four byte products a weight, which a tile unit does faster than it stops at blocks.
+    /// As `Fast`, but never `Bytes` where `Words` cost little more: for the products whose rounding shows most.
+    Fine,
+    /// As `Fast`, and quantised weights against 8-bit activations, one scale a block of 32: what dot products of bytes
+    /// are made for.
+    Bytes,
+    /// As `Fast`, and quantised weights against 15-bit activations, one scale a block of 32: without a dot product that
+    /// adds up bytes, two products of words cost as much as four of bytes.
+    Words,
+    /// As `Fast`, and quantised weights of up to 32,768 columns (more: `Bytes`) in 16-bit fixed point against 16-bit
+    /// activations, one scale a row of either: four byte products a weight, which a tile unit does faster than it stops
+    /// at blocks.
     Fixed,
 }
 
@@ -63,8 +74,10 @@ pub enum PackError {
 /// How a panel is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Storage {
-    /// [`Layout`] of a quantised type, int8 blocks.
-    Blocks(GgmlType),
+    /// [`Layout`] of a quantised type, 8-bit activations.
+    Bytes(GgmlType),
+    /// The same bytes, 15-bit activations.
+    Words(GgmlType),
     /// The same bytes, fixed point.
     Fixed(GgmlType),
     /// f32 [k][16].
@@ -73,6 +86,32 @@ pub(crate) enum Storage {
     F16,
     /// bf16 [k / 2][16][2], k padded with zeros to a multiple of 32; `dot` allows the bf16 dot product.
     Bf16 { dot: bool },
+}
+
+impl Storage {
+    /// How `mode` keeps a quantised type on `cpu`.
+    fn quantised(cpu: Cpu, mode: Mode, ty: GgmlType, k: usize) -> Storage {
+        let bits = Layout::of(ty).map_or(0, |l| l.bits());
+        match (mode, cpu.isa) {
+            (Mode::Fixed, _) | (Mode::Fast | Mode::Fine, Isa::Amx) if k <= MOST_COLUMNS => {
+                Storage::Fixed(ty)
+            }
+            (Mode::Words, _) | (Mode::Fine, Isa::Scalar | Isa::Avx2) => Storage::Words(ty),
+            (Mode::Fast, Isa::Scalar | Isa::Avx2) if bits > FEW_BITS => Storage::Words(ty),
+            _ => Storage::Bytes(ty),
+        }
+    }
+
+    /// The mode that keeps weights so on every machine.
+    pub(crate) fn mode(self) -> Mode {
+        match self {
+            Storage::Bytes(_) => Mode::Bytes,
+            Storage::Words(_) => Mode::Words,
+            Storage::Fixed(_) => Mode::Fixed,
+            Storage::Bf16 { dot: true } => Mode::Fast,
+            Storage::F32 | Storage::F16 | Storage::Bf16 { dot: false } => Mode::Exact,
+        }
+    }
 }
 
 /// A packed matrix of `n` output rows and `k` columns.
@@ -90,7 +129,7 @@ pub struct Matrix {
 
 impl Matrix {
     /// Packs a row-major `[n, k]` matrix of `dtype`. Any `n`; `k` a multiple of the type's block. The bytes are the same
-    /// for every `cpu`.
+    /// for every `cpu` and every mode but `Exact`.
     pub fn pack(
         cpu: Cpu,
         mode: Mode,
@@ -117,8 +156,6 @@ impl Matrix {
                 got: data.len(),
             });
         }
-        let fixed =
-            k <= MOST_COLUMNS && (mode == Mode::Fixed || mode == Mode::Fast && cpu.isa == Isa::Amx);
         let (storage, label) = match (dtype, mode) {
             (GgmlType::F16, _) => (Storage::F16, "f16"),
             (GgmlType::BF16, _) => (
@@ -128,11 +165,10 @@ impl Matrix {
                 "bf16",
             ),
             (GgmlType::F32, _) | (_, Mode::Exact) => (Storage::F32, "f32"),
-            _ if fixed => (Storage::Fixed(dtype), lower(dtype)),
-            _ => (Storage::Blocks(dtype), lower(dtype)),
+            _ => (Storage::quantised(cpu, mode, dtype, k), lower(dtype)),
         };
         let panel_bytes = match storage {
-            Storage::Blocks(ty) | Storage::Fixed(ty) => {
+            Storage::Bytes(ty) | Storage::Words(ty) | Storage::Fixed(ty) => {
                 Layout::of(ty).map_or(0, |l| l.panel_bytes(k))
             }
             Storage::F32 => k * LANES * 4,
@@ -180,7 +216,7 @@ impl Matrix {
         for (panel, rows) in panels.zip(data.chunks(row_bytes * LANES)) {
             let rows = rows.chunks_exact(row_bytes).enumerate();
             match storage {
-                Storage::Blocks(ty) | Storage::Fixed(ty) => {
+                Storage::Bytes(ty) | Storage::Words(ty) | Storage::Fixed(ty) => {
                     if let Some(layout) = Layout::of(ty) {
                         rows.for_each(|(lane, row)| pack_blocks(ty, &layout, panel, lane, row));
                     }
@@ -271,7 +307,7 @@ impl Matrix {
 
     fn row(&self, panel: &[u8], lane: usize, out: &mut [f32]) {
         match self.storage {
-            Storage::Blocks(ty) | Storage::Fixed(ty) => {
+            Storage::Bytes(ty) | Storage::Words(ty) | Storage::Fixed(ty) => {
                 if let Some(layout) = Layout::of(ty) {
                     unpack_blocks(&layout, panel, lane, out);
                 }

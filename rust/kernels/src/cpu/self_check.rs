@@ -86,12 +86,12 @@ impl SelfCheck {
                 return false;
             };
             if storage != p.storage {
-                // The level keeps these weights in fixed point, which the scalar level does when asked to.
+                // The level has another arithmetic, which the scalar level has too when asked.
                 self.cx.cpu = Cpu::SCALAR;
-                let Some(fixed) = p.on(&self.cx, Mode::Fixed, ROWS[1]) else {
+                let Some(same) = p.on(&self.cx, storage.mode(), ROWS[1]) else {
                     return false;
                 };
-                (p.want, p.storage) = fixed;
+                (p.want, p.storage) = same;
             }
             agree(&got, &p.want[..rows * N], storage == p.storage && !own)
         })

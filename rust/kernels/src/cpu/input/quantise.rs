@@ -1,9 +1,9 @@
-//! Blocks of 32 activations to int8: q = round(x * (127 / max)), scale = max / 127. A block whose largest magnitude is
+//! Blocks of 32 activations to integers: q = round(x * (PEAK / max)), scale = max / PEAK. A block whose largest magnitude is
 //! below 2^-100 counts as zero; one with an infinity or NaN gets the scale NaN, so that it shows in every output.
 use super::super::lanes::{Lanes, Plain};
 #[cfg(target_arch = "x86_64")]
 use super::super::lanes::{Ymm, Zmm};
-use super::BLOCK;
+use super::{BLOCK, Rounded};
 
 /// Blocks that are quantised together.
 pub(super) const CHUNK: usize = 16;
@@ -14,26 +14,64 @@ const TINY: f32 = f32::from_bits(27 << 23);
 /// Quantised blocks.
 #[repr(C, align(64))]
 #[derive(Default)]
-pub(super) struct Chunk {
-    pub q: [[i8; BLOCK]; CHUNK],
+pub(super) struct Chunk<T> {
+    pub q: [[T; BLOCK]; CHUNK],
     /// Scales.
     pub d: [f32; CHUNK],
     /// Sums of the first and of the second 16 values.
     pub sums: [[i32; CHUNK]; 2],
 }
 
-/// Vectors that can quantise.
-pub(super) trait Quantise: Lanes {
+/// Integers that vectors can quantise to.
+pub(super) trait Integers: Rounded {
     /// Quantises the 32 values at each of 16 places.
     ///
     /// # Safety
     /// As of [`Lanes`]; each pointer must be valid for 32 values.
+    unsafe fn quantise<L: Quantise>(from: &[*const f32; CHUNK], to: &mut Chunk<Self>);
+    /// [`Lanes::round_to_i8`] or its like.
+    ///
+    /// # Safety
+    /// As there.
+    unsafe fn round<L: Lanes>(v: L, to: *mut Self) -> i32;
+}
+
+// SAFETY (all blocks): passed on.
+#[allow(clippy::undocumented_unsafe_blocks)]
+impl Integers for i8 {
     #[inline(always)]
-    unsafe fn quantise(from: &[*const f32; CHUNK], to: &mut Chunk) {
-        for (i, &x) in from.iter().enumerate() {
-            // SAFETY: passed on.
-            unsafe { block::<Self>(x, to, i) };
-        }
+    unsafe fn quantise<L: Quantise>(from: &[*const f32; CHUNK], to: &mut Chunk<i8>) {
+        unsafe { L::quantise(from, to) }
+    }
+    #[inline(always)]
+    unsafe fn round<L: Lanes>(v: L, to: *mut i8) -> i32 {
+        unsafe { v.round_to_i8(to) }
+    }
+}
+
+// SAFETY (all blocks): passed on.
+#[allow(clippy::undocumented_unsafe_blocks)]
+impl Integers for i16 {
+    #[inline(always)]
+    unsafe fn quantise<L: Quantise>(from: &[*const f32; CHUNK], to: &mut Chunk<i16>) {
+        unsafe { blocks::<L, i16>(from, to) }
+    }
+    #[inline(always)]
+    unsafe fn round<L: Lanes>(v: L, to: *mut i16) -> i32 {
+        unsafe { v.round_to_i16(to) }
+    }
+}
+
+/// Vectors that can quantise.
+pub(super) trait Quantise: Lanes {
+    /// Quantises the 32 values at each of 16 places to bytes.
+    ///
+    /// # Safety
+    /// As of [`Lanes`]; each pointer must be valid for 32 values.
+    #[inline(always)]
+    unsafe fn quantise(from: &[*const f32; CHUNK], to: &mut Chunk<i8>) {
+        // SAFETY: passed on.
+        unsafe { blocks::<Self, i8>(from, to) };
     }
 }
 
@@ -44,19 +82,27 @@ impl Quantise for super::super::lanes::Neon {}
 impl Quantise for Ymm {}
 
 #[inline(always)]
-unsafe fn block<L: Lanes>(x: *const f32, to: &mut Chunk, i: usize) {
+unsafe fn blocks<L: Lanes, T: Integers>(from: &[*const f32; CHUNK], to: &mut Chunk<T>) {
+    for (i, &x) in from.iter().enumerate() {
+        // SAFETY: passed on.
+        unsafe { block::<L, T>(x, to, i) };
+    }
+}
+
+#[inline(always)]
+unsafe fn block<L: Lanes, T: Integers>(x: *const f32, to: &mut Chunk<T>, i: usize) {
     let q = to.q[i].as_mut_ptr();
-    // SAFETY: 32 values and 32 bytes, as the caller promised.
+    // SAFETY: 32 values and 32 integers, as the caller promised.
     unsafe {
         let (a, b) = (L::load(x), L::load(x.add(16)));
         let largest = f32::from_bits(a.largest_bits(b));
         if (TINY..f32::INFINITY).contains(&largest) {
-            let inverse = L::splat(127.0 / largest);
-            to.sums[0][i] = a.mul(inverse).round_to_i8(q);
-            to.sums[1][i] = b.mul(inverse).round_to_i8(q.add(16));
-            to.d[i] = largest / 127.0;
+            let inverse = L::splat(T::PEAK / largest);
+            to.sums[0][i] = T::round(a.mul(inverse), q);
+            to.sums[1][i] = T::round(b.mul(inverse), q.add(16));
+            to.d[i] = largest / T::PEAK;
         } else {
-            to.q[i] = [0; BLOCK];
+            to.q[i] = [T::default(); BLOCK];
             to.sums[0][i] = 0;
             to.sums[1][i] = 0;
             to.d[i] = if largest < TINY { 0.0 } else { f32::NAN };
@@ -74,7 +120,7 @@ mod avx512 {
     impl Quantise for Zmm {
         /// All 16 blocks side by side: maxima and sums are found by transposing, divisions are two for all.
         #[inline(always)]
-        unsafe fn quantise(from: &[*const f32; CHUNK], to: &mut Chunk) {
+        unsafe fn quantise(from: &[*const f32; CHUNK], to: &mut Chunk<i8>) {
             unsafe {
                 let largest = maxima(from);
                 let value = _mm512_castsi512_ps(largest);

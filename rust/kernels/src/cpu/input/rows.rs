@@ -1,4 +1,4 @@
-//! Rows of activations: RMS norm, then float32, int8 blocks and bf16, with the same bits on every instruction set.
+//! Rows of activations: RMS norm, then float32, blocks of integers and bf16, with the same bits on every instruction set.
 //! Knows no matrix.
 #[cfg(target_arch = "aarch64")]
 use super::super::lanes::Neon;
@@ -7,7 +7,7 @@ use super::super::lanes::{Lanes, Plain};
 use super::super::lanes::{Ymm, Zmm};
 use super::super::{Cpu, Isa};
 use super::fixed::{Split, fixed};
-use super::quantise::{CHUNK, Chunk, Quantise};
+use super::quantise::{CHUNK, Chunk, Integers, Quantise};
 use super::{BLOCK, Norm, SUMS, TILE};
 use std::cell::RefCell;
 
@@ -18,8 +18,10 @@ pub(super) struct Forms {
     pub bf16: bool,
     pub fixed: bool,
     pub fixed_sums: bool,
-    /// Bit i: sums of kind i (and so the int8 values).
-    pub sums: u32,
+    /// Bit i: sums of kind i (and so the 8-bit integers).
+    pub bytes: u32,
+    /// The same with 15-bit integers.
+    pub words: u32,
 }
 
 impl Forms {
@@ -28,7 +30,8 @@ impl Forms {
         (self.f32 || !other.f32)
             && (self.bf16 || !other.bf16)
             && (self.fixed || !other.fixed)
-            && self.sums & other.sums == other.sums
+            && self.bytes & other.bytes == other.bytes
+            && self.words & other.words == other.words
     }
 }
 
@@ -39,15 +42,23 @@ pub(super) struct Source<'a> {
     pub norm: Option<Norm<'a>>,
 }
 
+/// Where blocks of integers go; shapes as in [`super::Blocks`].
+pub(super) struct BlocksWriter<T> {
+    /// Bit i: sums of kind i; 0: nothing is written.
+    pub kinds: u32,
+    pub q: *mut T,
+    pub d: *mut f32,
+    pub sums: [*mut u32; SUMS],
+}
+
 /// Where the forms go; shapes as in [`super::Input`].
 pub(super) struct Writer {
     pub rows: usize,
     pub blocks: usize,
     pub forms: Forms,
     pub x: *mut f32,
-    pub q: *mut i8,
-    pub d: *mut f32,
-    pub sums: [*mut u32; SUMS],
+    pub bytes: BlocksWriter<i8>,
+    pub words: BlocksWriter<i16>,
     pub bf16: *mut u16,
     pub fixed: *mut i8,
     pub fixed_sums: *mut i32,
@@ -114,9 +125,9 @@ unsafe fn body<L: Quantise + Split>(
     // SAFETY: passed on.
     unsafe {
         let rows = float_rows::<L>(source, to, t, height, buffer);
-        if to.forms.sums != 0 {
-            quantise::<L>(&rows, to, t, height);
-        }
+        let base = t * TILE * to.blocks;
+        quantise::<L, i8>(&rows, &to.bytes, base, (to.blocks, height));
+        quantise::<L, i16>(&rows, &to.words, base, (to.blocks, height));
         if to.forms.fixed {
             fixed::<L>(&rows, to, t, height);
         }
@@ -205,11 +216,19 @@ unsafe fn normalise<L: Lanes>(x: &[f32], norm: &Norm<'_>, row: *mut f32) {
     }
 }
 
-/// Int8 values, scales and sums of a tile: blocks of all its rows, then the next blocks, 16 at a time.
+/// Integers, scales and sums of a tile that begins at block `base`: blocks of all its rows, then the next blocks, 16 at a
+/// time.
 #[inline(always)]
-unsafe fn quantise<L: Quantise>(rows: &Rows, to: &Writer, t: usize, height: usize) {
-    let base = t * TILE * to.blocks;
-    let cells = to.blocks * height;
+unsafe fn quantise<L: Quantise, T: Integers>(
+    rows: &Rows,
+    to: &BlocksWriter<T>,
+    base: usize,
+    (blocks, height): (usize, usize),
+) {
+    if to.kinds == 0 {
+        return;
+    }
+    let cells = blocks * height;
     let mut chunk = Chunk::default();
     let mut cell = 0;
     while cell < cells {
@@ -223,10 +242,10 @@ unsafe fn quantise<L: Quantise>(rows: &Rows, to: &Writer, t: usize, height: usiz
                 r += 1;
                 (b, r) = if r == height { (b + 1, 0) } else { (b, r) };
             }
-            L::quantise(&from, &mut chunk);
+            T::quantise::<L>(&from, &mut chunk);
             let at = base + cell;
             std::ptr::copy_nonoverlapping(
-                chunk.q.as_ptr().cast::<i8>(),
+                chunk.q.as_ptr().cast::<T>(),
                 to.q.add(at * BLOCK),
                 n * BLOCK,
             );
@@ -239,9 +258,9 @@ unsafe fn quantise<L: Quantise>(rows: &Rows, to: &Writer, t: usize, height: usiz
 
 /// Writes the sums of every kind asked for; see [`super::Sums::of`].
 #[inline(always)]
-unsafe fn write_sums(
-    chunk: &Chunk,
-    to: &Writer,
+unsafe fn write_sums<T>(
+    chunk: &Chunk<T>,
+    to: &BlocksWriter<T>,
     base: usize,
     cell: usize,
     n: usize,
@@ -250,7 +269,7 @@ unsafe fn write_sums(
     // SAFETY: the buffers of the kinds asked for hold one or two words a cell.
     unsafe {
         for (kind, offset) in [8, 16, 128].into_iter().enumerate() {
-            if to.forms.sums & 1 << kind != 0 {
+            if to.kinds & 1 << kind != 0 {
                 let at = to.sums[kind].add(base + cell);
                 for i in 0..n {
                     let sum = chunk.sums[0][i] + chunk.sums[1][i];
@@ -258,14 +277,14 @@ unsafe fn write_sums(
                 }
             }
         }
-        if to.forms.sums & 1 << 3 != 0 {
+        if to.kinds & 1 << 3 != 0 {
             let at = to.sums[3].add(base + cell);
             for i in 0..n {
                 let sum = chunk.sums[0][i] + chunk.sums[1][i];
                 at.add(i).write((chunk.d[i] * sum as f32).to_bits());
             }
         }
-        if to.forms.sums & 0b111_0000 == 0 {
+        if to.kinds & 0b111_0000 == 0 {
             return;
         }
         for i in 0..n {
@@ -273,15 +292,15 @@ unsafe fn write_sums(
                 let (b, r) = ((cell + i) / height, (cell + i) % height);
                 let at = 2 * (base + b * height) + half * height + r;
                 let sum = chunk.sums[half][i];
-                if to.forms.sums & 1 << 4 != 0 {
+                if to.kinds & 1 << 4 != 0 {
                     to.sums[4]
                         .add(at)
                         .write((chunk.d[i] * sum as f32).to_bits());
                 }
-                if to.forms.sums & 1 << 5 != 0 {
+                if to.kinds & 1 << 5 != 0 {
                     to.sums[5].add(at).write((-4 * sum) as u32);
                 }
-                if to.forms.sums & 1 << 6 != 0 {
+                if to.kinds & 1 << 6 != 0 {
                     to.sums[6].add(at).write((-32 * sum) as u32);
                 }
             }

@@ -24,7 +24,7 @@ pub(super) unsafe fn run<F: Format>(work: &Work<'_>, sink: &Sink<'_>) {
             few_panels::<F>(work, sink);
         } else {
             let blocks = work.input.blocks();
-            Unpacked::with(blocks, |unpacked| many_panels::<F>(unpacked, work, sink));
+            Unpacked::with::<u8, _>(blocks, |unpacked| many_panels::<F>(unpacked, work, sink));
         }
     }
 }
@@ -119,7 +119,7 @@ unsafe fn many<F: Format, const R: usize>(
         sink.prefetch(p, tile.row + row, R);
         let mut acc = [_mm512_setzero_ps(); R];
         for b in 0..tile.blocks {
-            let w = unpacked.weights(b).cast::<[__m512i; 8]>().read();
+            let w = unpacked.weights::<u8>(b).cast::<[__m512i; 8]>().read();
             let s = unpacked.scales(b, 0).cast::<[__m512; 5]>().read();
             let s = Scales {
                 d: s[0],

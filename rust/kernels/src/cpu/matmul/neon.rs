@@ -40,7 +40,7 @@ unsafe fn panels<F: Format, I: Enabled>(work: &Work<'_>, sink: &Sink<'_>) {
             I::few_panels::<F>(work, sink);
         } else {
             let blocks = work.input.blocks();
-            Unpacked::with(blocks, |unpacked| I::many_panels::<F>(unpacked, work, sink));
+            Unpacked::with::<u8, _>(blocks, |unpacked| I::many_panels::<F>(unpacked, work, sink));
         }
     }
 }

@@ -1,14 +1,14 @@
-//! A panel unpacked for many rows: weights as bytes, scales as f32. One for each thread, kept from call to call.
+//! A panel unpacked for many rows: weights as bytes or words, scales as f32. One for each thread, kept from call to call.
 use super::super::buffer::Buffer;
 use super::super::pack::layout::{BLOCK, LANES};
 use std::cell::RefCell;
 
-/// Bytes of a block's weights.
+/// Weights of a block.
 const WEIGHTS: usize = BLOCK * LANES;
 /// Vectors of scales a block: d, two minima, two sub-scales.
 const SCALES: usize = 5;
 
-/// Weights `[block][8][16][4]` u8 and scales `[block][5][16]` f32.
+/// Weights `[block][8][16][4]` u8 or `[block][16][16][2]` i16, and scales `[block][5][16]` f32.
 #[derive(Default)]
 pub(super) struct Unpacked {
     blocks: usize,
@@ -21,11 +21,11 @@ thread_local! {
 }
 
 impl Unpacked {
-    /// Calls `f` with this thread's panel, made large enough for `blocks` blocks.
-    pub fn with<R>(blocks: usize, f: impl FnOnce(&mut Unpacked) -> R) -> R {
+    /// Calls `f` with this thread's panel, made large enough for `blocks` blocks of weights of type `W`.
+    pub fn with<W, R>(blocks: usize, f: impl FnOnce(&mut Unpacked) -> R) -> R {
         PANEL.with_borrow_mut(|panel| {
             panel.blocks = blocks;
-            panel.weights.reserve(blocks * WEIGHTS);
+            panel.weights.reserve(blocks * WEIGHTS * size_of::<W>());
             panel.scales.reserve(blocks * SCALES * LANES * 4);
             f(panel)
         })
@@ -35,9 +35,10 @@ impl Unpacked {
     pub fn blocks(&self) -> usize {
         self.blocks
     }
-    /// Weights of block `b`: 512 bytes on a cache line.
-    pub fn weights(&mut self, b: usize) -> *mut u8 {
-        self.weights.as_mut_ptr().wrapping_add(b * WEIGHTS)
+    /// Weights of block `b`, on a cache line; of the type that the panel was made for.
+    pub fn weights<W>(&mut self, b: usize) -> *mut W {
+        let first = self.weights.as_mut_ptr().cast::<W>();
+        first.wrapping_add(b * WEIGHTS)
     }
     /// Scales `i` of block `b`: 16 values on a cache line. 0: d; 1, 2: minima; 3, 4: sub-scales.
     pub fn scales(&mut self, b: usize, i: usize) -> *mut f32 {

@@ -5,6 +5,9 @@ use crate::cpu::ggml::{GgmlType, Raw};
 
 /// Output rows of a panel: the lanes of a vector.
 pub(crate) const LANES: usize = 16;
+/// Bits of a weight up to which a plain product of bytes is faster than one of words: the sums of at least 4 products fit
+/// 16 bits.
+pub(crate) const FEW_BITS: usize = 5;
 /// Weights of a block along K: those that one scale of the activations covers.
 pub(crate) const BLOCK: usize = 32;
 
@@ -69,12 +72,20 @@ impl Layout {
         })
     }
 
+    /// Bits of a weight.
+    pub const fn bits(&self) -> usize {
+        self.low + self.high
+    }
     /// Whether there are minima beside the scales.
     pub const fn minima(&self) -> bool {
         matches!(
             self.scheme,
             Scheme::ScaleMin | Scheme::SubMin | Scheme::PairMin
         )
+    }
+    /// Whether a block has two sub-blocks of 16.
+    pub const fn pairs(&self) -> bool {
+        matches!(self.scheme, Scheme::Pair | Scheme::PairMin)
     }
     /// Weights of a group along K.
     pub const fn k(&self) -> usize {

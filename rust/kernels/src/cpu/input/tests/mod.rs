@@ -9,9 +9,10 @@ fn matrices(k: usize) -> Vec<Matrix> {
     let mut random = Random::new(1);
     GgmlType::all()
         .filter(|t| k.is_multiple_of(t.block_len()))
-        .map(|ty| {
+        .flat_map(|ty| {
             let data = random_weights(&mut random, ty, 1, k);
-            Matrix::pack(cpus()[0], Mode::Fast, ty, 1, k, &data).unwrap()
+            let pack = |mode| Matrix::pack(cpus()[0], mode, ty, 1, k, &data).unwrap();
+            [Mode::Bytes, Mode::Words].map(pack)
         })
         .collect()
 }
@@ -20,17 +21,21 @@ fn matrices(k: usize) -> Vec<Matrix> {
 fn bits(input: &Input) -> Vec<Vec<u8>> {
     let cells = input.rows * input.blocks;
     let mut all = vec![input.x.bytes()[..cells * 128].to_vec()];
-    if input.forms.sums != 0 {
-        all.push(input.q.bytes()[..cells * 32].to_vec());
-        all.push(input.d.bytes()[..cells * 4].to_vec());
+    let forms = &input.forms;
+    for (from, kinds, width) in [
+        (&input.bytes, forms.bytes, 1),
+        (&input.words, forms.words, 2),
+    ] {
+        if kinds == 0 {
+            continue;
+        }
+        all.push(from.q.bytes()[..cells * 32 * width].to_vec());
+        all.push(from.d.bytes()[..cells * 4].to_vec());
         let parts = [1, 1, 1, 1, 2, 2, 2];
-        for (i, sums) in input
-            .sums
-            .iter()
-            .enumerate()
-            .filter(|(i, _)| input.forms.sums & 1 << i != 0)
-        {
-            all.push(sums.bytes()[..cells * 4 * parts[i]].to_vec());
+        for (i, sums) in from.sums.iter().enumerate() {
+            if kinds & 1 << i != 0 {
+                all.push(sums.bytes()[..cells * 4 * parts[i]].to_vec());
+            }
         }
     }
     all
@@ -110,7 +115,8 @@ fn blocks_that_hold_no_numbers_show_it() {
     let k = 96;
     let mut random = Random::new(6);
     let data = random_weights(&mut random, GgmlType::Q4_0, 1, k);
-    let matrix = Matrix::pack(cpus()[0], Mode::Fast, GgmlType::Q4_0, 1, k, &data).unwrap();
+    let pack = |mode| Matrix::pack(cpus()[0], mode, GgmlType::Q4_0, 1, k, &data).unwrap();
+    let matrices = [Mode::Bytes, Mode::Words].map(pack);
     for cpu in cpus() {
         let cx = Compute::with_cpu(cpu, 1).unwrap();
         let mut x = random.values(k);
@@ -118,11 +124,13 @@ fn blocks_that_hold_no_numbers_show_it() {
         x[40] = f32::NAN;
         x[70] = f32::INFINITY;
         let mut input = Input::new();
-        input.fill(&cx, &x, 1, k, None, &[&matrix]);
-        let d: Vec<f32> = input.d.bytes()[..12]
-            .chunks(4)
-            .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
-            .collect();
-        assert!(d[0] == 0.0 && d[1].is_nan() && d[2].is_nan(), "{d:?}");
+        input.fill(&cx, &x, 1, k, None, &[&matrices[0], &matrices[1]]);
+        for from in [&input.bytes, &input.words] {
+            let d: Vec<f32> = from.d.bytes()[..12]
+                .chunks(4)
+                .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
+                .collect();
+            assert!(d[0] == 0.0 && d[1].is_nan() && d[2].is_nan(), "{d:?}");
+        }
     }
 }

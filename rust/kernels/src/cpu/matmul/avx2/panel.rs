@@ -94,6 +94,23 @@ impl<F: Format> Packed<F> {
         unsafe { _mm256_cvtph_ps(_mm_load_si128(self.group.add(at).cast())) }
     }
 
+    /// The sub-scales of both sub-blocks.
+    #[inline(always)]
+    pub unsafe fn sub_integers(&self, h: usize) -> [__m256i; 2] {
+        unsafe {
+            let (first, second) = (self.bytes(h, 0), self.bytes(h, 1));
+            if matches!(F::L.scheme, Scheme::PairMin) {
+                let mask = _mm_set1_epi8(15);
+                [
+                    _mm256_cvtepu8_epi32(_mm_and_si128(first, mask)),
+                    _mm256_cvtepu8_epi32(_mm_and_si128(second, mask)),
+                ]
+            } else {
+                [_mm256_cvtepi8_epi32(first), _mm256_cvtepi8_epi32(second)]
+            }
+        }
+    }
+
     /// Sub-scales of half `h`: bytes of the first or second kind.
     #[inline(always)]
     unsafe fn bytes(&self, h: usize, kind: usize) -> __m128i {
@@ -174,19 +191,8 @@ impl<F: Format> Block for Packed<F> {
     #[inline(always)]
     unsafe fn sub(&self, h: usize) -> [__m256; 2] {
         unsafe {
-            let (first, second) = (self.bytes(h, 0), self.bytes(h, 1));
-            if matches!(F::L.scheme, Scheme::PairMin) {
-                let mask = _mm_set1_epi8(15);
-                [
-                    wide(_mm_and_si128(first, mask)),
-                    wide(_mm_and_si128(second, mask)),
-                ]
-            } else {
-                [
-                    _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(first)),
-                    _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(second)),
-                ]
-            }
+            let [first, second] = self.sub_integers(h);
+            [_mm256_cvtepi32_ps(first), _mm256_cvtepi32_ps(second)]
         }
     }
 }
@@ -213,7 +219,7 @@ pub(super) unsafe fn unpack<F: Format>(panel: *const u8, to: &mut Unpacked) {
 unsafe fn unpack_block<F: Format>(from: &Packed<F>, to: &mut Unpacked, b: usize) {
     // SAFETY: passed on.
     unsafe {
-        let weights = to.weights(b).cast::<__m256i>();
+        let weights = to.weights::<u8>(b).cast::<__m256i>();
         let scales = to.scales(b, 0).cast::<__m256>();
         for h in 0..2 {
             for z in 0..8 {

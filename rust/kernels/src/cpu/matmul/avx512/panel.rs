@@ -263,7 +263,7 @@ pub(in super::super) unsafe fn unpack<F: Format>(panel: *const u8, to: &mut Unpa
                 prefetch::<F, FAR>(group, b);
                 let s = scales::<F>(group, head, b);
                 let w = weights::<F>(group, b);
-                let at = to.weights(block + b).cast::<__m512i>();
+                let at = to.weights::<u8>(block + b).cast::<__m512i>();
                 for z in 0..8 {
                     at.add(z).write(w[z]);
                 }

@@ -47,7 +47,7 @@ impl<I> Ready<I> {
     #[inline(always)]
     pub fn new(unpacked: &mut Unpacked, b: usize) -> Self {
         Ready {
-            weights: unpacked.weights(b).cast(),
+            weights: unpacked.weights(b),
             scales: unpacked.scales(b, 0),
             instruction: PhantomData,
         }
@@ -237,7 +237,7 @@ pub(super) unsafe fn unpack<F: Format, I: Instruction>(panel: *const u8, to: &mu
 unsafe fn unpack_block<F: Format, I: Instruction>(from: &Packed<F>, to: &mut Unpacked, b: usize) {
     // SAFETY: passed on.
     unsafe {
-        let weights = to.weights(b).cast::<i8>();
+        let weights = to.weights::<i8>(b);
         for z in 0..8 {
             for q in 0..4 {
                 if !I::PAIRS {

@@ -12,7 +12,7 @@ fn packed_values_are_the_files() {
             let data = random_weights(&mut random, ty, n, k);
             let mut want = vec![0f32; n * k];
             dequantize(ty, &data, &mut want);
-            for mode in [Mode::Exact, Mode::Fast] {
+            for mode in [Mode::Exact, Mode::Bytes, Mode::Words] {
                 let matrix = Matrix::pack(cpus()[0], mode, ty, n, k, &data).unwrap();
                 assert_eq!((matrix.n(), matrix.k()), (n, k));
                 assert_eq!(
