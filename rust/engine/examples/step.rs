@@ -6,17 +6,18 @@ use std::sync::Mutex;
 use candle_vllm_engine::{
     Engine, EngineConfig, GenerationParams, Mailbox, Prompt, Request, StepCost, Tokenizer,
 };
+use candle_vllm_kernels::cpu::logits::{maxima as maxima_of, maxima_len};
 use candle_vllm_kernels::cpu::{Compute, available_threads};
 use candle_vllm_model::backend::tensor::Recycler;
 use candle_vllm_model::weights::TokenizerSource;
-use candle_vllm_model::{Kv, Model, Result, Spec, Step, Tensor};
+use candle_vllm_model::{Kv, Logits, Model, Result, Spec, Step};
 
 /// Tokens of each prompt.
 const PROMPT: usize = 512;
 /// Steps that are measured.
 const STEPS: usize = 300;
 
-/// Writes prepared logits, as a head does, and computes nothing.
+/// Writes prepared logits and finds their maxima, as a head does, and computes nothing.
 struct Prepared {
     spec: Spec,
     compute: Compute,
@@ -82,23 +83,28 @@ impl Model for Prepared {
         Ok(Kv::new(blocks, 32, Box::new(())))
     }
 
-    fn forward(&mut self, step: &Step, _: &mut Kv) -> Result<Tensor> {
+    fn forward(&mut self, step: &Step, _: &mut Kv) -> Result<Logits> {
         let (rows, vocab) = (step.logits_rows(), self.spec.vocab_size);
         self.steps += 1;
         let mut out = self.spare.tensor(rows, vocab);
-        let rows: Vec<Mutex<&mut [f32]>> =
-            out.data_mut()?.chunks_mut(vocab).map(Mutex::new).collect();
-        let (logits, turn) = (&self.logits, self.steps);
+        let length = maxima_len(vocab);
+        let mut maxima = self.spare.tensor(rows, length);
+        let each = out.data_mut()?.chunks_mut(vocab);
+        let each = each.zip(maxima.data_mut()?.chunks_mut(length));
+        let rows: Vec<Mutex<(&mut [f32], &mut [f32])>> = each.map(Mutex::new).collect();
+        let (logits, turn, cpu) = (&self.logits, self.steps, self.compute.cpu);
         self.compute.pool.for_each(rows.len(), &|row| {
-            if let Ok(mut to) = rows[row].lock() {
+            if let Ok(mut row_of) = rows[row].lock() {
+                let (to, most) = &mut *row_of;
                 // Every row and step has its own place for the best.
                 let at = (row * 7919 + turn * 104_729) % vocab;
                 to[..vocab - at].copy_from_slice(&logits[at..]);
                 to[vocab - at..].copy_from_slice(&logits[..at]);
+                maxima_of(cpu, to, most);
             }
         });
         drop(rows);
-        Ok(out)
+        Ok(Logits::with_maxima(out, maxima))
     }
 
     fn compute(&self) -> Option<&Compute> {

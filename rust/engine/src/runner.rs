@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use candle_vllm_kernels::cpu::Cpu;
-use candle_vllm_model::{Kv, Model, Step, Tensor};
+use candle_vllm_model::{Kv, Logits, Model, Step};
 use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
@@ -60,7 +60,7 @@ impl Runner {
     ///
     /// # Errors
     /// Those of the model, and logits of another shape than was asked for.
-    pub fn forward(&mut self, model: &mut dyn Model, kv: &mut Kv) -> Result<Tensor> {
+    pub fn forward(&mut self, model: &mut dyn Model, kv: &mut Kv) -> Result<Logits> {
         let logits = model.forward(&self.step, kv)?;
         let expected = [self.step.logits_rows(), self.vocab];
         if logits.shape() != expected {
@@ -77,7 +77,7 @@ impl Runner {
     pub fn sample(
         &mut self,
         plan: &[Planned],
-        logits: &Tensor,
+        logits: &Logits,
         running: &[Sequence],
         model: &dyn Model,
     ) {
@@ -98,7 +98,8 @@ impl Runner {
             .collect();
         let draw = |sampler: &mut Sampler, &(i, row): &(usize, usize)| {
             let s = &running[plan[i].index];
-            *self.drawn[i].lock() = Some(sampler.sample(logits.row(row), &s.params, &s.sampling));
+            let values = (logits.row(row), logits.maxima(row));
+            *self.drawn[i].lock() = Some(sampler.sample(values, &s.params, &s.sampling));
         };
         let pool = model.compute().map(|compute| &compute.pool);
         match pool.filter(|_| wanted.len() > 1 && wanted.len() * self.vocab >= SHARED_LOGITS) {
@@ -126,7 +127,7 @@ impl Runner {
         &mut self,
         place: usize,
         planned: Planned,
-        logits: &Tensor,
+        logits: &Logits,
         row: usize,
         scheduler: &mut Scheduler,
         now: Instant,
@@ -156,7 +157,7 @@ impl Runner {
         &mut self,
         s: &mut Sequence,
         rows: usize,
-        logits: &Tensor,
+        logits: &Logits,
         row: usize,
     ) -> Result<()> {
         let (Some(done), Some(count)) = (&mut s.prompt_logprobs, s.params.prompt_logprobs) else {
@@ -181,7 +182,7 @@ impl Runner {
         s: &mut Sequence,
         event: &mut Event,
         drawn: Option<Result<u32>>,
-        logits: &Tensor,
+        logits: &Logits,
         last: usize,
         now: Instant,
     ) -> Result<()> {

@@ -275,7 +275,7 @@ impl Worker {
     }
 
     /// Books what was computed and sampled; retires what ended and what nobody listens to.
-    fn commit(&mut self, logits: &candle_vllm_model::Tensor, now: Instant) {
+    fn commit(&mut self, logits: &candle_vllm_model::Logits, now: Instant) {
         let mut gone = Vec::new();
         let mut row = 0;
         for i in 0..self.plan.len() {

@@ -8,6 +8,7 @@ pub mod error;
 pub mod kv;
 pub mod layers;
 pub mod loader;
+pub mod logits;
 pub mod quant;
 pub mod step;
 pub mod weights;
@@ -15,6 +16,7 @@ pub mod weights;
 pub use backend::tensor::Tensor;
 pub use error::{Error, Result};
 pub use kv::Kv;
+pub use logits::Logits;
 pub use step::{Slice, Step};
 
 use backend::{Backend, KvDtype, cpu::Dtype};
@@ -60,11 +62,11 @@ pub trait Model: Send {
     /// An empty cache of `blocks` blocks.
     fn new_kv(&self, blocks: usize) -> Result<Kv>;
 
-    /// Computes one step: writes the new tokens' keys and values into `kv` and returns float32 logits on the host,
-    /// shape `[step.logits_rows(), vocab_size]`, in row order.
+    /// Computes one step: writes the new tokens' keys and values into `kv` and returns the logits, shape
+    /// `[step.logits_rows(), vocab_size]`, in row order.
     ///
     /// A row's bits depend on its own sequence's tokens alone: not on the other rows, the chunking or the threads.
-    fn forward(&mut self, step: &Step, kv: &mut Kv) -> Result<Tensor>;
+    fn forward(&mut self, step: &Step, kv: &mut Kv) -> Result<Logits>;
 
     /// The threads that compute, for work on the logits between two steps; `None` when there are none on the host.
     fn compute(&self) -> Option<&Compute> {

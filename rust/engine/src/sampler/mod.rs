@@ -6,7 +6,8 @@ mod select;
 use std::collections::HashMap;
 
 use candle_vllm_kernels::cpu::Cpu;
-use candle_vllm_kernels::cpu::logits::{self, Few, STRIPE, Softmax};
+use candle_vllm_kernels::cpu::logits::{self, Few, GROUPS, STRIPE, Softmax};
+use random::Numbers;
 pub use random::fresh_seed;
 use select::{Entry, Scratch};
 
@@ -87,58 +88,65 @@ impl Sampler {
         }
     }
 
-    /// Draws the next token. In this order: logit_bias, mask of end ids before `min_tokens`, penalties, temperature,
-    /// top_k, top_p, min_p, and one random number of (seed, tokens generated so far).
+    /// Draws the next token from a row of logits, with its maxima ([`logits::maxima`]) where they are known. In this order: logit_bias, mask of end ids before `min_tokens`, penalties, temperature,
+    /// top_k, top_p, min_p, and random numbers of (seed, tokens generated so far).
     ///
     /// # Errors
     /// When the row holds NaN or no finite largest value.
     pub fn sample(
         &mut self,
-        row: &[f32],
+        (row, maxima): (&[f32], Option<&[f32]>),
         params: &GenerationParams,
         state: &SamplingState,
     ) -> Result<u32> {
         let masked = state.generated < params.min_tokens && !state.ends.is_empty();
         if params.logit_bias.is_empty() && !masked && state.seen.is_none() {
-            return self.draw(row, params, state);
+            return self.draw((row, maxima), params, state);
         }
         let mut logits = std::mem::take(&mut self.logits);
         logits.clear();
         logits.extend_from_slice(row);
         adjust(&mut logits, params, state, masked);
-        let token = self.draw(&logits, params, state);
+        let token = self.draw((&logits, None), params, state);
         self.logits = logits;
         token
     }
 
     fn draw(
         &mut self,
-        row: &[f32],
+        (row, maxima): (&[f32], Option<&[f32]>),
         params: &GenerationParams,
         state: &SamplingState,
     ) -> Result<u32> {
-        let (best, max) = self.peak(row)?;
+        let (best, max) = self.peak(row, maxima)?;
         if params.temperature < GREEDY_BELOW {
             return Ok(best);
         }
-        let by = Distribution {
+        let mut by = Distribution {
             max,
             scale: 1.0 / params.temperature,
             min_p: params.min_p,
-            random: random::uniform(state.seed, state.generated as u64),
+            random: Numbers::new(state.seed, state.generated as u64),
         };
         let top_p = (params.top_p < 1.0).then_some(f64::from(params.top_p));
         Ok(match (params.top_k, top_p) {
-            (Some(k), _) if k > 0 && k < row.len() => self.draw_best(row, k, top_p, &by),
-            (_, Some(p)) => self.draw_nucleus(row, p, &by),
-            _ if params.min_p > 0.0 => self.draw_likely(row, &by),
-            _ => self.draw_any(row, &by),
+            (Some(k), _) if k > 0 && k < row.len() => self.draw_best(row, k, top_p, &mut by),
+            (_, Some(p)) => self.draw_nucleus(row, p, &mut by),
+            _ if params.min_p > 0.0 => self.draw_likely(row, &mut by),
+            _ => self.draw_any((best, row), &mut by),
         })
     }
 
-    /// The best token and its logit; fills `maxima`.
-    fn peak(&mut self, row: &[f32]) -> Result<(u32, f32)> {
-        let peak = logits::peak(self.cpu, row, &mut self.maxima);
+    /// The best token and its logit; `self.maxima` are then those of the row.
+    fn peak(&mut self, row: &[f32], maxima: Option<&[f32]>) -> Result<(u32, f32)> {
+        let peak = match maxima {
+            Some(maxima) => {
+                self.maxima.clear();
+                self.maxima.extend_from_slice(maxima);
+                logits::peak_by(row, maxima)
+            }
+            None => logits::peak(self.cpu, row, &mut self.maxima),
+        };
         if peak.nan {
             return Err(Error::Generation(
                 "the model computed logits that are not numbers (NaN)".into(),
@@ -153,18 +161,55 @@ impl Sampler {
         Ok((peak.index as u32, peak.value))
     }
 
-    /// From the whole row: the sums of stripes say where the token lies, and only that stripe is looked at again.
-    fn draw_any(&mut self, row: &[f32], by: &Distribution) -> u32 {
-        let total = logits::masses(self.cpu, row, by.softmax(), &mut self.sums);
-        let (stripe, left) = reach(&self.sums, by.random * total);
-        let first = stripe * STRIPE;
-        let values = &row[first..row.len().min(first + STRIPE)];
-        logits::weigh(self.cpu, values, by.softmax(), &mut self.weights);
-        (first + pick(&self.weights, left)) as u32
+    /// From the whole row, of which only a few values are looked at. Those above a threshold are taken as they are; for the
+    /// others darts are thrown at boxes, each as wide as the values of a group are many and as high as the weight of the
+    /// largest, until one hits below the weight of the value whose place it meets (rejection sampling, von Neumann 1951).
+    fn draw_any(&mut self, (best, row): (u32, &[f32]), by: &mut Distribution) -> u32 {
+        const PLACES: usize = STRIPE / GROUPS;
+        let threshold = by.logit(FIRST_LOOK);
+        logits::collect(self.cpu, row, &self.maxima, threshold, &mut self.few);
+        let taken = self.weigh_few(by);
+        logits::weigh(self.cpu, &self.maxima, by.softmax(), &mut self.weights);
+        let mut total = taken;
+        self.sums.clear();
+        self.sums.extend(self.weights.iter_mut().map(|w| {
+            *w = w.min(FIRST_LOOK);
+            total += f64::from(*w);
+            total
+        }));
+        // A box has a value that fills its place, or one above the threshold, so that one throw of 65 hits at the worst:
+        // not to end within so many has a chance below e^-60.
+        for _ in 0..PLACES * PLACES {
+            let at = by.random.draw() * (taken + (total - taken) * PLACES as f64);
+            if at < taken {
+                return self.few.ids[pick(&self.few.values, at)];
+            }
+            let at = taken + (at - taken) / PLACES as f64;
+            let group = self.sums.partition_point(|&sum| sum <= at);
+            let Some(&high) = self.weights.get(group) else {
+                continue; // rounding led past the end
+            };
+            let place = (self.sums[group] - at) / f64::from(high) * PLACES as f64;
+            let (stripe, lane) = (group / GROUPS, group % GROUPS);
+            let id = stripe * STRIPE + place as usize % PLACES * GROUPS + lane;
+            if let Some(&x) = row.get(id)
+                && x < threshold
+                && by.is_above(place.fract() * f64::from(high), x)
+            {
+                return id as u32;
+            }
+        }
+        best
     }
 
     /// From the `k` best.
-    fn draw_best(&mut self, row: &[f32], k: usize, top_p: Option<f64>, by: &Distribution) -> u32 {
+    fn draw_best(
+        &mut self,
+        row: &[f32],
+        k: usize,
+        top_p: Option<f64>,
+        by: &mut Distribution,
+    ) -> u32 {
         let (cpu, few) = (self.cpu, &mut self.few);
         select::top_k(cpu, row, &self.maxima, k, &mut self.scratch, few);
         let total = self.weigh_few(by);
@@ -172,7 +217,7 @@ impl Sampler {
     }
 
     /// From those that are as likely as `min_p` asks for.
-    fn draw_likely(&mut self, row: &[f32], by: &Distribution) -> u32 {
+    fn draw_likely(&mut self, row: &[f32], by: &mut Distribution) -> u32 {
         // A little further down than that, for rounding; the floor is applied to the weights themselves.
         let threshold = by.logit(by.min_p * 0.99);
         logits::collect(self.cpu, row, &self.maxima, threshold, &mut self.few);
@@ -181,7 +226,7 @@ impl Sampler {
     }
 
     /// From the likeliest that make up the mass `p`.
-    fn draw_nucleus(&mut self, row: &[f32], p: f64, by: &Distribution) -> u32 {
+    fn draw_nucleus(&mut self, row: &[f32], p: f64, by: &mut Distribution) -> u32 {
         let softmax = Softmax::new(by.max, by.scale, 0.0);
         let target = p * logits::masses(self.cpu, row, softmax, &mut self.sums);
         let mut look = FIRST_LOOK;
@@ -209,7 +254,7 @@ impl Sampler {
     }
 
     /// Draws from `few` (weights and ids, by id): only the nucleus of mass `target`, only weights from `min_p` on.
-    fn draw_few(&mut self, target: Option<f64>, by: &Distribution) -> u32 {
+    fn draw_few(&mut self, target: Option<f64>, by: &mut Distribution) -> u32 {
         let mut floor = by.min_p.max(Softmax::LEAST);
         let few = &mut self.few;
         if let Some(target) = target {
@@ -222,7 +267,7 @@ impl Sampler {
             }
         }
         let total = logits::sums(self.cpu, &few.values, floor, &mut self.sums);
-        let (stripe, left) = reach(&self.sums, by.random * total);
+        let (stripe, left) = reach(&self.sums, by.random.draw() * total);
         let first = stripe * STRIPE;
         let end = few.values.len().min(first + STRIPE);
         for w in &mut few.values[first..end] {
@@ -236,7 +281,7 @@ impl Sampler {
     /// # Errors
     /// As [`Sampler::sample`].
     pub fn logprobs(&mut self, row: &[f32], token: u32, count: i32) -> Result<TokenLogprob> {
-        let (_, max) = self.peak(row)?;
+        let (_, max) = self.peak(row, None)?;
         let softmax = Softmax::new(max, 1.0, 0.0);
         let total = logits::masses(self.cpu, row, softmax, &mut self.sums);
         let norm = total.ln() + f64::from(max);
@@ -263,13 +308,19 @@ struct Distribution {
     /// One over the temperature.
     scale: f32,
     min_p: f32,
-    /// In [0, 1).
-    random: f64,
+    random: Numbers,
 }
 
 impl Distribution {
     fn softmax(&self) -> Softmax {
         Softmax::new(self.max, self.scale, self.min_p)
+    }
+
+    /// Whether the weight of logit `x`, which is at most the largest, is above `height`.
+    fn is_above(&self, height: f64, x: f32) -> bool {
+        let y = f64::from((x - self.max) * self.scale);
+        // e^y <= 1 / (1 - y) for y up to 0 settles most cases.
+        height * (1.0 - y) < 1.0 && height < y.exp()
     }
 
     /// The logit of a weight.

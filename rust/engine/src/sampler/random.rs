@@ -20,6 +20,35 @@ pub fn uniform(seed: u64, position: u64) -> f64 {
     (bits >> 11) as f64 * (1.0 / (1u64 << 53) as f64)
 }
 
+/// The random numbers of one token: [`uniform`], and those that follow from it.
+pub struct Numbers {
+    seed: u64,
+    position: u64,
+    drawn: u64,
+}
+
+impl Numbers {
+    /// Those of the `position`-th token of a request.
+    pub fn new(seed: u64, position: u64) -> Self {
+        Self {
+            seed,
+            position,
+            drawn: 0,
+        }
+    }
+
+    /// The next one, in [0, 1). The second and later ones belong to streams of their own, whose seeds are mixed from the
+    /// request's seed and their count.
+    pub fn draw(&mut self) -> f64 {
+        let seed = match self.drawn {
+            0 => self.seed,
+            n => mix(self.seed ^ mix(n)),
+        };
+        self.drawn += 1;
+        uniform(seed, self.position)
+    }
+}
+
 /// A seed that nobody chose: different for every call and every process.
 pub fn fresh_seed(request: u64) -> u64 {
     RandomState::new().hash_one(request)

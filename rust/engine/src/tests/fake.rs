@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use candle_vllm_kernels::cpu::Compute;
-use candle_vllm_model::{Kv, Model, Result, Spec, Step, Tensor};
+use candle_vllm_model::{Kv, Logits, Model, Result, Spec, Step, Tensor};
 
 use crate::stats::ModelInfo;
 
@@ -133,7 +133,7 @@ impl Model for Fake {
         ))
     }
 
-    fn forward(&mut self, step: &Step, kv: &mut Kv) -> Result<Tensor> {
+    fn forward(&mut self, step: &Step, kv: &mut Kv) -> Result<Logits> {
         let now = self.controls.steps.fetch_add(1, Ordering::SeqCst) + 1;
         self.controls
             .tokens
@@ -170,6 +170,6 @@ impl Model for Fake {
                 data.extend(logits(prefix, self.spec.vocab_size));
             }
         }
-        Ok(Tensor::new(step.logits_rows(), self.spec.vocab_size, data))
+        Ok(Tensor::new(step.logits_rows(), self.spec.vocab_size, data).into())
     }
 }

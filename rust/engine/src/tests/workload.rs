@@ -68,7 +68,7 @@ fn alone(prompt: &[u32], params: &GenerationParams, max_len: usize) -> Outcome {
             return out;
         }
         let row = logits(tokens.iter().copied(), VOCAB);
-        let token = sampler.sample(&row, params, &state).unwrap();
+        let token = sampler.sample((&row, None), params, &state).unwrap();
         if let Some(k) = params.logprobs {
             out.logprobs.push(sampler.logprobs(&row, token, k).unwrap());
         }

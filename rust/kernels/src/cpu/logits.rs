@@ -80,12 +80,33 @@ macro_rules! dispatch {
     }};
 }
 
-/// The largest value of a row. Fills `maxima` with [`GROUPS`] a stripe.
-pub fn peak(cpu: Cpu, row: &[f32], maxima: &mut Vec<f32>) -> Peak {
-    fn values(cpu: Cpu, row: &[f32], maxima: &mut Vec<f32>) -> (f32, bool) {
-        dispatch!(cpu, peak(row, maxima))
-    }
-    let (value, suspect) = values(cpu, row, maxima);
+/// Maxima of a row of `columns` values.
+pub const fn maxima_len(columns: usize) -> usize {
+    columns.div_ceil(STRIPE) * GROUPS
+}
+
+/// Fills `maxima` with [`GROUPS`] for each stripe of `values`, those of a whole row or of some of its stripes; the first
+/// of a stripe that holds NaN is NaN.
+///
+/// # Panics
+/// When `maxima` does not have [`maxima_len`] values.
+pub fn maxima(cpu: Cpu, values: &[f32], maxima: &mut [f32]) {
+    assert_eq!(maxima.len(), maxima_len(values.len()));
+    dispatch!(cpu, maxima(values, maxima))
+}
+
+/// The largest value of a row. Fills `found` with its [`maxima`].
+pub fn peak(cpu: Cpu, row: &[f32], found: &mut Vec<f32>) -> Peak {
+    found.clear();
+    found.resize(maxima_len(row.len()), f32::NEG_INFINITY);
+    maxima(cpu, row, found);
+    peak_by(row, found)
+}
+
+/// The largest value of a row with these [`maxima`].
+pub fn peak_by(row: &[f32], maxima: &[f32]) -> Peak {
+    // NaN is passed over.
+    let value = maxima.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let stripe = maxima
         .chunks_exact(GROUPS)
         .position(|maxima| maxima.contains(&value));
@@ -97,8 +118,7 @@ pub fn peak(cpu: Cpu, row: &[f32], maxima: &mut Vec<f32>) -> Peak {
     Peak {
         index: stripe.and_then(place).unwrap_or(0),
         value,
-        // Sums of values that are all numbers may overflow into what is none.
-        nan: suspect && row.iter().any(|x| x.is_nan()),
+        nan: maxima.iter().any(|x| x.is_nan()),
     }
 }
 

@@ -20,7 +20,7 @@ use super::activation::Activation;
 use super::input::Input;
 use super::pack::layout::{FEW_BITS, LANES, Layout};
 use super::pack::{Matrix, Storage};
-use super::{Compute, Cpu, Isa};
+use super::{Compute, Cpu, Isa, logits};
 use formats::with_format;
 use sink::{Role, Sink};
 use std::cell::RefCell;
@@ -189,6 +189,61 @@ pub fn gate_up(
         unsafe {
             let (gate, up) = ((work(gate), sink(bias.0)), (work(up), sink(bias.1)));
             gated(cx.cpu, gate, up, act);
+        }
+    });
+}
+
+/// `out = x matrix^T`, `[rows, n]`, and the maxima of its rows, `[rows, maxima_len(n)]`, found while a task's part of a
+/// row is still in the caches of its thread; see [`logits::maxima`].
+///
+/// # Panics
+/// As [`matmul`], and when `maxima` has another size.
+pub fn head(cx: &Compute, input: &Input, matrix: &Matrix, out: &mut [f32], maxima: &mut [f32]) {
+    let (rows, n) = (input.rows(), matrix.n());
+    assert_eq!(out.len(), rows * n, "head: out is not [rows, n]");
+    assert!(
+        input.serves(cx, matrix),
+        "head: the input was filled without this matrix"
+    );
+    let length = logits::maxima_len(n);
+    assert_eq!(maxima.len(), rows * length, "head: maxima of each row");
+    if rows == 0 {
+        return;
+    }
+    let sink = Sink {
+        out: out.as_mut_ptr(),
+        n,
+        bias: None,
+        role: Role::Set,
+        isa: cx.cpu.isa,
+    };
+    let maxima = Shared(maxima.as_mut_ptr());
+    let step = panels_a_task(cx, input, matrix.panel_bytes(), matrix.bytes());
+    cx.pool.for_each(n.div_ceil(logits::STRIPE), &|stripe| {
+        const PANELS: usize = logits::STRIPE / LANES;
+        let end = ((stripe + 1) * PANELS).min(matrix.panels());
+        for first in (stripe * PANELS..end).step_by(step) {
+            let work = Work {
+                matrix,
+                input,
+                panels: first..end.min(first + step),
+                tiles: 0..input.tiles(),
+            };
+            // SAFETY: the sizes were checked above, and each panel belongs to one task.
+            unsafe { run(cx.cpu, &work, &sink) };
+        }
+        let first = stripe * logits::STRIPE;
+        let width = logits::STRIPE.min(n - first);
+        for r in 0..rows {
+            // SAFETY: this task alone has written these values, and writes these maxima.
+            let (values, to) = unsafe {
+                let to = maxima.get().add(r * length + stripe * logits::GROUPS);
+                (
+                    std::slice::from_raw_parts(sink.out.add(r * n + first), width),
+                    std::slice::from_raw_parts_mut(to, logits::GROUPS),
+                )
+            };
+            logits::maxima(cx.cpu, values, to);
         }
     });
 }

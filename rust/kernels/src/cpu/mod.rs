@@ -22,7 +22,7 @@ mod tile;
 pub use activation::Activation;
 pub use input::{Input, Norm};
 pub use isa::{Cpu, Isa, IsaError};
-pub use matmul::{Job, gate_up, matmul};
+pub use matmul::{Job, gate_up, head, matmul};
 pub use pack::{Matrix, Mode, PackError};
 pub use threads::{CoreError, Pool, available_threads, check_cores};
 

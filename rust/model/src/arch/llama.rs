@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::{Flags, Runtime};
 use crate::{
-    Error, Kv, Model, Result, Spec, Step, Tensor,
+    Error, Kv, Logits, Model, Result, Spec, Step, Tensor,
     backend::{Backend, KvDtype, KvShape},
     config::Config,
     layers::{Attention, Mlp, Norm, Rope},
@@ -138,7 +138,7 @@ impl Model for Llama {
         self.backend.new_kv(&self.kv, blocks)
     }
 
-    fn forward(&mut self, step: &Step, kv: &mut Kv) -> Result<Tensor> {
+    fn forward(&mut self, step: &Step, kv: &mut Kv) -> Result<Logits> {
         let backend = self.backend.as_mut();
         let wanted: Vec<Range<usize>> = step.slices.iter().map(|s| s.logits.clone()).collect();
         let all = step.logits_rows() == step.tokens.len();
@@ -147,7 +147,7 @@ impl Model for Llama {
             let mut mixed = layer.attention.mix(backend, &x, step, kv)?;
             if i + 1 == self.layers.len() && !all {
                 if step.logits_rows() == 0 {
-                    return Ok(Tensor::new(0, self.spec.vocab_size, Vec::new()));
+                    return Ok(Tensor::new(0, self.spec.vocab_size, Vec::new()).into());
                 }
                 // Nothing reads the other rows any more.
                 (mixed, x) = (

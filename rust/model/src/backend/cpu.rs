@@ -12,7 +12,7 @@ use half::{bf16, f16};
 
 use super::{Backend, KvDtype, KvShape, Packer};
 use crate::{
-    Error, Kv, Result, Slice, Step, Tensor,
+    Error, Kv, Logits, Result, Slice, Step, Tensor,
     backend::{portable, tensor::Recycler},
     layers::{Attention, Linear, Mlp, Norm, Rope},
     quant::{Format, Packed},
@@ -363,22 +363,21 @@ impl Backend for Cpu {
         Ok(out)
     }
 
-    fn head(&mut self, x: &Tensor, norm: &Norm, head: &dyn Format) -> Result<Tensor> {
+    fn head(&mut self, x: &Tensor, norm: &Norm, head: &dyn Format) -> Result<Logits> {
         let Some(matrix) = head.packed() else {
             let x = self.rms_norm(x, norm)?;
-            return head.matmul(&x, self.device())?.into_host();
+            return Ok(head.matmul(&x, self.device())?.into_host()?.into());
         };
-        let mut out = self.spare.tensor(x.shape()[0], matrix.n());
-        self.matmul(
-            x,
-            Some(norm),
-            &mut [Job {
-                matrix,
-                bias: None,
-                out: out.data_mut()?,
-                add: false,
-            }],
-        );
-        Ok(out)
+        let ([rows, k], n) = (x.shape(), matrix.n());
+        let mut out = self.spare.tensor(rows, n);
+        let mut maxima = self.spare.tensor(rows, kernels::logits::maxima_len(n));
+        let norm = kernels::Norm {
+            weight: &norm.weight,
+            eps: norm.eps,
+        };
+        let (cx, input) = (&self.compute, &mut self.input);
+        input.fill(cx, x.data(), rows, k, Some(norm), &[matrix]);
+        kernels::head(cx, input, matrix, out.data_mut()?, maxima.data_mut()?);
+        Ok(Logits::with_maxima(out, maxima))
     }
 }

@@ -14,7 +14,7 @@ pub use cpu::Cpu;
 pub use portable::Portable;
 
 use crate::{
-    Kv, Result, Step, Tensor,
+    Kv, Logits, Result, Step, Tensor,
     layers::{Attention, Linear, Mlp, Norm},
     quant::Format,
     weights::Stored,
@@ -153,9 +153,9 @@ pub trait Backend: Send {
         self.activate(&gate, &up, mlp.activation)
     }
 
-    /// Logits of the normalised rows, on the host. Default: composed.
-    fn head(&mut self, x: &Tensor, norm: &Norm, head: &dyn Format) -> Result<Tensor> {
+    /// Logits of the normalised rows. Default: composed.
+    fn head(&mut self, x: &Tensor, norm: &Norm, head: &dyn Format) -> Result<Logits> {
         let x = self.rms_norm(x, norm)?;
-        head.matmul(&x, self.device())?.into_host()
+        Ok(head.matmul(&x, self.device())?.into_host()?.into())
     }
 }

@@ -30,17 +30,14 @@ fn inside(len: usize, index: usize) -> u16 {
     ((1u32 << left) - 1) as u16
 }
 
-/// Largest value, and whether a sum over the row is not a number.
+/// Largest values of every stripe; NaN in the first place of one that holds NaN.
 #[inline(always)]
-pub(super) unsafe fn peak<L: Scan>(row: &[f32], maxima: &mut Vec<f32>) -> (f32, bool) {
-    maxima.clear();
-    maxima.resize(row.len().div_ceil(STRIPE) * GROUPS, f32::NEG_INFINITY);
+pub(super) unsafe fn maxima<L: Scan>(row: &[f32], maxima: &mut [f32]) {
     // SAFETY: see the module; `maxima` has 16 a stripe.
     unsafe {
-        let mut sum = [L::splat(0.0); 4];
-        let mut most = L::splat(f32::NEG_INFINITY);
-        for (stripe, values) in row.chunks(STRIPE).enumerate() {
+        for (values, maxima) in row.chunks(STRIPE).zip(maxima.chunks_exact_mut(GROUPS)) {
             let mut max = [L::splat(f32::NEG_INFINITY); 4];
+            let mut sum = [L::splat(0.0); 4];
             for four in 0..values.len().div_ceil(4 * N) {
                 for i in 0..4 {
                     let x = vector::<L>(values, four * 4 + i, f32::NEG_INFINITY);
@@ -50,13 +47,13 @@ pub(super) unsafe fn peak<L: Scan>(row: &[f32], maxima: &mut Vec<f32>) -> (f32, 
                 }
             }
             let max = max[0].max(max[1]).max(max[2].max(max[3]));
-            max.store(maxima.as_mut_ptr().add(stripe * GROUPS));
-            most = max.max(most);
+            max.store(maxima.as_mut_ptr());
+            let sum = sum[0].add(sum[1]).add(sum[2].add(sum[3]));
+            // NaN is not at least itself. Sums of values that are all numbers may overflow into what is none.
+            if sum.at_least(sum) != u16::MAX && values.iter().any(|x| x.is_nan()) {
+                maxima[0] = f32::NAN;
+            }
         }
-        let sum = sum[0].add(sum[1]).add(sum[2].add(sum[3]));
-        let mut lanes = [0f32; N];
-        sum.store(lanes.as_mut_ptr());
-        (most.largest(), lanes.iter().any(|x| x.is_nan()))
     }
 }
 
@@ -261,9 +258,9 @@ macro_rules! instances {
             use super::{Few, PIVOTS, Softmax};
 
             #[target_feature(enable = $features)]
-            pub unsafe fn peak(row: &[f32], maxima: &mut Vec<f32>) -> (f32, bool) {
+            pub unsafe fn maxima(row: &[f32], maxima: &mut [f32]) {
                 // SAFETY: this function has the instruction set.
-                unsafe { super::peak::<$lanes>(row, maxima) }
+                unsafe { super::maxima::<$lanes>(row, maxima) }
             }
             #[target_feature(enable = $features)]
             pub unsafe fn masses(row: &[f32], by: Softmax, sums: &mut Vec<f64>) {

@@ -287,6 +287,41 @@ fn the_largest_integers_do_not_overflow() {
 }
 
 #[test]
+fn a_head_is_a_product_and_the_maxima_of_its_rows() {
+    let mut random = Random::new(8);
+    let k = 256;
+    for (ty, mode) in [
+        (GgmlType::Q4_1, Mode::Fast),
+        (GgmlType::Q6_K, Mode::Words),
+        (GgmlType::BF16, Mode::Fast),
+        (GgmlType::F32, Mode::Exact),
+        (GgmlType::Q8_0, Mode::Fixed),
+    ] {
+        for n in [5, 1024, 3000] {
+            let matrix = packed(&mut random, mode, ty, n, k);
+            for (cpu, rows) in cpus().into_iter().flat_map(|c| [(c, 1), (c, 3), (c, 21)]) {
+                let cx = Compute::with_cpu(cpu, 2).unwrap();
+                let x = random.values(rows * k);
+                let want = product(&cx, &matrix, &x, rows);
+                let mut input = Input::new();
+                input.fill(&cx, &x, rows, k, None, &[&matrix]);
+                let length = logits::maxima_len(n);
+                let (mut out, mut maxima) = (vec![0f32; rows * n], vec![0f32; rows * length]);
+                head(&cx, &input, &matrix, &mut out, &mut maxima);
+                assert_eq!(bits(&out), bits(&want), "{} {}", ty.name(), cpu.name());
+                for (row, maxima) in out.chunks(n).zip(maxima.chunks(length)) {
+                    let mut want = vec![0f32; length];
+                    logits::maxima(cpu, row, &mut want);
+                    assert_eq!(maxima, want);
+                    let largest = row.iter().copied().fold(f32::MIN, f32::max);
+                    assert_eq!(logits::peak_by(row, maxima).value, largest);
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn nothing_is_computed_for_no_rows() {
     let mut random = Random::new(6);
     let cx = Compute::with_cpu(cpus()[0], 2).unwrap();
