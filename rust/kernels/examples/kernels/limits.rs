@@ -31,6 +31,18 @@ pub fn print(cx: &Compute) {
 #[cfg(target_arch = "x86_64")]
 fn peaks(cx: &Compute) {
     let tile = 2.0 * 16.0 * 16.0 * 4.0;
+    if cx.cpu.isa == Isa::Avx2 {
+        // SAFETY: the level has AVX2 and FMA, here and below.
+        report(cx, "vpmaddubsw and vpaddw", 64.0 * 12.0, |n| unsafe {
+            x86::bytes(n)
+        });
+        // SAFETY: as above.
+        report(cx, "vpmaddwd and vpaddd", 32.0 * 12.0, |n| unsafe {
+            x86::words(n)
+        });
+        // SAFETY: as above.
+        report(cx, "fma f32", 16.0 * 12.0, |n| unsafe { x86::fma_ymm(n) });
+    }
     if cx.cpu.isa >= Isa::Avx512 {
         // SAFETY: the level has AVX-512 VNNI.
         report(cx, "dpbusd (VNNI)", 128.0 * 16.0, |n| unsafe {
@@ -117,6 +129,81 @@ mod x86 {
         let a = _mm512_xor_si512(acc[0], acc[1]);
         _mm512_reduce_or_epi64(_mm512_xor_si512(a, _mm512_xor_si512(acc[2], acc[3]))) as u64
     }
+
+    macro_rules! twelve {
+        ($name:ident, $features:literal, [$($step:expr),* $(,)?]) => {
+            /// Twelve sums a round, each by the instructions given for it.
+            #[target_feature(enable = $features)]
+            pub unsafe fn $name(n: usize) {
+                // SAFETY: registers only.
+                unsafe {
+                    asm!(
+                        "2:", $($step,)* "dec {n}", "jnz 2b",
+                        n = inout(reg) n => _,
+                        out("ymm0") _, out("ymm1") _, out("ymm2") _, out("ymm3") _, out("ymm4") _, out("ymm5") _,
+                        out("ymm6") _, out("ymm7") _, out("ymm8") _, out("ymm9") _, out("ymm10") _, out("ymm11") _,
+                        out("ymm12") _, out("ymm13") _, out("ymm14") _, out("ymm15") _,
+                    );
+                }
+            }
+        };
+    }
+    macro_rules! product_and_sum {
+        ($product:literal, $sum:literal, $to:literal) => {
+            concat!(
+                $product,
+                " ymm12, ymm13, ymm14\n",
+                $sum,
+                " ",
+                $to,
+                ", ",
+                $to,
+                ", ymm12"
+            )
+        };
+    }
+    macro_rules! products {
+        ($name:ident, $product:literal, $sum:literal) => {
+            twelve!(
+                $name,
+                "avx2",
+                [
+                    product_and_sum!($product, $sum, "ymm0"),
+                    product_and_sum!($product, $sum, "ymm1"),
+                    product_and_sum!($product, $sum, "ymm2"),
+                    product_and_sum!($product, $sum, "ymm3"),
+                    product_and_sum!($product, $sum, "ymm4"),
+                    product_and_sum!($product, $sum, "ymm5"),
+                    product_and_sum!($product, $sum, "ymm6"),
+                    product_and_sum!($product, $sum, "ymm7"),
+                    product_and_sum!($product, $sum, "ymm8"),
+                    product_and_sum!($product, $sum, "ymm9"),
+                    product_and_sum!($product, $sum, "ymm10"),
+                    product_and_sum!($product, $sum, "ymm11"),
+                ]
+            );
+        };
+    }
+    products!(bytes, "vpmaddubsw", "vpaddw");
+    products!(words, "vpmaddwd", "vpaddd");
+    twelve!(
+        fma_ymm,
+        "avx2,fma",
+        [
+            "vfmadd231ps ymm0, ymm13, ymm14",
+            "vfmadd231ps ymm1, ymm13, ymm14",
+            "vfmadd231ps ymm2, ymm13, ymm14",
+            "vfmadd231ps ymm3, ymm13, ymm14",
+            "vfmadd231ps ymm4, ymm13, ymm14",
+            "vfmadd231ps ymm5, ymm13, ymm14",
+            "vfmadd231ps ymm6, ymm13, ymm14",
+            "vfmadd231ps ymm7, ymm13, ymm14",
+            "vfmadd231ps ymm8, ymm13, ymm14",
+            "vfmadd231ps ymm9, ymm13, ymm14",
+            "vfmadd231ps ymm10, ymm13, ymm14",
+            "vfmadd231ps ymm11, ymm13, ymm14",
+        ]
+    );
 
     macro_rules! rounds {
         ($name:ident, $features:literal, $instruction:literal) => {
