@@ -88,8 +88,9 @@ impl Sampler {
         }
     }
 
-    /// Draws the next token from a row of logits, with its maxima ([`logits::maxima`]) where they are known. In this order: logit_bias, mask of end ids before `min_tokens`, penalties, temperature,
-    /// top_k, top_p, min_p, and random numbers of (seed, tokens generated so far).
+    /// Draws the next token from a row of logits, with its maxima ([`logits::maxima`]) where they are known. In this order:
+    /// logit_bias, mask of end ids before `min_tokens`, penalties, temperature, top_k, top_p, min_p, and random numbers of
+    /// (seed, tokens generated so far).
     ///
     /// # Errors
     /// When the row holds NaN or no finite largest value.
