@@ -323,5 +323,13 @@ mod x86 {
                 _mm512_reduce_add_epi32(q)
             }
         }
+        #[inline(always)]
+        unsafe fn round_to_i16(self, to: *mut i16) -> i32 {
+            unsafe {
+                let q = _mm512_cvtps_epi32(self.0);
+                _mm256_storeu_si256(to.cast(), _mm512_cvtepi32_epi16(q));
+                _mm512_reduce_add_epi32(q)
+            }
+        }
     }
 }

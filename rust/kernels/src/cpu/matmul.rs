@@ -379,7 +379,9 @@ unsafe fn bytes(
     unsafe {
         match cpu.isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 | Isa::Amx => with_format!(ty, F => avx512::run::<F>(work, sink)),
+            Isa::Avx512 | Isa::Amx => {
+                with_format!(ty, F => avx512::run::<avx512::Bytes, F>(work, sink));
+            }
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 if layout.bits() <= FEW_BITS => {
                 with_format!(ty, F => avx2::run::<avx2::Bytes, F>(cpu.avx_vnni, work, sink));
@@ -406,6 +408,10 @@ unsafe fn words(
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => {
                 with_format!(ty, F => avx2::run::<avx2::Words, F>(cpu.avx_vnni, work, sink));
+            }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 | Isa::Amx => {
+                with_format!(ty, F => avx512::run::<avx512::Words, F>(work, sink));
             }
             _ => scalar::run::<i16>(layout, work, sink),
         }

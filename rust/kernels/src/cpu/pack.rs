@@ -19,8 +19,8 @@ pub enum Mode {
     /// for weights of up to 5 bits and `Words` for others; BF16 weights by the bf16 dot product of the instruction set
     /// where it has one, else as `Exact`; F32 and F16 as `Exact`.
     Fast,
-    /// As `Fast`, but `Words` for every type where there is no dot product of bytes (of up to 5 bits a weight they take 1.6
-    /// times as long): for the products whose rounding shows most.
+    /// As `Fast`, but `Words` for every type where there is neither AMX nor NEON, although words take longer: for the
+    /// products whose rounding shows most.
     Fine,
     /// As `Fast`, and quantised weights against 8-bit activations, one scale a block of 32: what dot products of bytes
     /// are made for.
@@ -96,7 +96,9 @@ impl Storage {
             (Mode::Fixed, _) | (Mode::Fast | Mode::Fine, Isa::Amx) if k <= MOST_COLUMNS => {
                 Storage::Fixed(ty)
             }
-            (Mode::Words, _) | (Mode::Fine, Isa::Scalar | Isa::Avx2) => Storage::Words(ty),
+            (Mode::Words, _) | (Mode::Fine, Isa::Scalar | Isa::Avx2 | Isa::Avx512) => {
+                Storage::Words(ty)
+            }
             (Mode::Fast, Isa::Scalar | Isa::Avx2) if bits > FEW_BITS => Storage::Words(ty),
             _ => Storage::Bytes(ty),
         }

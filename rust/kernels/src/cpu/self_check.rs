@@ -8,13 +8,15 @@ use super::{Compute, Cpu, Input, Job, Matrix, Mode, Pool, matmul};
 const N: usize = 16;
 /// Rows of activations: few rows and many take different ways, AMX begins at 17.
 const ROWS: [usize; 2] = [1, 17];
-/// Types, with columns: each way to form scales, and dense weights of two bytes.
-const PRODUCTS: [(GgmlType, usize); 5] = [
-    (GgmlType::Q4_1, 64),
-    (GgmlType::Q8_0, 64),
-    (GgmlType::Q4_K, 256),
-    (GgmlType::Q6_K, 256),
-    (GgmlType::BF16, 64),
+/// Types, modes and columns: each way to form scales, both widths of activations, and dense weights of two bytes.
+const PRODUCTS: [(GgmlType, Mode, usize); 7] = [
+    (GgmlType::Q4_1, Mode::Fast, 64),
+    (GgmlType::Q8_0, Mode::Fast, 64),
+    (GgmlType::Q4_K, Mode::Fast, 256),
+    (GgmlType::Q6_K, Mode::Fast, 256),
+    (GgmlType::Q4_1, Mode::Fine, 64),
+    (GgmlType::Q6_K, Mode::Fine, 256),
+    (GgmlType::BF16, Mode::Fast, 64),
 ];
 /// Root mean square of the differences, as a share of that of the results, that another arithmetic may have.
 const SHARE: f64 = 0.05;
@@ -27,6 +29,7 @@ pub(super) struct SelfCheck {
 
 struct Product {
     ty: GgmlType,
+    mode: Mode,
     k: usize,
     /// `[N, k]`, as in a file.
     weights: Vec<u8>,
@@ -53,12 +56,13 @@ impl SelfCheck {
         let cx = Compute { cpu, pool };
         let mut random = Numbers(1);
         let mut products = Vec::new();
-        for (ty, k) in PRODUCTS {
+        for (ty, mode, k) in PRODUCTS {
             let weights = random.weights(ty, k);
             let x: Vec<f32> = (0..ROWS[1] * k).map(|_| random.unit()).collect();
-            let (want, storage) = product(&cx, Mode::Fast, (ty, k), &weights, &x)?;
+            let (want, storage) = product(&cx, mode, (ty, k), &weights, &x)?;
             products.push(Product {
                 ty,
+                mode,
                 k,
                 weights,
                 x,
@@ -82,7 +86,7 @@ impl SelfCheck {
         let own = p.ty == GgmlType::BF16 && super::matmul::bf16_dot(cpu);
         ROWS.into_iter().all(|rows| {
             self.cx.cpu = cpu;
-            let Some((got, storage)) = p.on(&self.cx, Mode::Fast, rows) else {
+            let Some((got, storage)) = p.on(&self.cx, p.mode, rows) else {
                 return false;
             };
             if storage != p.storage {
@@ -214,7 +218,7 @@ mod tests {
             cpu: Cpu::SCALAR,
             pool,
         };
-        for (ty, k) in PRODUCTS {
+        for (ty, _, k) in PRODUCTS {
             let data = random.weights(ty, k);
             let x: Vec<f32> = (0..k).map(|_| random.unit()).collect();
             let mut other = data.clone();

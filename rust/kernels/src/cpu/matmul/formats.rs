@@ -7,6 +7,18 @@ pub(super) trait Format {
     const L: Layout;
 }
 
+/// The blocks of a packed panel, in order: the group that holds each, its place in the group and in the panel.
+#[inline(always)]
+pub(super) fn blocks<F: Format>(
+    panel: *const u8,
+    blocks: usize,
+) -> impl Iterator<Item = (*const u8, usize, usize)> {
+    (0..blocks).map(move |at| {
+        let group = panel.wrapping_add(at / F::L.blocks * F::L.bytes());
+        (group, at % F::L.blocks, at)
+    })
+}
+
 macro_rules! formats {
     ($($name:ident),*) => {
         $(

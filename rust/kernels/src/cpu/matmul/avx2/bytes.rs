@@ -4,7 +4,7 @@
 #![allow(clippy::needless_range_loop)] // several arrays run side by side
 use super::super::super::input::Tile;
 use super::super::super::pack::layout::BLOCK;
-use super::super::formats::Format;
+use super::super::formats::{Format, blocks};
 use super::super::unpacked::Unpacked;
 use super::panel::{Block, FAR, Packed, Ready, prefetch};
 use super::{Arithmetic, Sums};
@@ -27,16 +27,10 @@ impl Arithmetic for Bytes {
         // SAFETY: see the module.
         unsafe {
             let mut acc = [[_mm256_setzero_ps(); 2]; R];
-            let mut group = panel;
-            let mut block = 0;
-            while block < tile.blocks {
-                for b in 0..F::L.blocks.min(tile.blocks - block) {
-                    prefetch::<F, FAR>(group, b);
-                    let weights = Packed::<F>::new(group, b);
-                    step::<F, _, VNNI, R>(&mut acc, &weights, tile, block + b, row);
-                }
-                block += F::L.blocks;
-                group = group.add(F::L.bytes());
+            for (group, b, at) in blocks::<F>(panel, tile.blocks) {
+                prefetch::<F, FAR>(group, b);
+                let weights = Packed::<F>::new(group, b);
+                step::<F, _, VNNI, R>(&mut acc, &weights, tile, at, row);
             }
             acc
         }

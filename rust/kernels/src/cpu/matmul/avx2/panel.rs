@@ -2,7 +2,7 @@
 //! Functions are `inline(always)` and free of closures, so that they are compiled for their caller's instruction set;
 //! pointers must point to a group of the format. That is the contract behind every `unsafe` here.
 use super::super::super::pack::layout::Scheme;
-use super::super::formats::Format;
+use super::super::formats::{Format, blocks};
 use super::super::unpacked::Unpacked;
 use std::arch::x86_64::*;
 use std::marker::PhantomData;
@@ -202,15 +202,9 @@ impl<F: Format> Block for Packed<F> {
 pub(super) unsafe fn unpack<F: Format>(panel: *const u8, to: &mut Unpacked) {
     // SAFETY: passed on.
     unsafe {
-        let mut group = panel;
-        let mut block = 0;
-        while block < to.blocks() {
-            for b in 0..F::L.blocks.min(to.blocks() - block) {
-                prefetch::<F, FAR>(group, b);
-                unpack_block(&Packed::<F>::new(group, b), to, block + b);
-            }
-            block += F::L.blocks;
-            group = group.add(F::L.bytes());
+        for (group, b, at) in blocks::<F>(panel, to.blocks()) {
+            prefetch::<F, FAR>(group, b);
+            unpack_block(&Packed::<F>::new(group, b), to, at);
         }
     }
 }

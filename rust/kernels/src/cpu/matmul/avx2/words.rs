@@ -4,7 +4,7 @@
 #![allow(clippy::needless_range_loop)] // several arrays run side by side
 use super::super::super::input::Tile;
 use super::super::super::pack::layout::{BLOCK, Scheme};
-use super::super::formats::Format;
+use super::super::formats::{Format, blocks};
 use super::super::unpacked::Unpacked;
 use super::panel::{Block, FAR, Packed, prefetch};
 use super::{Arithmetic, Sums};
@@ -30,24 +30,18 @@ impl Arithmetic for Words {
         // SAFETY: see the module.
         unsafe {
             let mut acc = [[_mm256_setzero_ps(); 2]; R];
-            let mut group = panel;
-            let mut block = 0;
-            while block < tile.blocks {
-                for b in 0..F::L.blocks.min(tile.blocks - block) {
-                    prefetch::<F, FAR>(group, b);
-                    let weights = Packed::<F>::new(group, b);
-                    let from = Activations::new::<F>(tile, block + b, row);
-                    for h in 0..2 {
-                        let dot = dots::<F, VNNI, R>(&weights, h, &from);
-                        let mut m = [_mm256_setzero_ps(); 2];
-                        for part in 0..minima::<F>() {
-                            m[part] = weights.m(h, part);
-                        }
-                        add::<F, R>(&mut acc, h, &dot, weights.d(h), m, &from);
+            for (group, b, at) in blocks::<F>(panel, tile.blocks) {
+                prefetch::<F, FAR>(group, b);
+                let weights = Packed::<F>::new(group, b);
+                let from = Activations::new::<F>(tile, at, row);
+                for h in 0..2 {
+                    let dot = dots::<F, VNNI, R>(&weights, h, &from);
+                    let mut m = [_mm256_setzero_ps(); 2];
+                    for part in 0..minima::<F>() {
+                        m[part] = weights.m(h, part);
                     }
+                    add::<F, R>(&mut acc, h, &dot, weights.d(h), m, &from);
                 }
-                block += F::L.blocks;
-                group = group.add(F::L.bytes());
             }
             acc
         }
@@ -92,15 +86,9 @@ impl Arithmetic for Words {
     unsafe fn unpack<F: Format>(panel: *const u8, to: &mut Unpacked) {
         // SAFETY: passed on.
         unsafe {
-            let mut group = panel;
-            let mut block = 0;
-            while block < to.blocks() {
-                for b in 0..F::L.blocks.min(to.blocks() - block) {
-                    prefetch::<F, FAR>(group, b);
-                    unpack_block(&Packed::<F>::new(group, b), to, block + b);
-                }
-                block += F::L.blocks;
-                group = group.add(F::L.bytes());
+            for (group, b, at) in blocks::<F>(panel, to.blocks()) {
+                prefetch::<F, FAR>(group, b);
+                unpack_block(&Packed::<F>::new(group, b), to, at);
             }
         }
     }

@@ -2,7 +2,7 @@
 //! Functions are `inline(always)` and free of closures, so that they are compiled for their caller's instruction set;
 //! the pointers they take must point to a group of the format. That is the contract behind every `unsafe` here.
 use super::super::super::pack::layout::Scheme;
-use super::super::formats::Format;
+use super::super::formats::{Format, blocks};
 use super::super::unpacked::Unpacked;
 use std::arch::x86_64::*;
 
@@ -247,42 +247,30 @@ pub(in super::super) unsafe fn prefetch<F: Format, const AHEAD: usize>(group: *c
     }
 }
 
-/// Unpacks a panel: weights to bytes, scales to f32.
-///
-/// # Safety
-/// The panel is of the format and holds as many blocks as `to`; the machine has AVX-512.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+/// Unpacks a panel: weights to bytes, scales to f32. The panel holds as many blocks as `to`.
+#[inline(always)]
 pub(in super::super) unsafe fn unpack<F: Format>(panel: *const u8, to: &mut Unpacked) {
     // SAFETY: passed on.
     unsafe {
-        let mut group = panel;
-        let mut block = 0;
-        while block < to.blocks() {
-            let head = header::<F>(group);
-            for b in 0..F::L.blocks.min(to.blocks() - block) {
-                prefetch::<F, FAR>(group, b);
-                let s = scales::<F>(group, head, b);
-                let w = weights::<F>(group, b);
-                let at = to.weights::<u8>(block + b).cast::<__m512i>();
-                for z in 0..8 {
-                    at.add(z).write(w[z]);
-                }
-                let at = to.scales(block + b, 0).cast::<__m512>();
-                at.write(s.d);
-                if matches!(
-                    F::L.scheme,
-                    Scheme::ScaleMin | Scheme::SubMin | Scheme::PairMin
-                ) {
-                    at.add(1).write(s.m[0]);
-                    at.add(2).write(s.m[1]);
-                }
-                if matches!(F::L.scheme, Scheme::Pair | Scheme::PairMin) {
-                    at.add(3).write(s.sub[0]);
-                    at.add(4).write(s.sub[1]);
-                }
+        let mut head = header::<F>(panel);
+        for (group, b, at) in blocks::<F>(panel, to.blocks()) {
+            if b == 0 {
+                head = header::<F>(group);
             }
-            block += F::L.blocks;
-            group = group.add(F::L.bytes());
+            prefetch::<F, FAR>(group, b);
+            let s = scales::<F>(group, head, b);
+            let w = weights::<F>(group, b);
+            to.weights::<u8>(at).cast::<[__m512i; 8]>().write(w);
+            let scales_out = to.scales(at, 0).cast::<__m512>();
+            scales_out.write(s.d);
+            if F::L.minima() {
+                scales_out.add(1).write(s.m[0]);
+                scales_out.add(2).write(s.m[1]);
+            }
+            if F::L.pairs() {
+                scales_out.add(3).write(s.sub[0]);
+                scales_out.add(4).write(s.sub[1]);
+            }
         }
     }
 }
