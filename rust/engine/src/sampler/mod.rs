@@ -6,7 +6,7 @@ mod select;
 use std::collections::HashMap;
 
 use candle_vllm_kernels::cpu::Cpu;
-use candle_vllm_kernels::cpu::logits::{self, Few, GROUPS, STRIPE, Softmax};
+use candle_vllm_kernels::cpu::logits::{self, Few, GROUP, GROUPS, STRIPE, Softmax};
 use random::Numbers;
 pub use random::fresh_seed;
 use select::{Entry, Scratch};
@@ -61,7 +61,10 @@ impl SamplingState {
 }
 
 /// Weight, relative to the best, of the first entries that are looked at for a nucleus; then its square, and so on.
-const FIRST_LOOK: f32 = 1.0 / 128.0;
+const FIRST_LOOK: f32 = 1.0 / 512.0;
+
+/// A share that sums of weights are wrong by at most.
+const ROUNDING: f64 = 1e-5;
 
 /// Working memory of sampling, as large as the vocabulary, used again for every row.
 pub struct Sampler {
@@ -132,7 +135,7 @@ impl Sampler {
         let top_p = (params.top_p < 1.0).then_some(f64::from(params.top_p));
         Ok(match (params.top_k, top_p) {
             (Some(k), _) if k > 0 && k < row.len() => self.draw_best(row, k, top_p, &mut by),
-            (_, Some(p)) => self.draw_nucleus(row, p, &mut by),
+            (_, Some(p)) => self.draw_nucleus((best, row), p, &mut by),
             _ if params.min_p > 0.0 => self.draw_likely(row, &mut by),
             _ => self.draw_any((best, row), &mut by),
         })
@@ -162,40 +165,65 @@ impl Sampler {
         Ok((peak.index as u32, peak.value))
     }
 
-    /// From the whole row, of which only a few values are looked at. Those above a threshold are taken as they are; for the
-    /// others darts are thrown at boxes, each as wide as the values of a group are many and as high as the weight of the
-    /// largest, until one hits below the weight of the value whose place it meets (rejection sampling, von Neumann 1951).
+    /// From the whole row.
     fn draw_any(&mut self, (best, row): (u32, &[f32]), by: &mut Distribution) -> u32 {
-        const PLACES: usize = STRIPE / GROUPS;
+        let boxes = self.boxes(row, by);
+        self.throw((best, row), &boxes, by)
+    }
+
+    /// Takes the values above a threshold into `few`, as weights, and puts the others into boxes, one a group: as wide as
+    /// its values are many and as high as the weight of the largest (`weights`; `sums`: of each stripe's).
+    fn boxes(&mut self, row: &[f32], by: &Distribution) -> Boxes {
         let threshold = by.logit(FIRST_LOOK);
         logits::collect(self.cpu, row, &self.maxima, threshold, &mut self.few);
         let taken = self.weigh_few(by);
         logits::weigh(self.cpu, &self.maxima, by.softmax(), &mut self.weights);
-        let mut total = taken;
+        let (mut wide, mut known) = (0.0, taken);
         self.sums.clear();
-        self.sums.extend(self.weights.iter_mut().map(|w| {
-            *w = w.min(FIRST_LOOK);
-            total += f64::from(*w);
-            total
-        }));
+        let stripes = self.weights.chunks_mut(GROUPS);
+        self.sums.extend(
+            stripes
+                .zip(self.maxima.chunks(GROUPS))
+                .map(|(weights, maxima)| {
+                    let (mut sum, mut below) = (0.0, 0.0);
+                    for (w, &max) in weights.iter_mut().zip(maxima) {
+                        // Where the largest was taken, the others may be as high as the threshold.
+                        below += if max < threshold { *w } else { 0.0 };
+                        *w = w.min(FIRST_LOOK);
+                        sum += *w;
+                    }
+                    known += f64::from(below);
+                    wide += f64::from(sum);
+                    f64::from(sum)
+                }),
+        );
+        Boxes {
+            threshold,
+            taken,
+            total: taken + wide * GROUP as f64,
+            known,
+        }
+    }
+
+    /// Darts are thrown at what was taken and at the boxes until one hits below the weight of the value whose place it
+    /// meets (rejection sampling, von Neumann 1951), so that most values are never looked at.
+    fn throw(&self, (best, row): (u32, &[f32]), boxes: &Boxes, by: &mut Distribution) -> u32 {
         // A box has a value that fills its place, or one above the threshold, so that one throw of 65 hits at the worst:
         // not to end within so many has a chance below e^-60.
-        for _ in 0..PLACES * PLACES {
-            let at = by.random.draw() * (taken + (total - taken) * PLACES as f64);
-            if at < taken {
+        for _ in 0..GROUP * GROUP {
+            let at = by.random.draw() * boxes.total;
+            if at < boxes.taken {
                 return self.few.ids[pick(&self.few.values, at)];
             }
-            let at = taken + (at - taken) / PLACES as f64;
-            let group = self.sums.partition_point(|&sum| sum <= at);
-            let Some(&high) = self.weights.get(group) else {
-                continue; // rounding led past the end
-            };
-            let place = (self.sums[group] - at) / f64::from(high) * PLACES as f64;
-            let (stripe, lane) = (group / GROUPS, group % GROUPS);
-            let id = stripe * STRIPE + place as usize % PLACES * GROUPS + lane;
+            let (stripe, left) = reach(&self.sums, (at - boxes.taken) / GROUP as f64);
+            let first = stripe * GROUPS;
+            let (inside, left) = into(&self.weights[first..first + GROUPS], left);
+            let high = f64::from(self.weights[first + inside]);
+            let place = left / high * GROUP as f64;
+            let id = (first + inside) * GROUP + place as usize % GROUP;
             if let Some(&x) = row.get(id)
-                && x < threshold
-                && by.is_above(place.fract() * f64::from(high), x)
+                && x < boxes.threshold
+                && by.is_above(place.fract() * high, x)
             {
                 return id as u32;
             }
@@ -214,7 +242,7 @@ impl Sampler {
         let (cpu, few) = (self.cpu, &mut self.few);
         select::top_k(cpu, row, &self.maxima, k, &mut self.scratch, few);
         let total = self.weigh_few(by);
-        self.draw_few(top_p.map(|p| p * total), by)
+        self.draw_few(top_p.map(|p| p * total), None, by)
     }
 
     /// From those that are as likely as `min_p` asks for.
@@ -223,11 +251,22 @@ impl Sampler {
         let threshold = by.logit(by.min_p * 0.99);
         logits::collect(self.cpu, row, &self.maxima, threshold, &mut self.few);
         self.weigh_few(by);
-        self.draw_few(None, by)
+        self.draw_few(None, None, by)
     }
 
-    /// From the likeliest that make up the mass `p`.
-    fn draw_nucleus(&mut self, row: &[f32], p: f64, by: &mut Distribution) -> u32 {
+    /// From the likeliest that make up the mass `p`: one from the whole row, if it is one of them, else another. Mostly
+    /// that shows without the mass of the row, which is at least what is known of it.
+    fn draw_nucleus(&mut self, (best, row): (u32, &[f32]), p: f64, by: &mut Distribution) -> u32 {
+        let boxes = self.boxes(row, by);
+        let drawn = self.throw((best, row), &boxes, by);
+        if let Ok(at) = self.few.ids.binary_search(&drawn) {
+            let own = self.few.values[at];
+            let better = self.few.values.iter().filter(|&&w| w >= own);
+            let before = better.map(|&w| f64::from(w)).sum::<f64>() - f64::from(own);
+            if before < p * boxes.known * (1.0 - ROUNDING) && own >= by.min_p {
+                return drawn;
+            }
+        }
         let softmax = Softmax::new(by.max, by.scale, 0.0);
         let target = p * logits::masses(self.cpu, row, softmax, &mut self.sums);
         let mut look = FIRST_LOOK;
@@ -240,7 +279,7 @@ impl Sampler {
             };
             logits::collect(self.cpu, row, &self.maxima, threshold, &mut self.few);
             if self.weigh_few(by) >= target || all {
-                return self.draw_few(Some(target), by);
+                return self.draw_few(Some(target), Some(drawn), by);
             }
             look *= look;
         }
@@ -254,8 +293,9 @@ impl Sampler {
         logits::sums(self.cpu, &self.few.values, Softmax::LEAST, &mut self.sums)
     }
 
-    /// Draws from `few` (weights and ids, by id): only the nucleus of mass `target`, only weights from `min_p` on.
-    fn draw_few(&mut self, target: Option<f64>, by: &mut Distribution) -> u32 {
+    /// Draws from `few` (weights and ids, by id): only the nucleus of mass `target`, only weights from `min_p` on. What was
+    /// `drawn` from more than these stays if it is one of them.
+    fn draw_few(&mut self, target: Option<f64>, drawn: Option<u32>, by: &mut Distribution) -> u32 {
         let mut floor = by.min_p.max(Softmax::LEAST);
         let few = &mut self.few;
         if let Some(target) = target {
@@ -266,6 +306,12 @@ impl Sampler {
             for w in &mut few.values[behind..] {
                 *w = if *w == last.0 { 0.0 } else { *w };
             }
+        }
+        if let Some(drawn) = drawn
+            && let Ok(at) = few.ids.binary_search(&drawn)
+            && few.values[at] >= floor
+        {
+            return drawn;
         }
         let total = logits::sums(self.cpu, &few.values, floor, &mut self.sums);
         let (stripe, left) = reach(&self.sums, by.random.draw() * total);
@@ -301,6 +347,18 @@ impl Sampler {
             top: top.into_iter().map(|(x, id)| (id, value(x))).collect(),
         })
     }
+}
+
+/// What is known of a row after a first look.
+struct Boxes {
+    /// Values from here on were taken.
+    threshold: f32,
+    /// The weight of those taken.
+    taken: f64,
+    /// The same and the sizes of the boxes.
+    total: f64,
+    /// What the row weighs at least.
+    known: f64,
 }
 
 /// What a row is drawn by.
@@ -345,10 +403,15 @@ fn reach(sums: &[f64], mut target: f64) -> (usize, f64) {
 }
 
 /// Where the running sum of `weights` passes `target`; never at a weight of 0.
-fn pick(weights: &[f32], mut target: f64) -> usize {
-    let mut last = 0;
+fn pick(weights: &[f32], target: f64) -> usize {
+    into(weights, target).0
+}
+
+/// The same, and how far `target` reaches into that weight.
+fn into(weights: &[f32], mut target: f64) -> (usize, f64) {
+    let mut last = (0, 0.0);
     for (i, &w) in weights.iter().enumerate().filter(|(_, w)| **w > 0.0) {
-        last = i;
+        last = (i, target.min(f64::from(w)));
         target -= f64::from(w);
         if target < 0.0 {
             break;

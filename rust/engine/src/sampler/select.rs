@@ -19,7 +19,7 @@ pub fn better(a: &Entry, b: &Entry) -> Ordering {
 #[derive(Default)]
 pub struct Scratch {
     entries: Vec<Entry>,
-    order: Vec<f32>,
+    keys: Vec<i32>,
     few: Few,
     fewer: Few,
 }
@@ -44,10 +44,11 @@ pub fn top_k(
     }
     let mut bound = f32::NEG_INFINITY;
     if k < maxima.len() {
-        let order = &mut scratch.order;
-        order.clear();
-        order.extend_from_slice(maxima);
-        bound = *order.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a)).1;
+        let keys = &mut scratch.keys;
+        keys.clear();
+        keys.extend(maxima.iter().map(|x| flip(x.to_bits() as i32)));
+        let from = keys.len() - k;
+        bound = f32::from_bits(flip(*keys.select_nth_unstable(from).1) as u32);
     }
     logits::collect(cpu, row, maxima, bound, out);
     if out.ids.len() <= k {
@@ -58,6 +59,11 @@ pub fn top_k(
     entries.extend(out.values.iter().copied().zip(out.ids.iter().copied()));
     let last = *entries.select_nth_unstable_by(k - 1, better).1;
     retain(out, |entry| better(&entry, &last).is_le());
+}
+
+/// The bits of a float to an integer of the same order, and back.
+fn flip(bits: i32) -> i32 {
+    bits ^ (bits >> 31 & i32::MAX)
 }
 
 /// Keeps some entries, in order.

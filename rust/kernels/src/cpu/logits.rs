@@ -12,8 +12,10 @@ use super::lanes::Plain;
 
 /// Values that one sum covers; 16 maxima stand for as many.
 pub const STRIPE: usize = 1024;
-/// Maxima of a stripe: that of every 16th value, from each of the first 16.
+/// Maxima of a stripe.
 pub const GROUPS: usize = 16;
+/// Neighbouring values that one maximum stands for.
+pub const GROUP: usize = STRIPE / GROUPS;
 /// Thresholds of one call of [`above`].
 pub const PIVOTS: usize = 8;
 
@@ -85,8 +87,8 @@ pub const fn maxima_len(columns: usize) -> usize {
     columns.div_ceil(STRIPE) * GROUPS
 }
 
-/// Fills `maxima` with [`GROUPS`] for each stripe of `values`, those of a whole row or of some of its stripes; the first
-/// of a stripe that holds NaN is NaN.
+/// Fills `maxima` with the largest of each [`GROUP`] of `values`, which are those of a whole row or of some of its stripes;
+/// the first of a stripe that holds NaN is NaN.
 ///
 /// # Panics
 /// When `maxima` does not have [`maxima_len`] values.
@@ -105,18 +107,22 @@ pub fn peak(cpu: Cpu, row: &[f32], found: &mut Vec<f32>) -> Peak {
 
 /// The largest value of a row with these [`maxima`].
 pub fn peak_by(row: &[f32], maxima: &[f32]) -> Peak {
-    // NaN is passed over.
-    let value = maxima.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let stripe = maxima
-        .chunks_exact(GROUPS)
-        .position(|maxima| maxima.contains(&value));
-    let place = |stripe: usize| {
-        let first = stripe * STRIPE;
-        let inside = &row[first..row.len().min(first + STRIPE)];
+    let mut lanes = [f32::NEG_INFINITY; GROUPS];
+    for maxima in maxima.chunks(GROUPS) {
+        for (lane, &x) in lanes.iter_mut().zip(maxima) {
+            // In this order NaN is passed over.
+            *lane = if x > *lane { x } else { *lane };
+        }
+    }
+    let value = lanes.into_iter().fold(f32::NEG_INFINITY, f32::max);
+    let group = maxima.iter().position(|&x| x == value);
+    let place = |group: usize| {
+        let first = group * GROUP;
+        let inside = row.get(first..row.len().min(first + GROUP))?;
         inside.iter().position(|&x| x == value).map(|at| first + at)
     };
     Peak {
-        index: stripe.and_then(place).unwrap_or(0),
+        index: group.and_then(place).unwrap_or(0),
         value,
         nan: maxima.iter().any(|x| x.is_nan()),
     }

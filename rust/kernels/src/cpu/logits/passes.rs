@@ -2,7 +2,7 @@
 //! Every `unsafe` here has the contract of [`Lanes`](super::super::lanes::Lanes).
 use super::super::exp::exp2_lanes;
 use super::lanes::Scan;
-use super::{Few, GROUPS, PIVOTS, STRIPE, Softmax};
+use super::{Few, GROUP, GROUPS, PIVOTS, STRIPE, Softmax};
 
 const N: usize = 16;
 
@@ -30,24 +30,30 @@ fn inside(len: usize, index: usize) -> u16 {
     ((1u32 << left) - 1) as u16
 }
 
-/// Largest values of every stripe; NaN in the first place of one that holds NaN.
+/// Vectors of a group.
+const FOUR: usize = GROUP / N;
+
+/// Largest values of every group; NaN in the first place of a stripe that holds NaN.
 #[inline(always)]
 pub(super) unsafe fn maxima<L: Scan>(row: &[f32], maxima: &mut [f32]) {
     // SAFETY: see the module; `maxima` has 16 a stripe.
     unsafe {
         for (values, maxima) in row.chunks(STRIPE).zip(maxima.chunks_exact_mut(GROUPS)) {
-            let mut max = [L::splat(f32::NEG_INFINITY); 4];
-            let mut sum = [L::splat(0.0); 4];
-            for four in 0..values.len().div_ceil(4 * N) {
-                for i in 0..4 {
-                    let x = vector::<L>(values, four * 4 + i, f32::NEG_INFINITY);
+            let mut max = [L::splat(f32::NEG_INFINITY); GROUPS];
+            let mut sum = [L::splat(0.0); FOUR];
+            for (group, max) in max
+                .iter_mut()
+                .enumerate()
+                .take(values.len().div_ceil(GROUP))
+            {
+                for (i, sum) in sum.iter_mut().enumerate() {
+                    let x = vector::<L>(values, group * FOUR + i, f32::NEG_INFINITY);
                     // In this order a NaN is passed over.
-                    max[i] = x.max(max[i]);
-                    sum[i] = sum[i].add(x);
+                    *max = x.max(*max);
+                    *sum = sum.add(x);
                 }
             }
-            let max = max[0].max(max[1]).max(max[2].max(max[3]));
-            max.store(maxima.as_mut_ptr());
+            L::largest_of_each(&max).store(maxima.as_mut_ptr());
             let sum = sum[0].add(sum[1]).add(sum[2].add(sum[3]));
             // NaN is not at least itself. Sums of values that are all numbers may overflow into what is none.
             if sum.at_least(sum) != u16::MAX && values.iter().any(|x| x.is_nan()) {
@@ -123,25 +129,28 @@ pub(super) unsafe fn collect<L: Scan>(row: &[f32], maxima: &[f32], threshold: f3
     unsafe {
         let limit = L::splat(threshold);
         let mut to = Sink::new(out);
-        for (stripe, values) in row.chunks(STRIPE).enumerate() {
-            if L::load(maxima.as_ptr().add(stripe * GROUPS)).at_least(limit) == 0 {
-                continue;
+        // All are asked for before the first is used: they lie far apart, and the row is in no near cache.
+        for stripe in 0..row.len().div_ceil(STRIPE) {
+            let mut groups = L::load(maxima.as_ptr().add(stripe * GROUPS)).at_least(limit);
+            while groups != 0 {
+                let first = stripe * STRIPE + groups.trailing_zeros() as usize * GROUP;
+                groups &= groups - 1;
+                (0..FOUR).for_each(|i| L::prefetch(row.as_ptr().wrapping_add(first + i * N)));
             }
-            to.room(STRIPE);
-            for four in 0..values.len().div_ceil(4 * N) {
-                let index = four * 4;
-                let mut x = [limit; 4];
-                for (i, x) in x.iter_mut().enumerate() {
-                    *x = vector(values, index + i, f32::NEG_INFINITY);
-                }
-                let most = x[0].max(x[1]).max(x[2].max(x[3]));
-                if most.at_least(limit) == 0 {
-                    continue;
-                }
-                for (i, x) in x.into_iter().enumerate() {
-                    let mask = x.at_least(limit) & inside(values.len(), index + i);
+        }
+        for (stripe, values) in row.chunks(STRIPE).enumerate() {
+            let mut groups = L::load(maxima.as_ptr().add(stripe * GROUPS)).at_least(limit);
+            if groups != 0 {
+                to.room(STRIPE);
+            }
+            while groups != 0 {
+                let first = groups.trailing_zeros() as usize * FOUR;
+                groups &= groups - 1;
+                for index in first..first + FOUR {
+                    let x = vector::<L>(values, index, f32::NEG_INFINITY);
+                    let mask = x.at_least(limit) & inside(values.len(), index);
                     if mask != 0 {
-                        let first = (stripe * STRIPE + (index + i) * N) as u32;
+                        let first = (stripe * STRIPE + index * N) as u32;
                         x.pack(mask, first, to.values(), to.ids());
                         to.len += mask.count_ones() as usize;
                     }
