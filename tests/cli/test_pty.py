@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import re
@@ -58,14 +59,23 @@ class Terminal:
         """Type a line."""
         os.write(self._outside, text.encode() + b"\n")
 
-    def until(self, pattern: str) -> None:
+    def until(self, pattern: str, seconds: float = 20) -> None:
         """Read until this is shown after what was awaited before, and forget all up to it."""
-        end = time.monotonic() + 20
+        end = time.monotonic() + seconds
         while (found := re.search(pattern, self.shown)) is None:
             assert time.monotonic() < end, self.shown
             if select.select([self._outside], [], [], 0.1)[0]:
                 self.shown += os.read(self._outside, 4096).decode()
         self.shown = self.shown[found.end() :]
+
+    def interrupt(self, pattern: str) -> None:
+        """Interrupt it until this is shown: input() misses a signal between its prompt and its first wait for a key."""
+        for _ in range(20):
+            self.process.send_signal(signal.SIGINT)
+            with contextlib.suppress(AssertionError):
+                self.until(pattern, 1)
+                return
+        raise AssertionError(self.shown)
 
     def close(self) -> None:
         """End it, whatever it does."""
@@ -109,8 +119,7 @@ def test_stopping_an_answer(terminals: list[Terminal]) -> None:
     terminal.until("word word")
     terminal.process.send_signal(signal.SIGINT)
     terminal.until(r"\r\n> ")
-    terminal.process.send_signal(signal.SIGINT)
-    terminal.until("Ctrl-D leaves")
+    terminal.interrupt("Ctrl-D leaves")
     os.write(terminal._outside, b"\x04")
     terminal.until("STATUS 0 LIVE 0")
 
