@@ -49,18 +49,18 @@ pub(crate) struct Sums {
 
 impl Sums {
     pub const fn of(layout: &Layout) -> Sums {
-        let (index, parts) = match (layout.scheme, layout.offset) {
-            (Scheme::Scale, 8) => (0, 1),
-            (Scheme::Scale, 16) => (1, 1),
-            (Scheme::Scale, _) => (2, 1),
-            (Scheme::ScaleMin | Scheme::SubMin, _) => (3, 1),
-            (Scheme::PairMin, _) => (4, 2),
-            (Scheme::Pair, 4) => (5, 2),
-            (Scheme::Pair, _) => (6, 2),
+        let index = match (layout.scheme, layout.offset) {
+            (Scheme::Scale, 8) => 0,
+            (Scheme::Scale, 16) => 1,
+            (Scheme::Scale, _) => 2,
+            (Scheme::ScaleMin | Scheme::SubMin, _) => 3,
+            (Scheme::PairMin, _) => 4,
+            (Scheme::Pair, 4) => 5,
+            (Scheme::Pair, _) => 6,
         };
         Sums {
             index,
-            parts,
+            parts: layout.parts(),
             offset: layout.offset,
         }
     }
@@ -166,6 +166,49 @@ pub(crate) struct Tile<T = i8> {
     pub row: usize,
     /// Blocks of 32.
     pub blocks: usize,
+}
+
+/// A block of 15-bit activations, from one of its tile's rows on: two along K are one word of 32 bits.
+#[cfg(target_arch = "x86_64")]
+pub(crate) struct Pairs {
+    /// `[rows][PAIRS]`
+    q: *const i32,
+    /// `[rows]`
+    pub d: *const f32,
+    /// `[part][tile's rows]`
+    sums: *const u32,
+    rows: usize,
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Pairs {
+    /// Those of a row.
+    pub const COUNT: usize = BLOCK / 2;
+
+    /// Block `b` of `tile` from `row` on, for weights of `layout`.
+    #[inline(always)]
+    pub fn new(layout: &Layout, tile: &Tile<i16>, b: usize, row: usize) -> Self {
+        let at = b * tile.rows + row;
+        let sums = b * layout.parts() * tile.rows + row;
+        Pairs {
+            q: tile.q.wrapping_add(at * BLOCK).cast(),
+            d: tile.d.wrapping_add(at),
+            sums: tile.sums.wrapping_add(sums),
+            rows: tile.rows,
+        }
+    }
+
+    /// Pair `i` of row `r`.
+    #[inline(always)]
+    pub fn pair(&self, r: usize, i: usize) -> *const i32 {
+        self.q.wrapping_add(r * Self::COUNT + i)
+    }
+
+    /// The sum of a part of row `r`.
+    #[inline(always)]
+    pub fn sum(&self, part: usize, r: usize) -> *const u32 {
+        self.sums.wrapping_add(part * self.rows + r)
+    }
 }
 
 impl Input {

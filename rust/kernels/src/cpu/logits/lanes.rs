@@ -10,9 +10,6 @@ pub(super) trait Scan: Float {
     unsafe fn at_least(self, b: Self) -> u16;
     /// Lanes that are at least those of `b`, 0 in place of the others.
     unsafe fn or_zero_below(self, b: Self) -> Self;
-    /// Asks for the cache line of any address.
-    #[inline(always)]
-    fn prefetch(_: *const f32) {}
     /// Lane i: the largest lane of `v[i]`, none of which is NaN.
     #[inline(always)]
     unsafe fn largest_of_each(v: &[Self; 16]) -> Self {
@@ -145,11 +142,6 @@ mod x86 {
 
     impl Scan for Ymm {
         #[inline(always)]
-        fn prefetch(at: *const f32) {
-            // SAFETY: a prefetch of any address is harmless.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
-        }
-        #[inline(always)]
         unsafe fn largest_of_each(v: &[Self; 16]) -> Self {
             unsafe {
                 let mut half = [[_mm256_setzero_ps(); 8]; 2];
@@ -195,11 +187,6 @@ mod x86 {
     }
 
     impl Scan for Zmm {
-        #[inline(always)]
-        fn prefetch(at: *const f32) {
-            // SAFETY: a prefetch of any address is harmless.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
-        }
         #[inline(always)]
         unsafe fn largest_of_each(v: &[Self; 16]) -> Self {
             unsafe {

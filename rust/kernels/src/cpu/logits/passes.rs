@@ -1,5 +1,6 @@
 //! The passes, generic over 16 lanes. What does not fill a vector is padded with what adds nothing.
 //! Every `unsafe` here has the contract of [`Lanes`](super::super::lanes::Lanes).
+use super::super::buffer::prefetch;
 use super::super::exp::exp2_lanes;
 use super::lanes::Scan;
 use super::{Few, GROUP, GROUPS, PIVOTS, STRIPE, Softmax};
@@ -135,7 +136,7 @@ pub(super) unsafe fn collect<L: Scan>(row: &[f32], maxima: &[f32], threshold: f3
             while groups != 0 {
                 let first = stripe * STRIPE + groups.trailing_zeros() as usize * GROUP;
                 groups &= groups - 1;
-                (0..FOUR).for_each(|i| L::prefetch(row.as_ptr().wrapping_add(first + i * N)));
+                (0..FOUR).for_each(|i| prefetch(row.as_ptr().wrapping_add(first + i * N).cast()));
             }
         }
         for (stripe, values) in row.chunks(STRIPE).enumerate() {

@@ -1,6 +1,7 @@
 //! Dense weights: f32, f16 or bf16 widened in registers, float32 activations; acc = fma(w, x, acc), k by k.
 //! One generic body for all instruction sets.
 #![allow(clippy::needless_range_loop)] // several arrays run side by side
+use super::super::buffer::prefetch;
 #[cfg(target_arch = "aarch64")]
 use super::super::lanes::Neon;
 use super::super::lanes::{Lanes, Plain};
@@ -189,16 +190,4 @@ unsafe fn tile<E: Elements, L: Lanes, const R: usize, const P: usize>(
         }
     }
     R
-}
-
-/// Asks for the cache line at `at`, which need not exist.
-#[inline(always)]
-fn prefetch(at: *const u8) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch of any address is harmless.
-    unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = at;
 }

@@ -5,7 +5,7 @@
 //!   acc = fma(m, scale * sum(a), acc)               (types with minima; by halves of 16 where they have two)
 #![allow(clippy::needless_range_loop)] // several arrays run side by side
 use super::super::input::Rounded;
-use super::super::pack::layout::{BLOCK, LANES, Layout, Scales, Scheme};
+use super::super::pack::layout::{BLOCK, LANES, Layout, Scales};
 use super::Work;
 use super::sink::Sink;
 
@@ -69,17 +69,10 @@ unsafe fn one<T: Rounded>(
         }
         let dot = s.sub[0] * half[0] + s.sub[1] * half[1];
         acc = (dot as f32).mul_add(s.d * scale, acc);
-        // SAFETY: these schemes' sums have one or two f32 words a block.
-        let sum = |part, parts| unsafe {
-            f32::from_bits(*tile.sums.add((b * parts + part) * tile.rows + row))
-        };
-        match layout.scheme {
-            Scheme::Scale | Scheme::Pair => {}
-            Scheme::ScaleMin | Scheme::SubMin => acc = s.m[0].mul_add(sum(0, 1), acc),
-            Scheme::PairMin => {
-                acc = s.m[0].mul_add(sum(0, 2), acc);
-                acc = s.m[1].mul_add(sum(1, 2), acc);
-            }
+        for part in 0..layout.minima_len() {
+            // SAFETY: these schemes' sums are f32 words, one for each part of a block.
+            let sum = unsafe { *tile.sums.add((b * layout.parts() + part) * tile.rows + row) };
+            acc = s.m[part].mul_add(f32::from_bits(sum), acc);
         }
     }
     acc

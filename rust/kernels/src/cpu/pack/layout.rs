@@ -87,6 +87,14 @@ impl Layout {
     pub const fn pairs(&self) -> bool {
         matches!(self.scheme, Scheme::Pair | Scheme::PairMin)
     }
+    /// Sub-blocks that have scales of their own: sums of activations a block.
+    pub const fn parts(&self) -> usize {
+        if self.pairs() { 2 } else { 1 }
+    }
+    /// Minima of a block.
+    pub const fn minima_len(&self) -> usize {
+        if self.minima() { self.parts() } else { 0 }
+    }
     /// Weights of a group along K.
     pub const fn k(&self) -> usize {
         self.blocks * BLOCK

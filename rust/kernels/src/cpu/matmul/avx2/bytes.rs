@@ -76,7 +76,7 @@ unsafe fn step<F: Format, B: Block, const VNNI: bool, const R: usize>(
     unsafe {
         let at = b * tile.rows + row;
         let a = tile.q.add(at * BLOCK).cast::<i32>();
-        let parts = if F::L.pairs() { 2 } else { 1 };
+        let parts = F::L.parts();
         let sums = tile.sums.add(b * parts * tile.rows + row);
         let dot = if F::L.pairs() {
             let first = dots::<F, B, VNNI, R, 0, 4>(weights, a, sums);

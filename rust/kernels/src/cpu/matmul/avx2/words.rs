@@ -2,16 +2,13 @@
 //! Nothing saturates. A panel is unpacked with offsets and sub-scales multiplied in.
 //! The contract of every `unsafe` is that of [`Arithmetic`].
 #![allow(clippy::needless_range_loop)] // several arrays run side by side
-use super::super::super::input::Tile;
-use super::super::super::pack::layout::{BLOCK, Scheme};
+use super::super::super::input::{Pairs, Tile};
+use super::super::super::pack::layout::Scheme;
 use super::super::formats::{Format, blocks};
 use super::super::unpacked::Unpacked;
 use super::panel::{Block, FAR, Packed, prefetch};
 use super::{Arithmetic, Sums};
 use std::arch::x86_64::*;
-
-/// Pairs of weights along K in a block.
-const PAIRS: usize = BLOCK / 2;
 
 /// The arithmetic.
 pub(in super::super) struct Words;
@@ -33,11 +30,11 @@ impl Arithmetic for Words {
             for (group, b, at) in blocks::<F>(panel, tile.blocks) {
                 prefetch::<F, FAR>(group, b);
                 let weights = Packed::<F>::new(group, b);
-                let from = Activations::new::<F>(tile, at, row);
+                let from = Pairs::new(&F::L, tile, at, row);
                 for h in 0..2 {
                     let dot = dots::<F, VNNI, R>(&weights, h, &from);
                     let mut m = [_mm256_setzero_ps(); 2];
-                    for part in 0..minima::<F>() {
+                    for part in 0..F::L.minima_len() {
                         m[part] = weights.m(h, part);
                     }
                     add::<F, R>(&mut acc, h, &dot, weights.d(h), m, &from);
@@ -59,12 +56,12 @@ impl Arithmetic for Words {
             for b in 0..tile.blocks {
                 let weights = unpacked.weights::<i16>(b).cast::<__m256i>();
                 let scales = unpacked.scales(b, 0).cast::<__m256>();
-                let from = Activations::new::<F>(tile, b, row);
+                let from = Pairs::new(&F::L, tile, b, row);
                 let mut dot = [[_mm256_setzero_si256(); R]; 2];
-                for pair in 0..PAIRS {
-                    let w = [*weights.add(2 * pair), *weights.add(2 * pair + 1)];
+                for i in 0..Pairs::COUNT {
+                    let w = [*weights.add(2 * i), *weights.add(2 * i + 1)];
                     for r in 0..R {
-                        let a = from.pair(r, pair);
+                        let a = pair(&from, r, i);
                         for h in 0..2 {
                             dot[h][r] = products::<VNNI>(dot[h][r], w[h], a);
                         }
@@ -72,7 +69,7 @@ impl Arithmetic for Words {
                 }
                 for h in 0..2 {
                     let mut m = [_mm256_setzero_ps(); 2];
-                    for part in 0..minima::<F>() {
+                    for part in 0..F::L.minima_len() {
                         m[part] = *scales.add(2 * (1 + part) + h);
                     }
                     add::<F, R>(&mut acc, h, &dot[h], *scales.add(h), m, &from);
@@ -153,48 +150,11 @@ unsafe fn unpack_block<F: Format>(from: &Packed<F>, to: &mut Unpacked, b: usize)
     }
 }
 
-/// Minima of a block.
-const fn minima<F: Format>() -> usize {
-    match F::L.scheme {
-        Scheme::Scale | Scheme::Pair => 0,
-        Scheme::ScaleMin | Scheme::SubMin => 1,
-        Scheme::PairMin => 2,
-    }
-}
-
-/// A block of a tile, from one of its rows on.
-struct Activations {
-    /// `[rows][16]` pairs.
-    pairs: *const i32,
-    /// `[rows]`
-    d: *const f32,
-    /// `[part][rows]`
-    sums: *const u32,
-    rows: usize,
-}
-
-impl Activations {
-    #[inline(always)]
-    unsafe fn new<F: Format>(tile: &Tile<i16>, b: usize, row: usize) -> Self {
-        let at = b * tile.rows + row;
-        let parts = if F::L.pairs() { 2 } else { 1 };
-        // SAFETY: block and row lie within the tile.
-        unsafe {
-            Activations {
-                pairs: tile.q.add(at * BLOCK).cast(),
-                d: tile.d.add(at),
-                sums: tile.sums.add(b * parts * tile.rows + row),
-                rows: tile.rows,
-            }
-        }
-    }
-
-    /// A pair of row r, in every lane.
-    #[inline(always)]
-    unsafe fn pair(&self, r: usize, pair: usize) -> __m256i {
-        // SAFETY: 16 pairs a row.
-        unsafe { _mm256_set1_epi32(self.pairs.add(r * PAIRS + pair).read_unaligned()) }
-    }
+/// A pair of row r, in every lane.
+#[inline(always)]
+unsafe fn pair(from: &Pairs, r: usize, i: usize) -> __m256i {
+    // SAFETY: 16 pairs a row.
+    unsafe { _mm256_set1_epi32(from.pair(r, i).read_unaligned()) }
 }
 
 /// `sum` and the products of two weights and two activations a lane.
@@ -215,7 +175,7 @@ unsafe fn products<const VNNI: bool>(sum: __m256i, w: __m256i, a: __m256i) -> __
 unsafe fn dots<F: Format, const VNNI: bool, const R: usize>(
     weights: &Packed<F>,
     h: usize,
-    from: &Activations,
+    from: &Pairs,
 ) -> [__m256i; R] {
     // SAFETY: see the module.
     unsafe {
@@ -223,7 +183,7 @@ unsafe fn dots<F: Format, const VNNI: bool, const R: usize>(
             return part::<F, VNNI, R, 0, 8>(weights, h, from, 0);
         }
         let mut dot = part::<F, VNNI, R, 0, 4>(weights, h, from, 0);
-        let second = part::<F, VNNI, R, 4, 8>(weights, h, from, from.rows);
+        let second = part::<F, VNNI, R, 4, 8>(weights, h, from, 1);
         let sub = weights.sub_integers(h);
         for r in 0..R {
             dot[r] = _mm256_add_epi32(
@@ -235,27 +195,27 @@ unsafe fn dots<F: Format, const VNNI: bool, const R: usize>(
     }
 }
 
-/// Products of words FROM..TO (of 4 weights) of half `h` of a packed block; `sums` is where the part's sums begin.
+/// Products of words FROM..TO (of 4 weights) of half `h` of a packed block; `half` is the half of the block with the offset's sums.
 #[inline(always)]
 unsafe fn part<F: Format, const VNNI: bool, const R: usize, const FROM: usize, const TO: usize>(
     weights: &Packed<F>,
     h: usize,
-    from: &Activations,
-    sums: usize,
+    from: &Pairs,
+    half: usize,
 ) -> [__m256i; R] {
     // SAFETY: see the module.
     unsafe {
         let mut dot = [_mm256_setzero_si256(); R];
         if F::L.offset != 0 {
             for r in 0..R {
-                dot[r] = _mm256_set1_epi32(*from.sums.add(sums + r) as i32);
+                dot[r] = _mm256_set1_epi32(*from.sum(half, r) as i32);
             }
         }
         for z in FROM..TO {
             let w = words(weights.word(z, h));
             for r in 0..R {
-                dot[r] = products::<VNNI>(dot[r], w[0], from.pair(r, 2 * z));
-                dot[r] = products::<VNNI>(dot[r], w[1], from.pair(r, 2 * z + 1));
+                dot[r] = products::<VNNI>(dot[r], w[0], pair(from, r, 2 * z));
+                dot[r] = products::<VNNI>(dot[r], w[1], pair(from, r, 2 * z + 1));
             }
         }
         dot
@@ -270,15 +230,15 @@ unsafe fn add<F: Format, const R: usize>(
     dot: &[__m256i; R],
     d: __m256,
     m: [__m256; 2],
-    from: &Activations,
+    from: &Pairs,
 ) {
     // SAFETY: see the module.
     unsafe {
         for r in 0..R {
             let scale = _mm256_mul_ps(d, _mm256_broadcast_ss(&*from.d.add(r)));
             acc[r][h] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot[r]), scale, acc[r][h]);
-            for part in 0..minima::<F>() {
-                let sum = from.sums.add(part * from.rows + r).cast::<f32>();
+            for part in 0..F::L.minima_len() {
+                let sum = from.sum(part, r).cast::<f32>();
                 acc[r][h] = _mm256_fmadd_ps(m[part], _mm256_broadcast_ss(&*sum), acc[r][h]);
             }
         }

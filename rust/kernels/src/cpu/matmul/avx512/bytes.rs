@@ -6,7 +6,7 @@ use super::super::super::pack::layout::{BLOCK, Scheme};
 use super::super::formats::{Format, blocks};
 use super::super::unpacked::Unpacked;
 use super::Arithmetic;
-use super::panel::{FAR, Scales, header, prefetch, scales, weights};
+use super::panel::{Scales, header, read};
 use std::arch::x86_64::*;
 
 /// The arithmetic.
@@ -28,12 +28,7 @@ impl Arithmetic for Bytes {
             let mut acc = [_mm512_setzero_ps(); R];
             let mut head = header::<F>(panel);
             for (group, b, at) in blocks::<F>(panel, tile.blocks) {
-                if b == 0 {
-                    head = header::<F>(group);
-                }
-                prefetch::<F, FAR>(group, b);
-                let w = weights::<F>(group, b);
-                let s = scales::<F>(group, head, b);
+                let (w, s) = read::<F>(&mut head, group, b);
                 for r in 0..R {
                     acc[r] = step::<F, R>(acc[r], &w, &s, tile, at, row + r);
                 }

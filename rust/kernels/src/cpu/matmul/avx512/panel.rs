@@ -247,6 +247,41 @@ pub(in super::super) unsafe fn prefetch<F: Format, const AHEAD: usize>(group: *c
     }
 }
 
+/// Block `b` of a group, and what is needed next asked for; `head` is that of the group from its first block on.
+#[inline(always)]
+pub(super) unsafe fn read<F: Format>(
+    head: &mut Header,
+    group: *const u8,
+    b: usize,
+) -> ([__m512i; 8], Scales) {
+    // SAFETY: passed on.
+    unsafe {
+        if b == 0 {
+            *head = header::<F>(group);
+        }
+        prefetch::<F, FAR>(group, b);
+        (weights::<F>(group, b), scales::<F>(group, *head, b))
+    }
+}
+
+/// Writes the scales of block `b` of an unpacked panel.
+#[inline(always)]
+pub(super) unsafe fn keep<F: Format>(s: &Scales, to: &mut Unpacked, b: usize) {
+    let to = to.scales(b, 0).cast::<__m512>();
+    // SAFETY: five vectors a block.
+    unsafe {
+        to.write(s.d);
+        if F::L.minima() {
+            to.add(1).write(s.m[0]);
+            to.add(2).write(s.m[1]);
+        }
+        if F::L.pairs() {
+            to.add(3).write(s.sub[0]);
+            to.add(4).write(s.sub[1]);
+        }
+    }
+}
+
 /// Unpacks a panel: weights to bytes, scales to f32. The panel holds as many blocks as `to`.
 #[inline(always)]
 pub(in super::super) unsafe fn unpack<F: Format>(panel: *const u8, to: &mut Unpacked) {
@@ -254,23 +289,9 @@ pub(in super::super) unsafe fn unpack<F: Format>(panel: *const u8, to: &mut Unpa
     unsafe {
         let mut head = header::<F>(panel);
         for (group, b, at) in blocks::<F>(panel, to.blocks()) {
-            if b == 0 {
-                head = header::<F>(group);
-            }
-            prefetch::<F, FAR>(group, b);
-            let s = scales::<F>(group, head, b);
-            let w = weights::<F>(group, b);
+            let (w, s) = read::<F>(&mut head, group, b);
             to.weights::<u8>(at).cast::<[__m512i; 8]>().write(w);
-            let scales_out = to.scales(at, 0).cast::<__m512>();
-            scales_out.write(s.d);
-            if F::L.minima() {
-                scales_out.add(1).write(s.m[0]);
-                scales_out.add(2).write(s.m[1]);
-            }
-            if F::L.pairs() {
-                scales_out.add(3).write(s.sub[0]);
-                scales_out.add(4).write(s.sub[1]);
-            }
+            keep::<F>(&s, to, at);
         }
     }
 }

@@ -2,16 +2,12 @@
 //! with offsets and sub-scales multiplied in.
 //! The contract of every `unsafe` is that of [`Arithmetic`].
 #![allow(clippy::needless_range_loop)] // several arrays run side by side
-use super::super::super::input::Tile;
-use super::super::super::pack::layout::{BLOCK, Scheme};
+use super::super::super::input::{Pairs, Tile};
 use super::super::formats::{Format, blocks};
 use super::super::unpacked::Unpacked;
 use super::Arithmetic;
-use super::panel::{FAR, Scales, header, prefetch, scales, weights};
+use super::panel::{Scales, header, keep, read};
 use std::arch::x86_64::*;
-
-/// Pairs of weights along K in a block.
-const PAIRS: usize = BLOCK / 2;
 
 /// The arithmetic.
 pub(in super::super) struct Words;
@@ -32,22 +28,17 @@ impl Arithmetic for Words {
             let mut acc = [_mm512_setzero_ps(); R];
             let mut head = header::<F>(panel);
             for (group, b, at) in blocks::<F>(panel, tile.blocks) {
-                if b == 0 {
-                    head = header::<F>(group);
-                }
-                prefetch::<F, FAR>(group, b);
-                let s = scales::<F>(group, head, b);
-                let bytes = weights::<F>(group, b);
+                let (bytes, s) = read::<F>(&mut head, group, b);
                 let fold = Fold::new::<F>(&s);
-                let from = Activations::new::<F>(tile, at, row);
+                let from = Pairs::new(&F::L, tile, at, row);
                 let mut dot = [_mm512_setzero_si512(); R];
                 let mut more = dot;
                 for z in 0..8 {
                     let w = words(bytes[z]);
                     let w = [fold.of::<F>(w[0], z / 4), fold.of::<F>(w[1], z / 4)];
                     for r in 0..R {
-                        dot[r] = _mm512_dpwssd_epi32(dot[r], w[0], from.pair(r, 2 * z));
-                        more[r] = _mm512_dpwssd_epi32(more[r], w[1], from.pair(r, 2 * z + 1));
+                        dot[r] = _mm512_dpwssd_epi32(dot[r], w[0], pair(&from, r, 2 * z));
+                        more[r] = _mm512_dpwssd_epi32(more[r], w[1], pair(&from, r, 2 * z + 1));
                     }
                 }
                 for r in 0..R {
@@ -76,12 +67,12 @@ impl Arithmetic for Words {
                     m: [*s.add(1), *s.add(2)],
                     sub: [_mm512_setzero_ps(); 2],
                 };
-                let from = Activations::new::<F>(tile, b, row);
+                let from = Pairs::new(&F::L, tile, b, row);
                 let mut dot = [_mm512_setzero_si512(); R];
-                for pair in 0..PAIRS {
-                    let w = *weights.add(pair);
+                for i in 0..Pairs::COUNT {
+                    let w = *weights.add(i);
                     for r in 0..R {
-                        dot[r] = _mm512_dpwssd_epi32(dot[r], w, from.pair(r, pair));
+                        dot[r] = _mm512_dpwssd_epi32(dot[r], w, pair(&from, r, i));
                     }
                 }
                 add::<F, R>(&mut acc, &dot, &s, &from);
@@ -96,12 +87,7 @@ impl Arithmetic for Words {
         unsafe {
             let mut head = header::<F>(panel);
             for (group, b, at) in blocks::<F>(panel, to.blocks()) {
-                if b == 0 {
-                    head = header::<F>(group);
-                }
-                prefetch::<F, FAR>(group, b);
-                let s = scales::<F>(group, head, b);
-                let bytes = weights::<F>(group, b);
+                let (bytes, s) = read::<F>(&mut head, group, b);
                 let fold = Fold::new::<F>(&s);
                 let weights = to.weights::<i16>(at).cast::<__m512i>();
                 for z in 0..8 {
@@ -109,12 +95,7 @@ impl Arithmetic for Words {
                     weights.add(2 * z).write(fold.of::<F>(w[0], z / 4));
                     weights.add(2 * z + 1).write(fold.of::<F>(w[1], z / 4));
                 }
-                let scales = to.scales(at, 0).cast::<__m512>();
-                scales.write(s.d);
-                if F::L.minima() {
-                    scales.add(1).write(s.m[0]);
-                    scales.add(2).write(s.m[1]);
-                }
+                keep::<F>(&s, to, at);
             }
         }
     }
@@ -176,39 +157,11 @@ impl Fold {
     }
 }
 
-/// A block of a tile, from one of its rows on.
-struct Activations {
-    /// `[rows][16]` pairs.
-    pairs: *const i32,
-    /// `[rows]`
-    d: *const f32,
-    /// `[part][rows]`
-    sums: *const f32,
-    rows: usize,
-}
-
-impl Activations {
-    #[inline(always)]
-    unsafe fn new<F: Format>(tile: &Tile<i16>, b: usize, row: usize) -> Self {
-        let at = b * tile.rows + row;
-        let parts = if F::L.pairs() { 2 } else { 1 };
-        // SAFETY: block and row lie within the tile.
-        unsafe {
-            Activations {
-                pairs: tile.q.add(at * BLOCK).cast(),
-                d: tile.d.add(at),
-                sums: tile.sums.add(b * parts * tile.rows + row).cast(),
-                rows: tile.rows,
-            }
-        }
-    }
-
-    /// A pair of row r, in every lane.
-    #[inline(always)]
-    unsafe fn pair(&self, r: usize, pair: usize) -> __m512i {
-        // SAFETY: 16 pairs a row.
-        unsafe { _mm512_set1_epi32(self.pairs.add(r * PAIRS + pair).read_unaligned()) }
-    }
+/// A pair of row r, in every lane.
+#[inline(always)]
+unsafe fn pair(from: &Pairs, r: usize, i: usize) -> __m512i {
+    // SAFETY: 16 pairs a row.
+    unsafe { _mm512_set1_epi32(from.pair(r, i).read_unaligned()) }
 }
 
 /// Adds a block to the sums, as `scalar` defines it.
@@ -217,20 +170,15 @@ unsafe fn add<F: Format, const R: usize>(
     acc: &mut [__m512; R],
     dot: &[__m512i; R],
     s: &Scales,
-    from: &Activations,
+    from: &Pairs,
 ) {
-    let minima = match F::L.scheme {
-        Scheme::Scale | Scheme::Pair => 0,
-        Scheme::ScaleMin | Scheme::SubMin => 1,
-        Scheme::PairMin => 2,
-    };
     // SAFETY: see the module.
     unsafe {
         for r in 0..R {
             let scale = _mm512_mul_ps(s.d, _mm512_set1_ps(*from.d.add(r)));
             acc[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[r]), scale, acc[r]);
-            for part in 0..minima {
-                let sum = _mm512_set1_ps(*from.sums.add(part * from.rows + r));
+            for part in 0..F::L.minima_len() {
+                let sum = _mm512_set1_ps(*from.sum(part, r).cast());
                 acc[r] = _mm512_fmadd_ps(s.m[part], sum, acc[r]);
             }
         }
