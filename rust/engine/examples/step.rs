@@ -1,5 +1,5 @@
 //! What a step costs beside the model, by part, in microseconds: a model that only hands out prepared logits.
-//! `cargo run --release -p candle-vllm-engine --example step [threads] [vocabulary] [sequences]`
+//! `cargo run --release -p candle-vllm-engine --example step [threads] [vocabulary] [sequences] [sampling]`
 use std::error::Error;
 use std::sync::Mutex;
 
@@ -204,6 +204,7 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
             .and_then(|a| a.parse::<usize>().ok())
     };
     let threads = number(1).unwrap_or_else(available_threads);
+    let sampling = std::env::args().nth(4);
     let cases = [
         ("greedy", params(|p| p.temperature = 0.0)),
         ("temperature 1", params(|_| ())),
@@ -236,7 +237,10 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
             .into_iter()
             .filter(|&s| number(3).is_none_or(|n| n == s))
         {
-            for (name, params) in &cases {
+            let asked = cases
+                .iter()
+                .filter(|(name, _)| sampling.as_deref().is_none_or(|s| name.contains(s)));
+            for (name, params) in asked {
                 let c = measure(threads, vocab, sequences, &tokenizer, params)?;
                 println!(
                     "{vocab:>7} {sequences:>4} {name:<22}{:>9.1}{:>8.1}{:>8.1}{:>8.1}{:>8.1}{:>8.1}",

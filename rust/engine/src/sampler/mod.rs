@@ -4,12 +4,13 @@ mod random;
 mod select;
 
 use std::collections::HashMap;
+use std::ops::ControlFlow::{self, Break, Continue};
 
 use candle_vllm_kernels::cpu::Cpu;
 use candle_vllm_kernels::cpu::logits::{self, Few, GROUP, GROUPS, STRIPE, Softmax};
 use random::Numbers;
 pub use random::fresh_seed;
-use select::{Entry, Scratch};
+use select::Entry;
 
 use crate::error::{Error, Result};
 use crate::event::TokenLogprob;
@@ -60,7 +61,7 @@ impl SamplingState {
     }
 }
 
-/// Weight, relative to the best, of the first entries that are looked at for a nucleus; then its square, and so on.
+/// Weight, relative to the best, from which on values are looked at one by one.
 const FIRST_LOOK: f32 = 1.0 / 512.0;
 
 /// A share that sums of weights are wrong by at most.
@@ -74,7 +75,7 @@ pub struct Sampler {
     sums: Vec<f64>,
     weights: Vec<f32>,
     few: Few,
-    scratch: Scratch,
+    entries: Vec<Entry>,
 }
 
 impl Sampler {
@@ -87,7 +88,7 @@ impl Sampler {
             sums: Vec::new(),
             weights: Vec::new(),
             few: Few::default(),
-            scratch: Scratch::default(),
+            entries: Vec::new(),
         }
     }
 
@@ -132,10 +133,10 @@ impl Sampler {
             min_p: params.min_p,
             random: Numbers::new(state.seed, state.generated as u64),
         };
-        let top_p = (params.top_p < 1.0).then_some(f64::from(params.top_p));
-        Ok(match (params.top_k, top_p) {
-            (Some(k), _) if k > 0 && k < row.len() => self.draw_best(row, k, top_p, &mut by),
-            (_, Some(p)) => self.draw_nucleus((best, row), p, &mut by),
+        let p = f64::from(params.top_p);
+        Ok(match params.top_k {
+            Some(k) if k > 0 && k < row.len() => self.draw_best(row, k, p, &mut by),
+            _ if p < 1.0 => self.draw_nucleus((best, row), p, &mut by),
             _ if params.min_p > 0.0 => self.draw_likely(row, &mut by),
             _ => self.draw_any((best, row), &mut by),
         })
@@ -147,7 +148,7 @@ impl Sampler {
             Some(maxima) => {
                 self.maxima.clear();
                 self.maxima.extend_from_slice(maxima);
-                logits::peak_by(row, maxima)
+                logits::peak_by(self.cpu, row, maxima)
             }
             None => logits::peak(self.cpu, row, &mut self.maxima),
         };
@@ -231,18 +232,11 @@ impl Sampler {
         best
     }
 
-    /// From the `k` best.
-    fn draw_best(
-        &mut self,
-        row: &[f32],
-        k: usize,
-        top_p: Option<f64>,
-        by: &mut Distribution,
-    ) -> u32 {
+    /// From the likeliest of the `k` best that make up `p` of their mass.
+    fn draw_best(&mut self, row: &[f32], k: usize, p: f64, by: &mut Distribution) -> u32 {
         let (cpu, few) = (self.cpu, &mut self.few);
-        select::top_k(cpu, row, &self.maxima, k, &mut self.scratch, few);
-        let total = self.weigh_few(by);
-        self.draw_few(top_p.map(|p| p * total), None, by)
+        select::top_k(cpu, row, &self.maxima, k, &mut self.entries, few);
+        self.draw_few(p, None, by)
     }
 
     /// From those that are as likely as `min_p` asks for.
@@ -250,8 +244,21 @@ impl Sampler {
         // A little further down than that, for rounding; the floor is applied to the weights themselves.
         let threshold = by.logit(by.min_p * 0.99);
         logits::collect(self.cpu, row, &self.maxima, threshold, &mut self.few);
-        self.weigh_few(by);
-        self.draw_few(None, None, by)
+        self.draw_few(1.0, None, by)
+    }
+
+    /// From the likeliest of `few` that make up the share `p` of their mass, or of a given one.
+    fn draw_few(&mut self, p: f64, mass: Option<f64>, by: &mut Distribution) -> u32 {
+        let values = std::mem::take(&mut self.few.values);
+        let mut drawn = None;
+        let at = loop {
+            match self.keep_or_draw(&values, drawn, (p, mass), by) {
+                Break(at) => break at,
+                Continue((at, _)) => drawn = Some(at),
+            }
+        };
+        self.few.values = values;
+        self.few.ids[at]
     }
 
     /// From the likeliest that make up the mass `p`: one from the whole row, if it is one of them, else another. Mostly
@@ -267,60 +274,74 @@ impl Sampler {
                 return drawn;
             }
         }
-        let softmax = Softmax::new(by.max, by.scale, 0.0);
-        let target = p * logits::masses(self.cpu, row, softmax, &mut self.sums);
-        let mut look = FIRST_LOOK;
+        let mut drawn = drawn as usize;
         loop {
-            let all = look < Softmax::LEAST;
-            let threshold = if all {
-                f32::NEG_INFINITY
-            } else {
-                by.logit(look)
-            };
-            logits::collect(self.cpu, row, &self.maxima, threshold, &mut self.few);
-            if self.weigh_few(by) >= target || all {
-                return self.draw_few(Some(target), Some(drawn), by);
+            match self.keep_or_draw(row, Some(drawn), (p, None), by) {
+                Break(at) => return at as u32,
+                Continue((_, mass)) if boxes.taken * (1.0 - ROUNDING) > p * mass => {
+                    logits::collect(self.cpu, row, &self.maxima, boxes.threshold, &mut self.few);
+                    return self.draw_few(p, Some(mass), by);
+                }
+                Continue((at, _)) => drawn = at,
             }
-            look *= look;
         }
+    }
+
+    /// The place of what was `drawn` from `values`, logits, if it is one of the likeliest that make up the share `p` of
+    /// their mass, or of a given one. Else one drawn from those that are likelier, which these are among; and their mass.
+    fn keep_or_draw(
+        &mut self,
+        values: &[f32],
+        drawn: Option<usize>,
+        (p, mass): (f64, Option<f64>),
+        by: &mut Distribution,
+    ) -> ControlFlow<usize, (usize, f64)> {
+        // Of equals the first is likelier, so other weights count before the one drawn and behind it.
+        let own = drawn.map_or(0.0, |at| self.weight(values[at], by));
+        let (end, start) = drawn.map_or((0, 0), |at| (at, at + 1));
+        let least = |w: f32| w.max(by.min_p).max(Softmax::LEAST);
+        let parts = [
+            (0..end, least(own)),
+            (start..values.len(), least(own.next_up())),
+        ];
+        self.sums.clear();
+        let (softmax, mut all) = (Softmax::new(by.max, by.scale, 0.0), f64::from(own));
+        for (part, least) in parts.clone() {
+            all += logits::masses(self.cpu, &values[part], softmax, least, &mut self.sums);
+        }
+        let mass = mass.unwrap_or(all);
+        let likelier: f64 = self.sums.iter().sum();
+        if let Some(at) = drawn
+            && own >= by.min_p
+            && (likelier < p * mass || likelier == 0.0)
+        {
+            return Break(at);
+        }
+        let (stripe, left) = reach(&self.sums, by.random.draw() * likelier);
+        let (part, stripe) = match stripe.checked_sub(end.div_ceil(STRIPE)) {
+            Some(stripe) => (&parts[1], stripe),
+            None => (&parts[0], stripe),
+        };
+        let first = part.0.start + stripe * STRIPE;
+        let inside = &values[first..part.0.end.min(first + STRIPE)];
+        let softmax = Softmax::new(by.max, by.scale, part.1);
+        logits::weigh(self.cpu, inside, softmax, &mut self.weights);
+        Continue((first + pick(&self.weights, left), mass))
+    }
+
+    /// The weight of a logit, with the bits that it has in a row.
+    fn weight(&mut self, x: f32, by: &Distribution) -> f32 {
+        let softmax = Softmax::new(by.max, by.scale, 0.0);
+        logits::weigh(self.cpu, &[x], softmax, &mut self.weights);
+        self.weights[0]
     }
 
     /// Turns the logits of `few` into weights; their sum.
     fn weigh_few(&mut self, by: &Distribution) -> f64 {
         let softmax = Softmax::new(by.max, by.scale, 0.0);
-        logits::weigh(self.cpu, &self.few.values, softmax, &mut self.weights);
+        let total = logits::weigh(self.cpu, &self.few.values, softmax, &mut self.weights);
         std::mem::swap(&mut self.few.values, &mut self.weights);
-        logits::sums(self.cpu, &self.few.values, Softmax::LEAST, &mut self.sums)
-    }
-
-    /// Draws from `few` (weights and ids, by id): only the nucleus of mass `target`, only weights from `min_p` on. What was
-    /// `drawn` from more than these stays if it is one of them.
-    fn draw_few(&mut self, target: Option<f64>, drawn: Option<u32>, by: &mut Distribution) -> u32 {
-        let mut floor = by.min_p.max(Softmax::LEAST);
-        let few = &mut self.few;
-        if let Some(target) = target {
-            let last = select::nucleus(self.cpu, few, target, &mut self.scratch);
-            floor = floor.max(last.0);
-            // Of those that are as good as the last, the ones behind it do not belong.
-            let behind = few.ids.partition_point(|&id| id <= last.1);
-            for w in &mut few.values[behind..] {
-                *w = if *w == last.0 { 0.0 } else { *w };
-            }
-        }
-        if let Some(drawn) = drawn
-            && let Ok(at) = few.ids.binary_search(&drawn)
-            && few.values[at] >= floor
-        {
-            return drawn;
-        }
-        let total = logits::sums(self.cpu, &few.values, floor, &mut self.sums);
-        let (stripe, left) = reach(&self.sums, by.random.draw() * total);
-        let first = stripe * STRIPE;
-        let end = few.values.len().min(first + STRIPE);
-        for w in &mut few.values[first..end] {
-            *w = if *w >= floor { *w } else { 0.0 };
-        }
-        few.ids[first + pick(&few.values[first..end], left)]
+        total
     }
 
     /// Log-softmax of the raw `row` at `token`, and at the `count` likeliest tokens (-1: all), best first.
@@ -330,12 +351,13 @@ impl Sampler {
     pub fn logprobs(&mut self, row: &[f32], token: u32, count: i32) -> Result<TokenLogprob> {
         let (_, max) = self.peak(row, None)?;
         let softmax = Softmax::new(max, 1.0, 0.0);
-        let total = logits::masses(self.cpu, row, softmax, &mut self.sums);
+        self.sums.clear();
+        let total = logits::masses(self.cpu, row, softmax, 0.0, &mut self.sums);
         let norm = total.ln() + f64::from(max);
         let value = |x: f32| (f64::from(x) - norm) as f32;
         let count = usize::try_from(count).unwrap_or(row.len());
-        let (few, scratch) = (&mut self.few, &mut self.scratch);
-        select::top_k(self.cpu, row, &self.maxima, count, scratch, few);
+        let (few, entries) = (&mut self.few, &mut self.entries);
+        select::top_k(self.cpu, row, &self.maxima, count, entries, few);
         let pairs = few.values.iter().copied().zip(few.ids.iter().copied());
         let mut top: Vec<Entry> = pairs.collect();
         top.sort_unstable_by(select::better);

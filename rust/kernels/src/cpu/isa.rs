@@ -164,7 +164,7 @@ mod machine {
 
     pub fn levels() -> Vec<Cpu> {
         let mut levels = Vec::new();
-        if !(has!("avx2") && has!("fma") && has!("f16c")) {
+        if !(has!("avx2") && has!("fma") && has!("f16c") && has!("popcnt")) {
             return levels;
         }
         let avx2 = Cpu {

@@ -16,8 +16,6 @@ pub const STRIPE: usize = 1024;
 pub const GROUPS: usize = 16;
 /// Neighbouring values that one maximum stands for.
 pub const GROUP: usize = STRIPE / GROUPS;
-/// Thresholds of one call of [`above`].
-pub const PIVOTS: usize = 8;
 
 /// What [`peak`] finds.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -102,53 +100,39 @@ pub fn peak(cpu: Cpu, row: &[f32], found: &mut Vec<f32>) -> Peak {
     found.clear();
     found.resize(maxima_len(row.len()), f32::NEG_INFINITY);
     maxima(cpu, row, found);
-    peak_by(row, found)
+    peak_by(cpu, row, found)
 }
 
 /// The largest value of a row with these [`maxima`].
-pub fn peak_by(row: &[f32], maxima: &[f32]) -> Peak {
-    let mut lanes = [f32::NEG_INFINITY; GROUPS];
-    for maxima in maxima.chunks(GROUPS) {
-        for (lane, &x) in lanes.iter_mut().zip(maxima) {
-            // In this order NaN is passed over.
-            *lane = if x > *lane { x } else { *lane };
-        }
+pub fn peak_by(cpu: Cpu, row: &[f32], maxima: &[f32]) -> Peak {
+    fn largest(cpu: Cpu, maxima: &[f32]) -> (f32, usize, bool) {
+        dispatch!(cpu, largest(maxima))
     }
-    let value = lanes.into_iter().fold(f32::NEG_INFINITY, f32::max);
-    let group = maxima.iter().position(|&x| x == value);
-    let place = |group: usize| {
-        let first = group * GROUP;
-        let inside = row.get(first..row.len().min(first + GROUP))?;
-        inside.iter().position(|&x| x == value).map(|at| first + at)
-    };
+    let (value, group, nan) = largest(cpu, maxima);
+    let first = row.len().min(group * GROUP);
+    let inside = &row[first..row.len().min(first + GROUP)];
+    let at = inside.iter().position(|&x| x == value);
     Peak {
-        index: group.and_then(place).unwrap_or(0),
+        index: at.map_or(0, |at| first + at),
         value,
-        nan: maxima.iter().any(|x| x.is_nan()),
+        nan,
     }
 }
 
-/// Sums of the weights of a row, one for each stripe into `sums`; their total. Values must be no NaN and at most `max`.
-pub fn masses(cpu: Cpu, row: &[f32], by: Softmax, sums: &mut Vec<f64>) -> f64 {
-    fn fill(cpu: Cpu, row: &[f32], by: Softmax, sums: &mut Vec<f64>) {
-        dispatch!(cpu, masses(row, by, sums))
-    }
-    fill(cpu, row, by, sums);
-    sums.iter().sum()
+/// How many of `values` are at least `threshold`.
+pub fn count(cpu: Cpu, values: &[f32], threshold: f32) -> usize {
+    dispatch!(cpu, count(values, threshold))
 }
 
-/// The weights of `values`, which are as in [`masses`], into `weights`.
-pub fn weigh(cpu: Cpu, values: &[f32], by: Softmax, weights: &mut Vec<f32>) {
+/// The sum of the weights of `values`, which must be no NaN and at most `max`. Appends to `sums`, for each stripe, the sum of
+/// those that are at least `least`.
+pub fn masses(cpu: Cpu, values: &[f32], by: Softmax, least: f32, sums: &mut Vec<f64>) -> f64 {
+    dispatch!(cpu, masses(values, by, least, sums))
+}
+
+/// The weights of `values`, which are as in [`masses`], into `weights`; their sum.
+pub fn weigh(cpu: Cpu, values: &[f32], by: Softmax, weights: &mut Vec<f32>) -> f64 {
     dispatch!(cpu, weigh(values, by, weights))
-}
-
-/// Sums of `weights` from `floor` on, one for each stripe into `sums`; their total.
-pub fn sums(cpu: Cpu, weights: &[f32], floor: f32, sums: &mut Vec<f64>) -> f64 {
-    fn fill(cpu: Cpu, weights: &[f32], floor: f32, sums: &mut Vec<f64>) {
-        dispatch!(cpu, sums(weights, floor, sums))
-    }
-    fill(cpu, weights, floor, sums);
-    sums.iter().sum()
 }
 
 /// The values of a row that are at least `threshold`; `maxima` are those of [`peak`].
@@ -158,20 +142,6 @@ pub fn sums(cpu: Cpu, weights: &[f32], floor: f32, sums: &mut Vec<f64>) -> f64 {
 pub fn collect(cpu: Cpu, row: &[f32], maxima: &[f32], threshold: f32, out: &mut Few) {
     assert_eq!(maxima.len(), row.len().div_ceil(STRIPE) * GROUPS);
     dispatch!(cpu, collect(row, maxima, threshold, out))
-}
-
-/// The entries of `few` with `least <= value < below`.
-///
-/// # Panics
-/// When `few` has not as many ids as values.
-pub fn between(cpu: Cpu, few: &Few, least: f32, below: f32, out: &mut Few) {
-    assert_eq!(few.ids.len(), few.values.len());
-    dispatch!(cpu, between(few, least, below, out))
-}
-
-/// The sums of the weights that are at least each pivot. A larger pivot never has a larger sum.
-pub fn above(cpu: Cpu, weights: &[f32], pivots: &[f32; PIVOTS]) -> [f64; PIVOTS] {
-    dispatch!(cpu, above(weights, pivots))
 }
 
 #[cfg(test)]

@@ -34,18 +34,6 @@ pub(super) trait Scan: Float {
             }
         }
     }
-    /// As [`Scan::pack`] with the numbers at `from` in place of counted ones.
-    #[inline(always)]
-    unsafe fn pack_with(self, mask: u16, from: *const u32, to: *mut f32, ids: *mut u32) {
-        // SAFETY: 16 numbers at `from`, read before any is written.
-        unsafe {
-            let numbers = from.cast::<[u32; 16]>().read_unaligned();
-            self.pack(mask, 0, to, ids);
-            for i in 0..mask.count_ones() as usize {
-                *ids.add(i) = numbers[(*ids.add(i) & 15) as usize];
-            }
-        }
-    }
 }
 
 // SAFETY (all blocks): the caller's pointers are valid, as the trait demands.
@@ -177,13 +165,6 @@ mod x86 {
                 pack_sixteen(self, [low, high], mask, to, ids);
             }
         }
-        #[inline(always)]
-        unsafe fn pack_with(self, mask: u16, from: *const u32, to: *mut f32, ids: *mut u32) {
-            unsafe {
-                let numbers = from.cast::<[__m256i; 2]>().read_unaligned();
-                pack_sixteen(self, numbers, mask, to, ids);
-            }
-        }
     }
 
     impl Scan for Zmm {
@@ -217,14 +198,6 @@ mod x86 {
                 let numbers =
                     _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
                 let numbers = _mm512_add_epi32(numbers, _mm512_set1_epi32(first as i32));
-                _mm512_storeu_ps(to, _mm512_maskz_compress_ps(mask, self.0));
-                _mm512_storeu_si512(ids.cast(), _mm512_maskz_compress_epi32(mask, numbers));
-            }
-        }
-        #[inline(always)]
-        unsafe fn pack_with(self, mask: u16, from: *const u32, to: *mut f32, ids: *mut u32) {
-            unsafe {
-                let numbers = _mm512_loadu_si512(from.cast());
                 _mm512_storeu_ps(to, _mm512_maskz_compress_ps(mask, self.0));
                 _mm512_storeu_si512(ids.cast(), _mm512_maskz_compress_epi32(mask, numbers));
             }

@@ -3,7 +3,7 @@
 use super::super::buffer::prefetch;
 use super::super::exp::exp2_lanes;
 use super::lanes::Scan;
-use super::{Few, GROUP, GROUPS, PIVOTS, STRIPE, Softmax};
+use super::{Few, GROUP, GROUPS, STRIPE, Softmax};
 
 const N: usize = 16;
 
@@ -64,6 +64,47 @@ pub(super) unsafe fn maxima<L: Scan>(row: &[f32], maxima: &mut [f32]) {
     }
 }
 
+/// The largest of the values that are numbers, minus infinity where none is; the place of the first that is; whether
+/// one is NaN.
+#[inline(always)]
+pub(super) unsafe fn largest<L: Scan>(maxima: &[f32]) -> (f32, usize, bool) {
+    let vectors = maxima.len().div_ceil(N);
+    // SAFETY: see the module.
+    unsafe {
+        let mut max = L::splat(f32::NEG_INFINITY);
+        let mut numbers = u16::MAX;
+        for i in 0..vectors {
+            let x = vector::<L>(maxima, i, f32::NEG_INFINITY);
+            // In this order a NaN is passed over; it is not at least itself.
+            max = x.max(max);
+            numbers &= x.at_least(x);
+        }
+        let value = max.largest();
+        let holds = |i: &usize| {
+            let x = vector::<L>(maxima, *i, f32::NEG_INFINITY);
+            x.at_least(L::splat(value)) != 0
+        };
+        let first = (0..vectors).find(holds).unwrap_or(0) * N;
+        let end = maxima.len().min(first + N);
+        let at = maxima[first..end].iter().position(|&x| x == value);
+        (value, first + at.unwrap_or(0), numbers != u16::MAX)
+    }
+}
+
+#[inline(always)]
+pub(super) unsafe fn count<L: Scan>(values: &[f32], threshold: f32) -> usize {
+    (0..values.len().div_ceil(N))
+        .map(|i| {
+            // SAFETY: see the module.
+            let mask = unsafe {
+                let x = vector::<L>(values, i, f32::NEG_INFINITY);
+                x.at_least(L::splat(threshold)) & inside(values.len(), i)
+            };
+            mask.count_ones() as usize
+        })
+        .sum()
+}
+
 #[inline(always)]
 unsafe fn weight<L: Scan>(x: L, by: Softmax) -> L {
     // SAFETY: see the module.
@@ -74,54 +115,54 @@ unsafe fn weight<L: Scan>(x: L, by: Softmax) -> L {
 }
 
 #[inline(always)]
-pub(super) unsafe fn masses<L: Scan>(row: &[f32], by: Softmax, sums: &mut Vec<f64>) {
-    sums.clear();
+pub(super) unsafe fn masses<L: Scan>(
+    row: &[f32],
+    by: Softmax,
+    least: f32,
+    sums: &mut Vec<f64>,
+) -> f64 {
+    let mut total = 0.0;
     for values in row.chunks(STRIPE) {
         // SAFETY: see the module.
         unsafe {
-            let mut sum = [L::splat(0.0); 4];
-            for four in 0..values.len().div_ceil(4 * N) {
-                for (i, sum) in sum.iter_mut().enumerate() {
-                    let x = vector::<L>(values, four * 4 + i, f32::NEG_INFINITY);
-                    *sum = sum.add(weight(x, by));
+            let least = L::splat(least);
+            let mut all = [L::splat(0.0); 2];
+            let mut some = [L::splat(0.0); 2];
+            for two in 0..values.len().div_ceil(2 * N) {
+                for i in 0..2 {
+                    let x = vector::<L>(values, two * 2 + i, f32::NEG_INFINITY);
+                    let w = weight(x, by);
+                    all[i] = all[i].add(w);
+                    some[i] = some[i].add(w.or_zero_below(least));
                 }
             }
-            sums.push(f64::from(sum[0].add(sum[1]).add(sum[2].add(sum[3])).sum()));
+            total += f64::from(all[0].add(all[1]).sum());
+            sums.push(f64::from(some[0].add(some[1]).sum()));
         }
     }
+    total
 }
 
 #[inline(always)]
-pub(super) unsafe fn weigh<L: Scan>(values: &[f32], by: Softmax, weights: &mut Vec<f32>) {
+pub(super) unsafe fn weigh<L: Scan>(values: &[f32], by: Softmax, weights: &mut Vec<f32>) -> f64 {
     weights.clear();
-    let vectors = values.len().div_ceil(N);
-    weights.reserve(vectors * N);
-    // SAFETY: room for whole vectors was made; all of them are written.
-    unsafe {
-        for i in 0..vectors {
-            let w = weight(vector::<L>(values, i, f32::NEG_INFINITY), by);
-            w.store(weights.as_mut_ptr().add(i * N));
-        }
-        weights.set_len(values.len());
-    }
-}
-
-#[inline(always)]
-pub(super) unsafe fn sums<L: Scan>(weights: &[f32], floor: f32, sums: &mut Vec<f64>) {
-    sums.clear();
-    for values in weights.chunks(STRIPE) {
-        // SAFETY: see the module.
+    weights.reserve(values.len() + N);
+    let mut total = 0.0;
+    for stripe in values.chunks(STRIPE) {
+        // SAFETY: room for whole vectors was made; all up to the new length are written.
         unsafe {
-            let mut sum = [L::splat(0.0); 4];
-            for four in 0..values.len().div_ceil(4 * N) {
-                for (i, sum) in sum.iter_mut().enumerate() {
-                    let w = vector::<L>(values, four * 4 + i, 0.0);
-                    *sum = sum.add(w.or_zero_below(L::splat(floor)));
-                }
+            let to = weights.as_mut_ptr().add(weights.len());
+            let mut sum = [L::splat(0.0); 2];
+            for i in 0..stripe.len().div_ceil(N) {
+                let w = weight(vector::<L>(stripe, i, f32::NEG_INFINITY), by);
+                w.store(to.add(i * N));
+                sum[i % 2] = sum[i % 2].add(w);
             }
-            sums.push(f64::from(sum[0].add(sum[1]).add(sum[2].add(sum[3])).sum()));
+            weights.set_len(weights.len() + stripe.len());
+            total += f64::from(sum[0].add(sum[1]).sum());
         }
     }
+    total
 }
 
 #[inline(always)]
@@ -160,59 +201,6 @@ pub(super) unsafe fn collect<L: Scan>(row: &[f32], maxima: &[f32], threshold: f3
         }
         to.finish();
     }
-}
-
-#[inline(always)]
-pub(super) unsafe fn between<L: Scan>(few: &Few, least: f32, below: f32, out: &mut Few) {
-    let len = few.values.len();
-    // SAFETY: see the module; ids are as many as values.
-    unsafe {
-        let (least, below) = (L::splat(least), L::splat(below));
-        let mut to = Sink::new(out);
-        to.room(len);
-        for i in 0..len.div_ceil(N) {
-            let x = vector::<L>(&few.values, i, f32::NEG_INFINITY);
-            let mask = x.at_least(least) & !x.at_least(below) & inside(len, i);
-            if mask == 0 {
-                continue;
-            }
-            if (i + 1) * N <= len {
-                x.pack_with(mask, few.ids.as_ptr().add(i * N), to.values(), to.ids());
-            } else {
-                let mut ids = [0u32; N];
-                ids[..len - i * N].copy_from_slice(&few.ids[i * N..]);
-                x.pack_with(mask, ids.as_ptr(), to.values(), to.ids());
-            }
-            to.len += mask.count_ones() as usize;
-        }
-        to.finish();
-    }
-}
-
-#[inline(always)]
-pub(super) unsafe fn above<L: Scan>(weights: &[f32], pivots: &[f32; PIVOTS]) -> [f64; PIVOTS] {
-    let mut total = [[0f64; N]; PIVOTS];
-    for values in weights.chunks(STRIPE) {
-        // SAFETY: see the module.
-        unsafe {
-            let mut sum = [L::splat(0.0); PIVOTS];
-            for i in 0..values.len().div_ceil(N) {
-                let w = vector::<L>(values, i, 0.0);
-                for (sum, &pivot) in sum.iter_mut().zip(pivots) {
-                    *sum = sum.add(w.or_zero_below(L::splat(pivot)));
-                }
-            }
-            // Lanes stay apart until the end: a sum across them would cost as much as the stripe.
-            for (total, sum) in total.iter_mut().zip(sum) {
-                let mut lanes = [0f32; N];
-                sum.store(lanes.as_mut_ptr());
-                for (total, lane) in total.iter_mut().zip(lanes) {
-                    *total += f64::from(lane);
-                }
-            }
-        }
-    }
-    total.map(|lanes| lanes.iter().sum())
 }
 
 /// The end of a [`Few`] that is being filled 16 at a time.
@@ -265,7 +253,7 @@ macro_rules! instances {
     ($name:ident, $lanes:ident, $features:literal) => {
         pub(super) mod $name {
             use super::super::super::lanes::$lanes;
-            use super::{Few, PIVOTS, Softmax};
+            use super::{Few, Softmax};
 
             #[target_feature(enable = $features)]
             pub unsafe fn maxima(row: &[f32], maxima: &mut [f32]) {
@@ -273,43 +261,38 @@ macro_rules! instances {
                 unsafe { super::maxima::<$lanes>(row, maxima) }
             }
             #[target_feature(enable = $features)]
-            pub unsafe fn masses(row: &[f32], by: Softmax, sums: &mut Vec<f64>) {
+            pub unsafe fn largest(maxima: &[f32]) -> (f32, usize, bool) {
                 // SAFETY: this function has the instruction set.
-                unsafe { super::masses::<$lanes>(row, by, sums) }
+                unsafe { super::largest::<$lanes>(maxima) }
             }
             #[target_feature(enable = $features)]
-            pub unsafe fn weigh(values: &[f32], by: Softmax, weights: &mut Vec<f32>) {
+            pub unsafe fn count(values: &[f32], threshold: f32) -> usize {
+                // SAFETY: this function has the instruction set.
+                unsafe { super::count::<$lanes>(values, threshold) }
+            }
+            #[target_feature(enable = $features)]
+            pub unsafe fn masses(row: &[f32], by: Softmax, least: f32, sums: &mut Vec<f64>) -> f64 {
+                // SAFETY: this function has the instruction set.
+                unsafe { super::masses::<$lanes>(row, by, least, sums) }
+            }
+            #[target_feature(enable = $features)]
+            pub unsafe fn weigh(values: &[f32], by: Softmax, weights: &mut Vec<f32>) -> f64 {
                 // SAFETY: this function has the instruction set.
                 unsafe { super::weigh::<$lanes>(values, by, weights) }
-            }
-            #[target_feature(enable = $features)]
-            pub unsafe fn sums(weights: &[f32], floor: f32, sums: &mut Vec<f64>) {
-                // SAFETY: this function has the instruction set.
-                unsafe { super::sums::<$lanes>(weights, floor, sums) }
             }
             #[target_feature(enable = $features)]
             pub unsafe fn collect(row: &[f32], maxima: &[f32], threshold: f32, out: &mut Few) {
                 // SAFETY: this function has the instruction set.
                 unsafe { super::collect::<$lanes>(row, maxima, threshold, out) }
             }
-            #[target_feature(enable = $features)]
-            pub unsafe fn between(few: &Few, least: f32, below: f32, out: &mut Few) {
-                // SAFETY: this function has the instruction set.
-                unsafe { super::between::<$lanes>(few, least, below, out) }
-            }
-            #[target_feature(enable = $features)]
-            pub unsafe fn above(weights: &[f32], pivots: &[f32; PIVOTS]) -> [f64; PIVOTS] {
-                // SAFETY: this function has the instruction set.
-                unsafe { super::above::<$lanes>(weights, pivots) }
-            }
         }
     };
 }
 #[cfg(target_arch = "x86_64")]
-instances!(avx2, Ymm, "avx2,fma,f16c");
+instances!(avx2, Ymm, "avx2,fma,f16c,popcnt");
 #[cfg(target_arch = "x86_64")]
 instances!(
     avx512,
     Zmm,
-    "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c"
+    "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c,popcnt"
 );

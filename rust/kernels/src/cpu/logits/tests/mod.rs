@@ -60,6 +60,20 @@ fn the_first_of_the_largest_is_found_and_what_is_no_number() {
 }
 
 #[test]
+fn values_that_reach_a_threshold_are_counted() {
+    let mut random = Random::new(5);
+    for cpu in cpus() {
+        for len in LENGTHS {
+            let values = row(&mut random, len, 4.0);
+            for threshold in [f32::NEG_INFINITY, -2.0, 0.0, 3.5, 4.5, f32::NAN] {
+                let want = values.iter().filter(|&&x| x >= threshold).count();
+                assert_eq!(count(cpu, &values, threshold), want, "{cpu:?} {len}");
+            }
+        }
+    }
+}
+
+#[test]
 fn weights_are_exponentials_and_masses_are_their_sums() {
     let mut random = Random::new(2);
     for cpu in cpus() {
@@ -72,8 +86,9 @@ fn weights_are_exponentials_and_masses_are_their_sums() {
             let values = row(&mut random, len, spread);
             let by = Softmax::new(spread, scale, floor);
             let (mut weights, mut sums) = (Vec::new(), Vec::new());
-            weigh(cpu, &values, by, &mut weights);
-            let total = masses(cpu, &values, by, &mut sums);
+            let sum = weigh(cpu, &values, by, &mut weights);
+            let total = masses(cpu, &values, by, 0.0, &mut sums);
+            assert!((total / sum - 1.0).abs() < 1e-6, "{total} {sum}");
             assert_eq!((weights.len(), sums.len()), (len, len.div_ceil(STRIPE)));
             let mut exact = 0.0;
             for (&x, &w) in values.iter().zip(&weights) {
@@ -100,7 +115,7 @@ fn weights_are_exponentials_and_masses_are_their_sums() {
 fn few_are_those_that_pass() {
     let mut random = Random::new(3);
     for cpu in cpus() {
-        let (mut maxima, mut few, mut fewer) = (Vec::new(), Few::default(), Few::default());
+        let (mut maxima, mut few) = (Vec::new(), Few::default());
         for len in LENGTHS {
             let values = row(&mut random, len, 4.0);
             peak(cpu, &values, &mut maxima);
@@ -117,39 +132,31 @@ fn few_are_those_that_pass() {
                     .zip(few.values.iter().copied())
                     .collect();
                 assert_eq!(got, want, "{cpu:?} {len} {threshold}");
-                between(cpu, &few, 3.0, 3.75, &mut fewer);
-                let want: Vec<(u32, f32)> = want
-                    .into_iter()
-                    .filter(|e| (3.0..3.75).contains(&e.1))
-                    .collect();
-                let got: Vec<(u32, f32)> = fewer
-                    .ids
-                    .iter()
-                    .copied()
-                    .zip(fewer.values.iter().copied())
-                    .collect();
-                assert_eq!(got, want, "{cpu:?} {len}");
             }
         }
     }
 }
 
 #[test]
-fn sums_above_pivots_are_sums() {
+fn masses_tell_what_is_at_least_a_weight() {
     let mut random = Random::new(4);
     for cpu in cpus() {
         for len in LENGTHS {
-            let weights: Vec<f32> = random.values(len).iter().map(|x| x.abs()).collect();
-            let pivots = [0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 2.0];
-            let got = above(cpu, &weights, &pivots);
-            let mut each = Vec::new();
-            for (got, pivot) in got.into_iter().zip(pivots) {
-                let passing = weights.iter().filter(|&&w| w >= pivot);
-                let want: f64 = passing.map(|&w| f64::from(w)).sum();
-                assert!((got - want).abs() <= 1e-6 * want, "{cpu:?} {len} {pivot}");
-                assert!((sums(cpu, &weights, pivot, &mut each) - want).abs() <= 1e-6 * want);
+            let values = row(&mut random, len, 4.0);
+            let by = Softmax::new(4.0, 1.0, 0.0);
+            let (mut weights, mut each) = (Vec::new(), vec![7.0]);
+            let all = weigh(cpu, &values, by, &mut weights);
+            for least in [0.0, 1e-3, 0.1, weights[len / 2], 2.0] {
+                each.truncate(1);
+                let total = masses(cpu, &values, by, least, &mut each);
+                assert!((total - all).abs() <= 1e-6 * all);
+                assert_eq!((each.len(), each[0]), (1 + len.div_ceil(STRIPE), 7.0));
+                for (stripe, got) in weights.chunks(STRIPE).zip(&each[1..]) {
+                    let passing = stripe.iter().filter(|&&w| w >= least);
+                    let want: f64 = passing.map(|&w| f64::from(w)).sum();
+                    assert!((got - want).abs() <= 1e-6 * want, "{cpu:?} {len} {least}");
+                }
             }
-            assert!(got.is_sorted_by(|a, b| a >= b));
         }
     }
 }
@@ -163,16 +170,9 @@ fn every_instruction_set_gives_the_bits_of_the_scalar_one() {
             let (mut maxima, mut each, mut weights) = (Vec::new(), Vec::new(), Vec::new());
             peak(cpu, &values, &mut maxima);
             let by = Softmax::new(12.0, 0.8, 1e-9);
-            let total = masses(cpu, &values, by, &mut each);
-            weigh(cpu, &values, by, &mut weights);
-            let above = above(
-                cpu,
-                &weights,
-                &[1e-9, 1e-6, 1e-4, 1e-3, 0.01, 0.1, 0.5, 1.0],
-            );
-            let part = sums(cpu, &weights, 1e-4, &mut Vec::new());
-            let mut bits: Vec<u64> = [total, part].iter().map(|x| x.to_bits()).collect();
-            bits.extend(above.iter().chain(&each).map(|x| x.to_bits()));
+            let total = masses(cpu, &values, by, 1e-4, &mut each);
+            each.extend([total, weigh(cpu, &values, by, &mut weights)]);
+            let mut bits: Vec<u64> = each.iter().map(|x| x.to_bits()).collect();
             bits.extend(
                 maxima
                     .iter()

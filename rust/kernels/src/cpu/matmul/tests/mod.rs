@@ -314,7 +314,7 @@ fn a_head_is_a_product_and_the_maxima_of_its_rows() {
                     logits::maxima(cpu, row, &mut want);
                     assert_eq!(maxima, want);
                     let largest = row.iter().copied().fold(f32::MIN, f32::max);
-                    assert_eq!(logits::peak_by(row, maxima).value, largest);
+                    assert_eq!(logits::peak_by(cx.cpu, row, maxima).value, largest);
                 }
             }
         }
