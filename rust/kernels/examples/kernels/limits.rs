@@ -1,5 +1,5 @@
 //! What the machine can do at best: peaks of the dot-product instructions and the read stream by size.
-use candle_vllm_kernels::cpu::{Compute, Isa};
+use candle_vllm_kernels::cpu::Compute;
 use std::hint::black_box;
 
 /// Prints the limits of the level in use, on all its threads.
@@ -30,6 +30,7 @@ pub fn print(cx: &Compute) {
 /// Peaks of the dot-product instructions.
 #[cfg(target_arch = "x86_64")]
 fn peaks(cx: &Compute) {
+    use candle_vllm_kernels::cpu::Isa;
     let tile = 2.0 * 16.0 * 16.0 * 4.0;
     if cx.cpu.isa == Isa::Avx2 {
         // SAFETY: the level has AVX2 and FMA, here and below.
@@ -89,6 +90,7 @@ fn best(cx: &Compute, f: impl Fn()) -> f64 {
     (0..7).map(run).fold(f64::MAX, f64::min)
 }
 
+#[cfg(target_arch = "x86_64")]
 fn report(cx: &Compute, name: &str, operations: f64, f: impl Fn(usize) + Sync) {
     const TIMES: usize = 200_000;
     let seconds = best(cx, || cx.pool.run(&|_| f(TIMES)));

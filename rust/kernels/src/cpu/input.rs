@@ -16,6 +16,10 @@ use rows::Forms;
 pub(crate) const TILE: usize = 16;
 /// Kinds of block sums, see [`Sums`].
 const SUMS: usize = 7;
+/// A word of activations in two bytes is `high << LOW_BITS` plus low.
+#[cfg(target_arch = "aarch64")]
+pub(crate) const LOW_BITS: i32 = 7;
+
 /// Integers that activations are rounded to.
 pub(crate) trait Rounded: Copy + Default + Into<i32> {
     /// The largest magnitude.
@@ -69,7 +73,8 @@ impl Sums {
 /// Blocks of 32 activations as integers with a scale each.
 #[derive(Debug, Default)]
 pub(crate) struct Blocks {
-    /// i8 or i16 `[tile][block][row][32]`; a tile has 16 rows, the last one what is left.
+    /// i8 or i16 `[tile][block][row][32]`; a tile has 16 rows, the last one what is left. With NEON, where bytes are
+    /// multiplied, the i16 of a block and row are 32 high bytes and 32 low ones, see [`LOW_BITS`].
     q: Buffer,
     /// f32 `[tile][block][row]`: scales.
     d: Buffer,
@@ -128,6 +133,7 @@ pub struct Input {
 
 /// Fixed-point activations of up to 16 rows: integers of 16 bits, cut into two signed bytes, high * 256 + low.
 #[derive(Debug, Clone, Copy)]
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 pub(crate) struct FixedTile {
     bytes: *const i8,
     /// `[block][half][rows]`; filled only where vectors multiply.
@@ -386,6 +392,7 @@ impl Input {
     }
 
     /// bf16 form of tile `t`: `[block][rows][32]`.
+    #[cfg(any(target_arch = "x86_64", test))]
     pub(crate) fn bf16_tile(&self, t: usize) -> *const u16 {
         self.bf16
             .as_ptr()

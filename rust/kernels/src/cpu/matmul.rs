@@ -18,7 +18,7 @@ mod unpacked;
 
 use super::activation::Activation;
 use super::input::Input;
-use super::pack::layout::{FEW_BITS, LANES, Layout};
+use super::pack::layout::{LANES, Layout};
 use super::pack::{Matrix, Storage};
 use super::{Compute, Cpu, Isa, logits};
 use formats::with_format;
@@ -383,11 +383,11 @@ unsafe fn bytes(
                 with_format!(ty, F => avx512::run::<avx512::Bytes, F>(work, sink));
             }
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 if layout.bits() <= FEW_BITS => {
+            Isa::Avx2 if layout.bits() <= super::pack::layout::FEW_BITS => {
                 with_format!(ty, F => avx2::run::<avx2::Bytes, F>(cpu.avx_vnni, work, sink));
             }
             #[cfg(target_arch = "aarch64")]
-            Isa::Neon => with_format!(ty, F => neon::run::<F>(cpu, work, sink)),
+            Isa::Neon => with_format!(ty, F => neon::run::<F, i8>(cpu, work, sink)),
             _ => scalar::run::<i8>(layout, work, sink),
         }
     }
@@ -413,6 +413,8 @@ unsafe fn words(
             Isa::Avx512 | Isa::Amx => {
                 with_format!(ty, F => avx512::run::<avx512::Words, F>(work, sink));
             }
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => with_format!(ty, F => neon::run::<F, i16>(cpu, work, sink)),
             _ => scalar::run::<i16>(layout, work, sink),
         }
     }

@@ -17,6 +17,7 @@ mod self_check;
 #[cfg(test)]
 mod testing;
 pub mod threads;
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 mod tile;
 
 pub use activation::Activation;

@@ -19,8 +19,8 @@ pub enum Mode {
     /// for weights of up to 5 bits and `Words` for others; BF16 weights by the bf16 dot product of the instruction set
     /// where it has one, else as `Exact`; F32 and F16 as `Exact`.
     Fast,
-    /// As `Fast`, but `Words` for every type where there is neither AMX nor NEON, although words take longer: for the
-    /// products whose rounding shows most.
+    /// As `Fast`, but `Words` for every type where there is no AMX, although words take longer: for the products whose
+    /// rounding shows most.
     Fine,
     /// As `Fast`, and quantised weights against 8-bit activations, one scale a block of 32: what dot products of bytes
     /// are made for.
@@ -96,9 +96,8 @@ impl Storage {
             (Mode::Fixed, _) | (Mode::Fast | Mode::Fine, Isa::Amx) if k <= MOST_COLUMNS => {
                 Storage::Fixed(ty)
             }
-            (Mode::Words, _) | (Mode::Fine, Isa::Scalar | Isa::Avx2 | Isa::Avx512) => {
-                Storage::Words(ty)
-            }
+            (Mode::Words, _) => Storage::Words(ty),
+            (Mode::Fine, _) if cpu.isa != Isa::Amx => Storage::Words(ty),
             (Mode::Fast, Isa::Scalar | Isa::Avx2) if bits > FEW_BITS => Storage::Words(ty),
             _ => Storage::Bytes(ty),
         }
@@ -271,6 +270,7 @@ impl Matrix {
         self.panel_bytes
     }
     /// Fixed point: scales of the rows of panel `p`, and what their weights are multiplied with.
+    #[cfg(any(target_arch = "x86_64", test))]
     pub(crate) fn panel_scales(&self, p: usize) -> (&[f32; LANES], &[f32; LANES]) {
         let [d, inverse] = &self.row_scales[p];
         (d, inverse)

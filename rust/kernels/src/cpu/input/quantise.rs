@@ -3,6 +3,8 @@
 use super::super::lanes::{Lanes, Plain};
 #[cfg(target_arch = "x86_64")]
 use super::super::lanes::{Ymm, Zmm};
+#[cfg(target_arch = "aarch64")]
+use super::LOW_BITS;
 use super::{BLOCK, Rounded};
 
 /// Blocks that are quantised together.
@@ -34,6 +36,11 @@ pub(super) trait Integers: Rounded {
     /// # Safety
     /// As there.
     unsafe fn round<L: Lanes>(v: L, to: *mut Self) -> i32;
+    /// Writes blocks as the products of the lanes' instruction set read them.
+    ///
+    /// # Safety
+    /// As of [`Lanes`]; `to` must have room for them.
+    unsafe fn put<L: Quantise>(blocks: &[[Self; BLOCK]], to: *mut Self);
 }
 
 // SAFETY (all blocks): passed on.
@@ -46,6 +53,10 @@ impl Integers for i8 {
     #[inline(always)]
     unsafe fn round<L: Lanes>(v: L, to: *mut i8) -> i32 {
         unsafe { v.round_to_i8(to) }
+    }
+    #[inline(always)]
+    unsafe fn put<L: Quantise>(blocks: &[[i8; BLOCK]], to: *mut i8) {
+        unsafe { copy(blocks, to) }
     }
 }
 
@@ -60,6 +71,16 @@ impl Integers for i16 {
     unsafe fn round<L: Lanes>(v: L, to: *mut i16) -> i32 {
         unsafe { v.round_to_i16(to) }
     }
+    #[inline(always)]
+    unsafe fn put<L: Quantise>(blocks: &[[i16; BLOCK]], to: *mut i16) {
+        unsafe { L::put_words(blocks, to) }
+    }
+}
+
+#[inline(always)]
+unsafe fn copy<T>(blocks: &[[T; BLOCK]], to: *mut T) {
+    // SAFETY: there is room for the blocks.
+    unsafe { std::ptr::copy_nonoverlapping(blocks.as_ptr().cast(), to, blocks.len() * BLOCK) };
 }
 
 /// Vectors that can quantise.
@@ -73,11 +94,35 @@ pub(super) trait Quantise: Lanes {
         // SAFETY: passed on.
         unsafe { blocks::<Self, i8>(from, to) };
     }
+    /// See [`Integers::put`].
+    ///
+    /// # Safety
+    /// As there.
+    #[inline(always)]
+    unsafe fn put_words(blocks: &[[i16; BLOCK]], to: *mut i16) {
+        // SAFETY: passed on.
+        unsafe { copy(blocks, to) };
+    }
 }
 
 impl Quantise for Plain {}
 #[cfg(target_arch = "aarch64")]
-impl Quantise for super::super::lanes::Neon {}
+impl Quantise for super::super::lanes::Neon {
+    /// High bytes before low ones; both have the sign of the word, and magnitudes below 128.
+    #[inline(always)]
+    unsafe fn put_words(blocks: &[[i16; BLOCK]], to: *mut i16) {
+        for (i, block) in blocks.iter().enumerate() {
+            for (j, &q) in block.iter().enumerate() {
+                // SAFETY: there is room for the blocks.
+                unsafe {
+                    let at = to.add(i * BLOCK).cast::<i8>().add(j);
+                    at.write((q / (1 << LOW_BITS)) as i8);
+                    at.add(BLOCK).write((q % (1 << LOW_BITS)) as i8);
+                }
+            }
+        }
+    }
+}
 #[cfg(target_arch = "x86_64")]
 impl Quantise for Ymm {}
 

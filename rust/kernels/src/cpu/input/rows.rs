@@ -244,11 +244,7 @@ unsafe fn quantise<L: Quantise, T: Integers>(
             }
             T::quantise::<L>(&from, &mut chunk);
             let at = base + cell;
-            std::ptr::copy_nonoverlapping(
-                chunk.q.as_ptr().cast::<T>(),
-                to.q.add(at * BLOCK),
-                n * BLOCK,
-            );
+            T::put::<L>(&chunk.q[..n], to.q.add(at * BLOCK));
             std::ptr::copy_nonoverlapping(chunk.d.as_ptr(), to.d.add(at), n);
             write_sums(&chunk, to, base, cell, n, height);
         }

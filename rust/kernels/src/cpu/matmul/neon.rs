@@ -1,7 +1,8 @@
 //! The quantised product with NEON: a panel's 16 output rows are four vectors of 4 lanes, four weights a lane meet four
-//! activations, by `smmla`, `sdot` or widening multiplications, as the machine has them. Few rows unpack the weights in
-//! registers; many rows share a panel unpacked once. Same bits as `scalar`.
+//! activations, by `smmla`, `sdot` or widening multiplications, as the machine has them; a row of 15-bit activations is
+//! two of bytes. Few rows unpack the weights in registers; many rows share a panel unpacked once. Same bits as `scalar`.
 #![allow(clippy::needless_range_loop)] // several arrays run side by side
+mod activation;
 mod dot;
 mod panel;
 
@@ -10,9 +11,10 @@ use super::super::input::Tile;
 use super::super::lanes::{Lanes, Neon};
 use super::super::pack::layout::{BLOCK, LANES, Scheme};
 use super::Work;
-use super::formats::Format;
+use super::formats::{Format, blocks};
 use super::sink::Sink;
 use super::unpacked::Unpacked;
+use activation::Activation;
 use dot::{Dot, Instruction, Matrix, Plain};
 use panel::{Block, Packed, Ready};
 use std::arch::aarch64::*;
@@ -22,33 +24,39 @@ const FEW: usize = 4;
 
 /// # Safety
 /// As [`super::run`]; the machine has the optional instructions that `cpu` names.
-pub(super) unsafe fn run<F: Format>(cpu: Cpu, work: &Work<'_>, sink: &Sink<'_>) {
+pub(super) unsafe fn run<F: Format, A: Activation>(cpu: Cpu, work: &Work<'_>, sink: &Sink<'_>) {
     // SAFETY: passed on.
     unsafe {
         match (cpu.dotprod, cpu.i8mm) {
-            (true, true) => panels::<F, Matrix>(work, sink),
-            (true, false) => panels::<F, Dot>(work, sink),
-            _ => panels::<F, Plain>(work, sink),
+            (true, true) => panels::<F, A, Matrix>(work, sink),
+            (true, false) => panels::<F, A, Dot>(work, sink),
+            _ => panels::<F, A, Plain>(work, sink),
         }
     }
 }
 
-unsafe fn panels<F: Format, I: Enabled>(work: &Work<'_>, sink: &Sink<'_>) {
+unsafe fn panels<F: Format, A: Activation, I: Enabled>(work: &Work<'_>, sink: &Sink<'_>) {
     // SAFETY: passed on.
     unsafe {
         if work.input.rows() <= FEW {
-            I::few_panels::<F>(work, sink);
+            I::few_panels::<F, A>(work, sink);
         } else {
             let blocks = work.input.blocks();
-            Unpacked::with::<u8, _>(blocks, |unpacked| I::many_panels::<F>(unpacked, work, sink));
+            Unpacked::with::<u8, _>(blocks, |unpacked| {
+                I::many_panels::<F, A>(unpacked, work, sink)
+            });
         }
     }
 }
 
 /// The generic bodies compiled for the instructions they use, which the machine must have.
 trait Enabled: Instruction {
-    unsafe fn few_panels<F: Format>(work: &Work<'_>, sink: &Sink<'_>);
-    unsafe fn many_panels<F: Format>(unpacked: &mut Unpacked, work: &Work<'_>, sink: &Sink<'_>);
+    unsafe fn few_panels<F: Format, A: Activation>(work: &Work<'_>, sink: &Sink<'_>);
+    unsafe fn many_panels<F: Format, A: Activation>(
+        unpacked: &mut Unpacked,
+        work: &Work<'_>,
+        sink: &Sink<'_>,
+    );
 }
 
 macro_rules! enabled {
@@ -57,16 +65,16 @@ macro_rules! enabled {
         #[allow(clippy::undocumented_unsafe_blocks)]
         impl Enabled for $name {
             #[target_feature(enable = $features)]
-            unsafe fn few_panels<F: Format>(work: &Work<'_>, sink: &Sink<'_>) {
-                unsafe { few_panels::<F, $name>(work, sink) }
+            unsafe fn few_panels<F: Format, A: Activation>(work: &Work<'_>, sink: &Sink<'_>) {
+                unsafe { few_panels::<F, A, $name>(work, sink) }
             }
             #[target_feature(enable = $features)]
-            unsafe fn many_panels<F: Format>(
+            unsafe fn many_panels<F: Format, A: Activation>(
                 unpacked: &mut Unpacked,
                 work: &Work<'_>,
                 sink: &Sink<'_>,
             ) {
-                unsafe { many_panels::<F, $name>(unpacked, work, sink) }
+                unsafe { many_panels::<F, A, $name>(unpacked, work, sink) }
             }
         }
     };
@@ -76,8 +84,8 @@ enabled!(Dot, "neon,dotprod");
 enabled!(Matrix, "neon,dotprod,i8mm");
 
 #[inline(always)]
-unsafe fn few_panels<F: Format, I: Instruction>(work: &Work<'_>, sink: &Sink<'_>) {
-    let tile = work.input.tile(0, &F::L);
+unsafe fn few_panels<F: Format, A: Activation, I: Instruction>(work: &Work<'_>, sink: &Sink<'_>) {
+    let tile = work.input.tile::<A>(0, &F::L);
     for p in work.panels.clone() {
         let panel = work.matrix.panel(p).as_ptr();
         let mut row = 0;
@@ -85,10 +93,9 @@ unsafe fn few_panels<F: Format, I: Instruction>(work: &Work<'_>, sink: &Sink<'_>
             // SAFETY: the panel holds the tile's blocks; rows row.. exist.
             row += unsafe {
                 match tile.rows - row {
-                    4.. => few::<F, I, 4>(panel, &tile, row, p, sink),
-                    2.. => few::<F, I, 2>(panel, &tile, row, p, sink),
-                    // One row has nothing to share the matrix instruction with.
-                    _ => few::<F, I::One, 1>(panel, &tile, row, p, sink),
+                    4.. => few::<F, A, I, 4>(panel, &tile, row, p, sink),
+                    2.. => few::<F, A, I, 2>(panel, &tile, row, p, sink),
+                    _ => few::<F, A, A::One<I>, 1>(panel, &tile, row, p, sink),
                 }
             };
         }
@@ -96,7 +103,7 @@ unsafe fn few_panels<F: Format, I: Instruction>(work: &Work<'_>, sink: &Sink<'_>
 }
 
 #[inline(always)]
-unsafe fn many_panels<F: Format, I: Instruction>(
+unsafe fn many_panels<F: Format, A: Activation, I: Instruction>(
     unpacked: &mut Unpacked,
     work: &Work<'_>,
     sink: &Sink<'_>,
@@ -105,15 +112,15 @@ unsafe fn many_panels<F: Format, I: Instruction>(
         // SAFETY: the panel is of the format and holds the input's blocks.
         unsafe { panel::unpack::<F, I>(work.matrix.panel(p).as_ptr(), unpacked) };
         for t in 0..work.input.tiles() {
-            let tile = work.input.tile(t, &F::L);
+            let tile = work.input.tile::<A>(t, &F::L);
             let mut row = 0;
             while row < tile.rows {
                 // SAFETY: rows row.. exist; passed on.
                 row += unsafe {
                     match tile.rows - row {
-                        4.. => many::<F, I, 4>(unpacked, &tile, row, p, sink),
-                        2.. => many::<F, I, 2>(unpacked, &tile, row, p, sink),
-                        _ => many::<F, I, 1>(unpacked, &tile, row, p, sink),
+                        4.. => many::<F, A, I, 4>(unpacked, &tile, row, p, sink),
+                        2.. => many::<F, A, I, 2>(unpacked, &tile, row, p, sink),
+                        _ => many::<F, A, I, 1>(unpacked, &tile, row, p, sink),
                     }
                 };
             }
@@ -126,9 +133,9 @@ type Sums<const R: usize> = [Neon; R];
 
 /// R rows against a packed panel; gives R.
 #[inline(always)]
-unsafe fn few<F: Format, I: Instruction, const R: usize>(
+unsafe fn few<F: Format, A: Activation, I: Instruction, const R: usize>(
     panel: *const u8,
-    tile: &Tile,
+    tile: &Tile<A>,
     row: usize,
     p: usize,
     sink: &Sink<'_>,
@@ -136,16 +143,10 @@ unsafe fn few<F: Format, I: Instruction, const R: usize>(
     // SAFETY: the panel holds the tile's blocks; rows row..row + R exist.
     unsafe {
         let mut acc = [Neon::splat(0.0); R];
-        let mut group = panel;
-        let mut block = 0;
-        while block < tile.blocks {
-            for b in 0..F::L.blocks.min(tile.blocks - block) {
-                panel::prefetch::<F>(group, b);
-                let weights = Packed::<F>::new(group, b);
-                step::<F, _, I, R>(&mut acc, &weights, tile, block + b, row);
-            }
-            block += F::L.blocks;
-            group = group.add(F::L.bytes());
+        for (group, b, at) in blocks::<F>(panel, tile.blocks) {
+            panel::prefetch::<F>(group, b);
+            let weights = Packed::<F>::new(group, b);
+            step::<F, A, _, I, R>(&mut acc, &weights, tile, at, row);
         }
         emit(&acc, tile.row + row, p, sink);
     }
@@ -154,9 +155,9 @@ unsafe fn few<F: Format, I: Instruction, const R: usize>(
 
 /// R rows against an unpacked panel; gives R.
 #[inline(always)]
-unsafe fn many<F: Format, I: Instruction, const R: usize>(
+unsafe fn many<F: Format, A: Activation, I: Instruction, const R: usize>(
     unpacked: &mut Unpacked,
-    tile: &Tile,
+    tile: &Tile<A>,
     row: usize,
     p: usize,
     sink: &Sink<'_>,
@@ -166,7 +167,7 @@ unsafe fn many<F: Format, I: Instruction, const R: usize>(
         let mut acc = [Neon::splat(0.0); R];
         for b in 0..tile.blocks {
             let weights = Ready::<I>::new(unpacked, b);
-            step::<F, _, I, R>(&mut acc, &weights, tile, b, row);
+            step::<F, A, _, I, R>(&mut acc, &weights, tile, b, row);
         }
         emit(&acc, tile.row + row, p, sink);
     }
@@ -175,24 +176,24 @@ unsafe fn many<F: Format, I: Instruction, const R: usize>(
 
 /// One block of R rows: the dot products and the one to three multiply-adds, as `scalar` defines them.
 #[inline(always)]
-unsafe fn step<F: Format, B: Block, I: Instruction, const R: usize>(
+unsafe fn step<F: Format, A: Activation, B: Block, I: Instruction, const R: usize>(
     acc: &mut Sums<R>,
     weights: &B,
-    tile: &Tile,
+    tile: &Tile<A>,
     b: usize,
     row: usize,
 ) {
     // SAFETY: block and rows lie within the tile.
     unsafe {
         let at = b * tile.rows + row;
-        let a = tile.q.add(at * BLOCK);
+        let a = tile.q.add(at * BLOCK).cast::<i8>();
         let pair = matches!(F::L.scheme, Scheme::Pair | Scheme::PairMin);
         let parts = if pair { 2 } else { 1 };
         let sums = tile.sums.add(b * parts * tile.rows + row);
         let dot = if pair {
             let halves = [
-                I::dots::<F, B, R, 0, 4>(weights, a, &first::<F, R>(sums)),
-                I::dots::<F, B, R, 4, 8>(weights, a, &first::<F, R>(sums.add(tile.rows))),
+                A::dots::<F, B, I, R, 0, 4>(weights, a, &first::<F, R>(sums)),
+                A::dots::<F, B, I, R, 4, 8>(weights, a, &first::<F, R>(sums.add(tile.rows))),
             ];
             let mut dot = halves[0];
             for q in 0..4 {
@@ -204,7 +205,7 @@ unsafe fn step<F: Format, B: Block, I: Instruction, const R: usize>(
             }
             dot
         } else {
-            I::dots::<F, B, R, 0, 8>(weights, a, &first::<F, R>(sums))
+            A::dots::<F, B, I, R, 0, 8>(weights, a, &first::<F, R>(sums))
         };
         for q in 0..4 {
             let d = weights.d(q);

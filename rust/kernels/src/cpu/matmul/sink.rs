@@ -45,6 +45,7 @@ pub(super) enum Role {
 }
 
 /// Where finished rows come from, one after the other, in registers.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 pub(super) trait Source<L> {
     /// The 16 outputs of input row `r`.
     ///
@@ -56,30 +57,27 @@ pub(super) trait Source<L> {
 impl Sink<'_> {
     /// Says that `height` rows of panel `p` from `row` on will come: their places are fetched for writing, so that the
     /// stores do not hold up those behind them.
+    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     pub fn prefetch(&self, p: usize, row: usize, height: usize) {
-        #[cfg(target_arch = "x86_64")]
-        {
-            if matches!(self.role, Role::Keep { .. }) {
-                return;
-            }
-            for r in row..row + height {
-                let at = self.out.wrapping_add(r * self.n + p * LANES);
-                // SAFETY: a prefetch of any address is harmless; a processor without PREFETCHW takes it as no operation.
-                unsafe {
-                    std::arch::asm!("prefetchw [{0}]", "prefetchw [{0} + 60]", in(reg) at,
-                        options(nostack, preserves_flags));
-                }
+        if matches!(self.role, Role::Keep { .. }) {
+            return;
+        }
+        for r in row..row + height {
+            let at = self.out.wrapping_add(r * self.n + p * LANES);
+            // SAFETY: a prefetch of any address is harmless; a processor without PREFETCHW takes it as no operation.
+            unsafe {
+                std::arch::asm!("prefetchw [{0}]", "prefetchw [{0} + 60]", in(reg) at,
+                    options(nostack, preserves_flags));
             }
         }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = (p, row, height);
     }
 
     /// Takes rows `rows` of panel `p` from `source`, which says what they are.
     ///
     /// # Safety
     /// As [`Sink::store`], of [`Lanes`] and of the source.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     #[inline(always)]
     pub unsafe fn take<L: Lanes>(&self, p: usize, rows: Range<usize>, source: &impl Source<L>) {
         let place = |r: usize| self.out.wrapping_add(r * self.n + p * LANES);

@@ -1,6 +1,7 @@
 //! Activations: the same bits on every level, the values that the formulas say.
 #![allow(clippy::unwrap_used)]
 use super::*;
+use crate::cpu::Cpu;
 use crate::cpu::ggml::GgmlType;
 use crate::cpu::pack::Mode;
 use crate::cpu::testing::{Random, cpus, random_weights};
@@ -17,8 +18,18 @@ fn matrices(k: usize) -> Vec<Matrix> {
         .collect()
 }
 
+/// Words out of high and low bytes, as NEON has them.
+fn joined(bytes: &[u8]) -> Vec<u8> {
+    let word = |high: u8, low: u8| i16::from(high as i8) * 128 + i16::from(low as i8);
+    let blocks = bytes.chunks(2 * BLOCK).flat_map(|block| {
+        let (high, low) = block.split_at(BLOCK);
+        high.iter().zip(low).map(|(&h, &l)| word(h, l))
+    });
+    blocks.flat_map(i16::to_le_bytes).collect()
+}
+
 /// All bytes that a filled input holds (bf16 left out: only some levels need it).
-fn bits(input: &Input) -> Vec<Vec<u8>> {
+fn bits(cpu: Cpu, input: &Input) -> Vec<Vec<u8>> {
     let cells = input.rows * input.blocks;
     let mut all = vec![input.x.bytes()[..cells * 128].to_vec()];
     let forms = &input.forms;
@@ -29,7 +40,11 @@ fn bits(input: &Input) -> Vec<Vec<u8>> {
         if kinds == 0 {
             continue;
         }
-        all.push(from.q.bytes()[..cells * 32 * width].to_vec());
+        let q = &from.q.bytes()[..cells * 32 * width];
+        all.push(match (cpu.isa, width) {
+            (Isa::Neon, 2) => joined(q),
+            _ => q.to_vec(),
+        });
         all.push(from.d.bytes()[..cells * 4].to_vec());
         let parts = [1, 1, 1, 1, 2, 2, 2];
         for (i, sums) in from.sums.iter().enumerate() {
@@ -65,7 +80,7 @@ fn forms_have_the_same_bits_on_every_level_and_thread_count() {
                         let cx = Compute::with_cpu(cpu, threads).unwrap();
                         let mut input = Input::new();
                         input.fill(&cx, &x, rows, k, norm, &matrices);
-                        let got = bits(&input);
+                        let got = bits(cpu, &input);
                         let want = oracle.get_or_insert_with(|| got.clone());
                         assert!(*want == got, "{} k {k} rows {rows}", cpu.name());
                     }

@@ -9,10 +9,10 @@ use std::arch::aarch64::*;
 use std::arch::asm;
 
 /// Sums of R rows and four quarters of a panel.
-pub(super) type Dots<const R: usize> = [[int32x4_t; 4]; R];
+pub(in super::super) type Dots<const R: usize> = [[int32x4_t; 4]; R];
 
 /// A way to multiply.
-pub(super) trait Instruction {
+pub(in super::super) trait Instruction {
     /// The way for a single row of packed weights.
     type One: Instruction;
     /// Whether unpacked words lie in pairs, see [`Block::pair`].
@@ -27,11 +27,11 @@ pub(super) trait Instruction {
 }
 
 /// What every processor has.
-pub(super) struct Plain;
+pub(in super::super) struct Plain;
 /// `sdot`
-pub(super) struct Dot;
+pub(in super::super) struct Dot;
 /// `smmla`, two rows at a time.
-pub(super) struct Matrix;
+pub(in super::super) struct Matrix;
 
 #[inline(always)]
 unsafe fn begin<const R: usize>(first: &[i32; R]) -> Dots<R> {

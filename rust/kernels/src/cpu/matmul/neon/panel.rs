@@ -2,7 +2,7 @@
 //! Pointers must point to a group of the format. That is the contract behind every `unsafe` here.
 use super::super::super::lanes::Neon;
 use super::super::super::pack::layout::Scheme;
-use super::super::formats::Format;
+use super::super::formats::{Format, blocks};
 use super::super::unpacked::Unpacked;
 use super::dot::Instruction;
 use std::arch::aarch64::*;
@@ -12,7 +12,7 @@ use std::marker::PhantomData;
 const AHEAD: usize = 4096;
 
 /// A block of 32 weights of 16 output rows; `q` is the quarter of 4 of them.
-pub(super) trait Block {
+pub(in super::super) trait Block {
     /// Weights, k = 4z .. 4z+3 of each lane: plus offset, but without it where it is 128. Not where they lie in pairs.
     unsafe fn word(&self, z: usize, q: usize) -> int8x16_t;
     /// Words z and z + 1, side by side for each of the first two lanes and of the last two.
@@ -220,15 +220,9 @@ pub(super) unsafe fn prefetch<F: Format>(group: *const u8, b: usize) {
 pub(super) unsafe fn unpack<F: Format, I: Instruction>(panel: *const u8, to: &mut Unpacked) {
     // SAFETY: passed on.
     unsafe {
-        let mut group = panel;
-        let mut block = 0;
-        while block < to.blocks() {
-            for b in 0..F::L.blocks.min(to.blocks() - block) {
-                prefetch::<F>(group, b);
-                unpack_block::<F, I>(&Packed::<F>::new(group, b), to, block + b);
-            }
-            block += F::L.blocks;
-            group = group.add(F::L.bytes());
+        for (group, b, at) in blocks::<F>(panel, to.blocks()) {
+            prefetch::<F>(group, b);
+            unpack_block::<F, I>(&Packed::<F>::new(group, b), to, at);
         }
     }
 }
