@@ -32,6 +32,8 @@ pub(super) struct Tile {
     pub pages: [*const u8; PAGES],
     pub first: usize,
     pub last: usize,
+    /// The page that is read after these.
+    pub next: *const u8,
     /// Keys that each row sees, counted in the segment: from, to.
     pub see: [[u16; 2]; ROWS],
     /// f32 `[ROWS][SCORES]`: products, then probabilities over them: f32 in the same places, or [`Tile::probs`].
@@ -49,6 +51,25 @@ impl Tile {
     /// small enough for the nearest cache this way; storing tiles beyond it is slow.
     pub fn probs(&self) -> *mut u16 {
         self.scores.cast()
+    }
+
+    /// From the keys of `page` to what is read after them, in bytes.
+    pub fn after_keys(&self, page: usize) -> isize {
+        let next = match page + 1 < self.last {
+            true => self.pages[page + 1],
+            false => self.pages[self.first].wrapping_add(self.page.key_bytes()),
+        };
+        next.addr().wrapping_sub(self.pages[page].addr()) as isize
+    }
+
+    /// The same of its values.
+    pub fn after_values(&self, page: usize) -> isize {
+        let next = match page + 1 < self.last {
+            true => self.pages[page + 1].wrapping_add(self.page.key_bytes()),
+            false => self.next,
+        };
+        let values = self.pages[page].wrapping_add(self.page.key_bytes());
+        next.addr().wrapping_sub(values.addr()) as isize
     }
 
     /// Bytes from one query to the next.

@@ -264,6 +264,7 @@ impl<'a> Region<'a> {
             pages: [std::ptr::null(); PAGES],
             first: 0,
             last: 0,
+            next: std::ptr::null(),
             see: [[0; 2]; ROWS],
             scores: job.scratch.scores,
             out: job.scratch.tile_out,
@@ -286,9 +287,26 @@ impl<'a> Region<'a> {
             let index = segment * PAGES + page;
             tile.pages[page] = self.cache.at(job.seq.blocks, index, offset);
         }
+        tile.next = self.after(job.unit, segment);
         // SAFETY: the scratch holds all rows.
         tile.q = unsafe { job.scratch.q.add(first * tile.query_bytes()) };
         true
+    }
+
+    /// The page that is read after `segment` of `unit`, most probably: of the next segment, or of the next unit.
+    fn after(&self, unit: &Unit, segment: usize) -> *const u8 {
+        let page = |unit: &Unit, segment: usize| {
+            let offset = self.cache.offset(self.layer, unit.head);
+            let blocks = self.seqs[unit.seq].blocks;
+            self.cache.at(blocks, segment * PAGES, offset)
+        };
+        if segment + 1 < unit.segments.end {
+            return page(unit, segment + 1);
+        }
+        match self.plan.units.get(unit.index + 1) {
+            Some(next) => page(next, next.segments.start),
+            None => page(unit, segment),
+        }
     }
 
     /// Merges a finished tile, or keeps it apart.

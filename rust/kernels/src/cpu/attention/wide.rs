@@ -2,6 +2,7 @@
 //! thread's working memory for more. Generic over the instruction set; all give the same bits: one fused multiply-add
 //! per dimension, or per key, in order.
 //! Every `unsafe` here has the contract of [`Lanes`](super::super::lanes::Lanes) and takes valid tiles.
+use super::super::buffer::prefetch_far;
 use super::super::exp::Float;
 use super::super::kv::{GROUP, PAGE};
 use super::softmax::{self, Exact, Put};
@@ -118,14 +119,10 @@ unsafe fn scores<L: Float, const BF16: bool>(t: &Tile, work: Work) {
             let at = t.pages[page];
             if BF16 && t.rows > MOST {
                 widen::<L>(at.cast(), work.page, t.page.key_dims * GROUP);
-                by_rows!(t, |row, N| keys_of::<L, false, N>(
-                    t,
-                    q,
-                    work.page.cast(),
-                    row,
-                    page
-                ));
+                let at = Ahead::none(work.page.cast());
+                by_rows!(t, |row, N| keys_of::<L, false, N>(t, q, at, row, page));
             } else {
+                let at = Ahead::new(t, at, t.after_keys(page));
                 by_rows!(t, |row, N| keys_of::<L, BF16, N>(t, q, at, row, page));
             }
         }
@@ -145,16 +142,60 @@ unsafe fn widen<L: Float>(from: *const u16, to: *mut f32, pairs: usize) {
     }
 }
 
-/// Vectors 2i and 2i + 1 of widened or (`BF16`) packed pairs.
-#[inline(always)]
-unsafe fn two<L: Float, const BF16: bool>(at: *const u8, i: usize) -> (L, L) {
-    // SAFETY: the vectors exist.
-    unsafe {
-        if BF16 {
-            L::load_bf16_pairs(at.cast::<u16>().add(i * 2 * GROUP))
-        } else {
-            let at = at.cast::<f32>().add(i * 2 * GROUP);
-            (L::load(at), L::load(at.add(GROUP)))
+/// Keys or values, and how far on what is read after them lies: it is asked for while they are read, for the machine
+/// itself asks for nothing beyond a page of memory.
+#[derive(Clone, Copy)]
+struct Ahead {
+    at: *const u8,
+    by: isize,
+}
+
+impl Ahead {
+    fn new(t: &Tile, at: *const u8, by: isize) -> Self {
+        // More rows read the same again.
+        let by = if t.rows > MOST { 0 } else { by };
+        Ahead { at, by }
+    }
+
+    /// What lies in the caches.
+    fn none(at: *const u8) -> Self {
+        Ahead { at, by: 0 }
+    }
+
+    #[inline(always)]
+    fn add(self, bytes: usize) -> Self {
+        let at = self.at.wrapping_add(bytes);
+        Ahead { at, ..self }
+    }
+
+    /// A vector of f32 at element `i`.
+    #[inline(always)]
+    unsafe fn one<L: Float>(self, i: usize) -> L {
+        let at = self.at.cast::<f32>().wrapping_add(i);
+        prefetch_far(at.cast::<u8>().wrapping_offset(self.by));
+        // SAFETY: the vector exists.
+        unsafe { L::load(at) }
+    }
+
+    /// Vectors 2i and 2i + 1 of packed pairs of bf16.
+    #[inline(always)]
+    unsafe fn pair<L: Float>(self, i: usize) -> (L, L) {
+        let at = self.at.cast::<u16>().wrapping_add(i * 2 * GROUP);
+        prefetch_far(at.cast::<u8>().wrapping_offset(self.by));
+        // SAFETY: the vectors exist.
+        unsafe { L::load_bf16_pairs(at) }
+    }
+
+    /// The same of bf16 or of f32.
+    #[inline(always)]
+    unsafe fn two<L: Float, const BF16: bool>(self, i: usize) -> (L, L) {
+        // SAFETY: the vectors exist.
+        unsafe {
+            if BF16 {
+                self.pair(i)
+            } else {
+                (self.one(i * 2 * GROUP), self.one(i * 2 * GROUP + GROUP))
+            }
         }
     }
 }
@@ -164,7 +205,7 @@ unsafe fn two<L: Float, const BF16: bool>(at: *const u8, i: usize) -> (L, L) {
 unsafe fn keys_of<L: Float, const BF16: bool, const N: usize>(
     t: &Tile,
     q: *const f32,
-    keys: *const u8,
+    keys: Ahead,
     row: usize,
     page: usize,
 ) {
@@ -187,7 +228,7 @@ unsafe fn keys_of<L: Float, const BF16: bool, const N: usize>(
 unsafe fn products<L: Float, const BF16: bool, const N: usize, const G: usize>(
     t: &Tile,
     q: *const f32,
-    keys: [*const u8; G],
+    keys: [Ahead; G],
     to: *mut f32,
 ) {
     let dims = t.page.key_dims;
@@ -196,7 +237,7 @@ unsafe fn products<L: Float, const BF16: bool, const N: usize, const G: usize>(
         let mut sums = [[L::splat(0.0); G]; N];
         for pair in 0..dims / 2 {
             for g in 0..G {
-                let (a, b) = two::<L, BF16>(keys[g], pair);
+                let (a, b) = keys[g].two::<L, BF16>(pair);
                 for (r, sums) in sums.iter_mut().enumerate() {
                     let q = q.add(r * dims + 2 * pair);
                     let sum = a.fma(L::splat(*q), sums[g]);
@@ -223,7 +264,7 @@ unsafe fn values<L: Float, const BF16: bool>(t: &Tile, work: Work) {
             if BF16 && t.rows > MOST {
                 widen::<L>(at.cast(), work.page, t.page.value_dims * GROUP);
                 let from = Values {
-                    at: work.page.cast(),
+                    at: Ahead::none(work.page.cast()),
                     key: GROUP,
                     group: PAGE * GROUP,
                 };
@@ -233,6 +274,7 @@ unsafe fn values<L: Float, const BF16: bool>(t: &Tile, work: Work) {
             } else {
                 let key = if BF16 { GROUP } else { t.page.value_dims };
                 let group = if BF16 { PAGE * GROUP } else { GROUP };
+                let at = Ahead::new(t, at, t.after_values(page));
                 let from = Values { at, key, group };
                 by_rows!(t, |row, N| values_of::<L, BF16, N>(
                     t, &from, row, page, groups
@@ -244,7 +286,7 @@ unsafe fn values<L: Float, const BF16: bool>(t: &Tile, work: Work) {
 
 /// Where the values of a page lie: elements from key to key, and from 16 dimensions to the next.
 struct Values {
-    at: *const u8,
+    at: Ahead,
     key: usize,
     group: usize,
 }
@@ -295,12 +337,11 @@ unsafe fn add<L: Float, const BF16: bool, const N: usize, const G: usize>(
         }
         for pair in 0..PAGE / 2 {
             for g in 0..G {
-                let (a, b) = if BF16 {
-                    two::<L, true>(from.at.add((group + g) * from.group * 2), pair)
+                let (a, b): (L, L) = if BF16 {
+                    from.at.add((group + g) * from.group * 2).pair(pair)
                 } else {
-                    let at = from.at.cast::<f32>().add((group + g) * from.group);
-                    let at = at.add(2 * pair * from.key);
-                    (L::load(at), L::load(at.add(from.key)))
+                    let at = (group + g) * from.group + 2 * pair * from.key;
+                    (from.at.one(at), from.at.one(at + from.key))
                 };
                 for (r, sums) in sums.iter_mut().enumerate() {
                     let p = p.add(r * SCORES + 2 * pair);

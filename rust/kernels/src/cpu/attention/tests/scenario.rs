@@ -334,6 +334,7 @@ pub fn tile_products<T: Tiles>(rows: usize, dims: usize) -> Vec<u32> {
         },
         q: q.as_ptr().cast(),
         pages: std::array::from_fn(|i| memory[i].as_ptr().cast()),
+        next: memory[0].as_ptr().cast(),
         first: 1,
         last: PAGES - 1,
         see: [[0; 2]; ROWS],
