@@ -1,6 +1,7 @@
 //! Products of a Bf16 cache by tiles: 16 rows of queries or probabilities by 16 keys or dimensions at once. A row's bits
 //! do not depend on the other rows, so one query is computed as sixteen are.
 //! Every `unsafe` here takes valid tiles, and tile registers that exist.
+use super::super::buffer::prefetch_far;
 use super::super::kv::GROUP;
 use super::super::tile::{ROWS as TILE, Tiles};
 use super::tile::{PROBS, SCORES, Tile};
@@ -49,6 +50,23 @@ pub(super) unsafe fn values<T: Tiles>(tiles: &mut T, t: &Tile) {
     }
 }
 
+/// An operand tile of keys or values; asks for the one that lies `ahead` bytes on. `TALL`: more rows read the same again.
+#[inline(always)]
+unsafe fn operand<T: Tiles, const R: usize, const TALL: bool>(
+    tiles: &mut T,
+    at: *const u8,
+    ahead: isize,
+) {
+    if !TALL {
+        let next = at.wrapping_offset(ahead);
+        (0..BYTES)
+            .step_by(64)
+            .for_each(|line| prefetch_far(next.wrapping_add(line)));
+    }
+    // SAFETY: the module's.
+    unsafe { tiles.load::<R>(at, 64) };
+}
+
 /// Scores of one page. `TALL`: of more than 16 rows.
 #[inline(always)]
 unsafe fn page_scores<T: Tiles, const TALL: bool>(tiles: &mut T, t: &Tile, page: usize) {
@@ -56,6 +74,7 @@ unsafe fn page_scores<T: Tiles, const TALL: bool>(tiles: &mut T, t: &Tile, page:
     // SAFETY: the module's; a page has two groups of keys, each of key_dims / 32 operand tiles.
     unsafe {
         let (a, b) = (t.pages[page], t.pages[page].add(t.page.group_bytes()));
+        let ahead = t.ahead(page, false, 1);
         tiles.zero::<0>();
         tiles.zero::<1>();
         if TALL {
@@ -64,9 +83,9 @@ unsafe fn page_scores<T: Tiles, const TALL: bool>(tiles: &mut T, t: &Tile, page:
         }
         for step in 0..t.page.key_dims / STEP {
             tiles.load::<4>(t.q.add(step * 64), stride);
-            tiles.load::<6>(a.add(step * BYTES), 64);
+            operand::<T, 6, TALL>(tiles, a.add(step * BYTES), ahead);
             tiles.dot_bf16::<0, 4, 6>();
-            tiles.load::<7>(b.add(step * BYTES), 64);
+            operand::<T, 7, TALL>(tiles, b.add(step * BYTES), ahead);
             tiles.dot_bf16::<1, 4, 7>();
             if TALL {
                 tiles.load::<5>(t.q.add(TILE * stride + step * 64), stride);
@@ -103,10 +122,11 @@ unsafe fn group_values<T: Tiles, const WIDE: bool, const TALL: bool>(
             let v = t.pages[page].add(t.page.key_bytes() + group * BYTES);
             let p = t.probs().add(page * 2 * GROUP).cast::<u8>();
             tiles.load::<4>(p, stride);
-            tiles.load::<6>(v, 64);
+            let ahead = t.ahead(page, true, 1);
+            operand::<T, 6, TALL>(tiles, v, ahead);
             tiles.dot_bf16::<0, 4, 6>();
             if WIDE {
-                tiles.load::<7>(v.add(BYTES), 64);
+                operand::<T, 7, TALL>(tiles, v.add(BYTES), ahead);
                 tiles.dot_bf16::<1, 4, 7>();
             }
             if TALL {

@@ -53,23 +53,19 @@ impl Tile {
         self.scores.cast()
     }
 
-    /// From the keys of `page` to what is read after them, in bytes.
-    pub fn after_keys(&self, page: usize) -> isize {
-        let next = match page + 1 < self.last {
-            true => self.pages[page + 1],
-            false => self.pages[self.first].wrapping_add(self.page.key_bytes()),
+    /// From the keys of `page`, or its values, to those that are read `n` pages later, in bytes: first come all keys, then
+    /// all values, then the next page.
+    pub fn ahead(&self, page: usize, values: bool, n: usize) -> isize {
+        let count = self.last - self.first;
+        let at = |i: usize| match i {
+            i if i < count => self.pages[self.first + i],
+            i if i < 2 * count => {
+                self.pages[self.first + i - count].wrapping_add(self.page.key_bytes())
+            }
+            _ => self.next,
         };
-        next.addr().wrapping_sub(self.pages[page].addr()) as isize
-    }
-
-    /// The same of its values.
-    pub fn after_values(&self, page: usize) -> isize {
-        let next = match page + 1 < self.last {
-            true => self.pages[page + 1].wrapping_add(self.page.key_bytes()),
-            false => self.next,
-        };
-        let values = self.pages[page].wrapping_add(self.page.key_bytes());
-        next.addr().wrapping_sub(values.addr()) as isize
+        let own = page - self.first + if values { count } else { 0 };
+        at(own + n).addr().wrapping_sub(at(own).addr()) as isize
     }
 
     /// Bytes from one query to the next.

@@ -122,7 +122,7 @@ unsafe fn scores<L: Float, const BF16: bool>(t: &Tile, work: Work) {
                 let at = Ahead::none(work.page.cast());
                 by_rows!(t, |row, N| keys_of::<L, false, N>(t, q, at, row, page));
             } else {
-                let at = Ahead::new(t, at, t.after_keys(page));
+                let at = Ahead::new(t, at, t.ahead(page, false, 1));
                 by_rows!(t, |row, N| keys_of::<L, BF16, N>(t, q, at, row, page));
             }
         }
@@ -274,7 +274,7 @@ unsafe fn values<L: Float, const BF16: bool>(t: &Tile, work: Work) {
             } else {
                 let key = if BF16 { GROUP } else { t.page.value_dims };
                 let group = if BF16 { PAGE * GROUP } else { GROUP };
-                let at = Ahead::new(t, at, t.after_values(page));
+                let at = Ahead::new(t, at, t.ahead(page, true, 1));
                 let from = Values { at, key, group };
                 by_rows!(t, |row, N| values_of::<L, BF16, N>(
                     t, &from, row, page, groups
