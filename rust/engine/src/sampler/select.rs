@@ -54,20 +54,20 @@ fn lower_bound(cpu: Cpu, values: &[f32], k: usize) -> f32 {
     const HALVINGS: usize = 20;
     let max = logits::peak_by(cpu, &[], values).value;
     let (mut high, mut low, mut step) = (max, max - 1.0, 1.0);
-    while logits::count(cpu, values, low) < k {
+    let mut reach = logits::count(cpu, values, low);
+    while reach < k {
         step *= 2.0;
         (high, low) = (low, max - step);
+        reach = logits::count(cpu, values, low);
     }
     for _ in 0..HALVINGS {
-        let middle = low + (high - low) * 0.5;
-        let reach = logits::count(cpu, values, middle);
-        if reach < k {
-            high = middle;
-            continue;
-        }
-        low = middle;
         if reach <= k + k / 8 {
             break;
+        }
+        let middle = low + (high - low) * 0.5;
+        match logits::count(cpu, values, middle) {
+            fewer if fewer < k => high = middle,
+            now => (low, reach) = (middle, now),
         }
     }
     low
