@@ -57,7 +57,7 @@ pub(super) trait Source<L> {
 impl Sink<'_> {
     /// Says that `height` rows of panel `p` from `row` on will come: their places are fetched for writing, so that the
     /// stores do not hold up those behind them.
-    #[cfg(target_arch = "x86_64")]
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     #[inline(always)]
     pub fn prefetch(&self, p: usize, row: usize, height: usize) {
         if matches!(self.role, Role::Keep { .. }) {
@@ -65,7 +65,10 @@ impl Sink<'_> {
         }
         for r in row..row + height {
             let at = self.out.wrapping_add(r * self.n + p * LANES);
+            #[cfg(not(target_arch = "x86_64"))]
+            let _ = at;
             // SAFETY: a prefetch of any address is harmless; a processor without PREFETCHW takes it as no operation.
+            #[cfg(target_arch = "x86_64")]
             unsafe {
                 std::arch::asm!("prefetchw [{0}]", "prefetchw [{0} + 60]", in(reg) at,
                     options(nostack, preserves_flags));
