@@ -178,7 +178,12 @@ impl Sampler {
         let threshold = by.logit(FIRST_LOOK);
         logits::collect(self.cpu, row, &self.maxima, threshold, &mut self.few);
         let taken = self.weigh_few(by);
-        logits::weigh(self.cpu, &self.maxima, by.softmax(), &mut self.weights);
+        logits::weigh(
+            self.cpu,
+            &self.maxima,
+            by.softmax(by.min_p),
+            &mut self.weights,
+        );
         let (mut wide, mut known) = (0.0, taken);
         self.sums.clear();
         let stripes = self.weights.chunks_mut(GROUPS);
@@ -305,7 +310,7 @@ impl Sampler {
             (start..values.len(), least(own.next_up())),
         ];
         self.sums.clear();
-        let (softmax, mut all) = (Softmax::new(by.max, by.scale, 0.0), f64::from(own));
+        let (softmax, mut all) = (by.softmax(0.0), f64::from(own));
         for (part, least) in parts.clone() {
             all += logits::masses(self.cpu, &values[part], softmax, least, &mut self.sums);
         }
@@ -324,21 +329,21 @@ impl Sampler {
         };
         let first = part.0.start + stripe * STRIPE;
         let inside = &values[first..part.0.end.min(first + STRIPE)];
-        let softmax = Softmax::new(by.max, by.scale, part.1);
+        let softmax = by.softmax(part.1);
         logits::weigh(self.cpu, inside, softmax, &mut self.weights);
         Continue((first + pick(&self.weights, left), mass))
     }
 
     /// The weight of a logit, with the bits that it has in a row.
     fn weight(&mut self, x: f32, by: &Distribution) -> f32 {
-        let softmax = Softmax::new(by.max, by.scale, 0.0);
+        let softmax = by.softmax(0.0);
         logits::weigh(self.cpu, &[x], softmax, &mut self.weights);
         self.weights[0]
     }
 
     /// Turns the logits of `few` into weights; their sum.
     fn weigh_few(&mut self, by: &Distribution) -> f64 {
-        let softmax = Softmax::new(by.max, by.scale, 0.0);
+        let softmax = by.softmax(0.0);
         let total = logits::weigh(self.cpu, &self.few.values, softmax, &mut self.weights);
         std::mem::swap(&mut self.few.values, &mut self.weights);
         total
@@ -393,8 +398,9 @@ struct Distribution {
 }
 
 impl Distribution {
-    fn softmax(&self) -> Softmax {
-        Softmax::new(self.max, self.scale, self.min_p)
+    /// Weights below `floor` become 0.
+    fn softmax(&self, floor: f32) -> Softmax {
+        Softmax::new(self.max, self.scale, floor)
     }
 
     /// Whether the weight of logit `x`, which is at most the largest, is above `height`.

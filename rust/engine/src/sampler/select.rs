@@ -15,7 +15,8 @@ pub fn better(a: &Entry, b: &Entry) -> Ordering {
         .then(a.1.cmp(&b.1))
 }
 
-/// Puts the `k` best entries of `row` into `out`, by id; `maxima` are those of [`logits::peak`].
+/// Puts the `k` best entries of `row` into `out`, by id; `maxima` are those of [`logits::peak`], `entries` memory
+/// that is used again.
 ///
 /// What k maxima of groups reach is a lower bound of the k-th largest value, so only values from there on are looked at:
 /// hardly more than k of them.

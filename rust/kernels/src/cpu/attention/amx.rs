@@ -1,7 +1,7 @@
 //! Products of a Bf16 cache by tiles: 16 rows of queries or probabilities by 16 keys or dimensions at once. A row's bits
 //! do not depend on the other rows, so one query is computed as sixteen are.
 //! Every `unsafe` here takes valid tiles, and tile registers that exist.
-use super::super::buffer::prefetch_far;
+use super::super::buffer::prefetch;
 use super::super::kv::GROUP;
 use super::super::tile::{ROWS as TILE, Tiles};
 use super::tile::{PROBS, SCORES, Tile};
@@ -61,7 +61,7 @@ unsafe fn operand<T: Tiles, const R: usize, const TALL: bool>(
         let next = at.wrapping_offset(ahead);
         (0..BYTES)
             .step_by(64)
-            .for_each(|line| prefetch_far(next.wrapping_add(line)));
+            .for_each(|line| prefetch::<2>(next.wrapping_add(line)));
     }
     // SAFETY: the module's.
     unsafe { tiles.load::<R>(at, 64) };
@@ -74,7 +74,7 @@ unsafe fn page_scores<T: Tiles, const TALL: bool>(tiles: &mut T, t: &Tile, page:
     // SAFETY: the module's; a page has two groups of keys, each of key_dims / 32 operand tiles.
     unsafe {
         let (a, b) = (t.pages[page], t.pages[page].add(t.page.group_bytes()));
-        let ahead = t.ahead(page, false, 1);
+        let ahead = t.ahead(TILE, page, false, 1);
         tiles.zero::<0>();
         tiles.zero::<1>();
         if TALL {
@@ -122,7 +122,7 @@ unsafe fn group_values<T: Tiles, const WIDE: bool, const TALL: bool>(
             let v = t.pages[page].add(t.page.key_bytes() + group * BYTES);
             let p = t.probs().add(page * 2 * GROUP).cast::<u8>();
             tiles.load::<4>(p, stride);
-            let ahead = t.ahead(page, true, 1);
+            let ahead = t.ahead(TILE, page, true, 1);
             operand::<T, 6, TALL>(tiles, v, ahead);
             tiles.dot_bf16::<0, 4, 6>();
             if WIDE {

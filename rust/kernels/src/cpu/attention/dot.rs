@@ -1,6 +1,6 @@
 //! Products of a Bf16 cache by `vdpbf16ps`: two dimensions, or two keys, a step, added in f32.
 //! Every `unsafe` here needs AVX-512 with BF16 and takes valid tiles.
-use super::super::buffer::prefetch_far;
+use super::super::buffer::prefetch;
 use super::super::kv::GROUP;
 use super::tile::{PROBS, SCORES, Tile};
 use super::wide::{MOST, by_rows};
@@ -15,19 +15,9 @@ unsafe fn pairs(at: *const u8) -> __m512bh {
 /// As [`pairs`]; asks for what lies `ahead` bytes on.
 #[inline(always)]
 unsafe fn pairs_ahead(at: *const u8, ahead: isize) -> __m512bh {
-    prefetch_far(at.wrapping_offset(ahead));
+    prefetch::<2>(at.wrapping_offset(ahead));
     // SAFETY: passed on.
     unsafe { pairs(at) }
-}
-
-/// [`Tile::ahead`], but nothing for more rows, which read the same again.
-#[inline(always)]
-fn ahead(t: &Tile, page: usize, values: bool, n: usize) -> isize {
-    if t.rows > MOST {
-        0
-    } else {
-        t.ahead(page, values, n)
-    }
 }
 
 #[inline(always)]
@@ -81,7 +71,7 @@ unsafe fn scores_at<const N: usize, const G: usize>(
         let mut sums = [[_mm512_setzero_ps(); G]; N];
         let mut by = [0; G];
         for (g, by) in by.iter_mut().enumerate() {
-            *by = ahead(t, page + g / 2, false, G / 2);
+            *by = t.ahead(MOST, page + g / 2, false, G / 2);
         }
         for pair in 0..t.page.key_dims / 2 {
             let mut k = [pairs_ahead(keys[0].add(pair * 64), by[0]); G];
@@ -131,7 +121,7 @@ unsafe fn values_of<const N: usize, const G: usize>(t: &Tile, row: usize, group:
         let mut sums = [[_mm512_setzero_ps(); G]; N];
         for page in t.first..t.last {
             let values = t.pages[page].add(t.page.key_bytes() + group * 1024);
-            let by = ahead(t, page, true, 1);
+            let by = t.ahead(MOST, page, true, 1);
             for pair in 0..GROUP {
                 let mut v = [pairs_ahead(values.add(pair * 64), by); G];
                 for (g, v) in v.iter_mut().enumerate().skip(1) {

@@ -13,8 +13,6 @@ const TASKS: usize = 4;
 /// Query rows of one sequence and one key/value head that are computed together.
 #[derive(Debug, Clone)]
 pub(super) struct Unit {
-    /// Its place in the plan.
-    pub index: usize,
     pub seq: usize,
     pub head: usize,
     /// Queries, counted in the sequence's rows.
@@ -78,7 +76,6 @@ impl Plan {
                 for head in 0..params.kv_heads {
                     let (queries, segments) = (queries.clone(), segments.clone());
                     plan.units.push(Unit {
-                        index: plan.units.len(),
                         seq,
                         head,
                         queries,

@@ -54,8 +54,11 @@ impl Tile {
     }
 
     /// From the keys of `page`, or its values, to those that are read `n` pages later, in bytes: first come all keys, then
-    /// all values, then the next page.
-    pub fn ahead(&self, page: usize, values: bool, n: usize) -> isize {
+    /// all values, then the next page. 0 for more than `most` rows, which read the same again.
+    pub fn ahead(&self, most: usize, page: usize, values: bool, n: usize) -> isize {
+        if self.rows > most {
+            return 0;
+        }
         let count = self.last - self.first;
         let at = |i: usize| match i {
             i if i < count => self.pages[self.first + i],
@@ -71,5 +74,61 @@ impl Tile {
     /// Bytes from one query to the next.
     pub fn query_bytes(&self) -> usize {
         self.page.key_dims * self.page.dtype.bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::kv::KvType;
+    use super::*;
+
+    #[test]
+    fn ahead_lies_what_is_read_next() {
+        let page = Page {
+            key_dims: 32,
+            value_dims: 64,
+            dtype: KvType::Bf16,
+        };
+        let at = |place: usize| std::ptr::without_provenance::<u8>(place << 20);
+        let mut tile = Tile {
+            rows: 2,
+            page,
+            rules: Rules {
+                scale: 1.0,
+                softcap: None,
+            },
+            q: at(0),
+            // In no order, as pages of a cache are.
+            pages: std::array::from_fn(|i| at(100 - i)),
+            first: 2,
+            last: 5,
+            next: at(7),
+            see: [[0; 2]; ROWS],
+            scores: std::ptr::null_mut(),
+            out: std::ptr::null_mut(),
+            max: [0.0; ROWS],
+            sum: [0.0; ROWS],
+        };
+        let values = |i: usize| at(100 - i).wrapping_add(page.key_bytes());
+        let order = [
+            at(98),
+            at(97),
+            at(96),
+            values(2),
+            values(3),
+            values(4),
+            at(7),
+            at(7),
+        ];
+        let asked = |tile: &Tile, i: usize, n: usize| {
+            let by = tile.ahead(2, 2 + i % 3, i >= 3, n);
+            order[i].wrapping_offset(by)
+        };
+        for i in 0..6 {
+            assert_eq!(asked(&tile, i, 1), order[i + 1]);
+            assert_eq!(asked(&tile, i, 2), order[i + 2]);
+        }
+        tile.rows = 3;
+        assert_eq!(asked(&tile, 0, 1), order[0]);
     }
 }

@@ -97,6 +97,8 @@ impl Scratch {
 /// The queries of a unit, packed, and where its results gather.
 struct Job<'a> {
     unit: &'a Unit,
+    /// The unit that is computed next, most probably.
+    next: Option<&'a Unit>,
     seq: &'a Seq<'a>,
     rows: usize,
     page: Page,
@@ -156,6 +158,7 @@ impl<'a> Region<'a> {
         let scratch = Scratch::new(&mut memory, page, rows);
         let job = Job {
             unit,
+            next: self.plan.units.get(task.unit + 1),
             seq,
             rows,
             page,
@@ -275,7 +278,6 @@ impl<'a> Region<'a> {
 
     /// Sets `tile` to the rows from `first` on and `segment`; whether any of them sees a key there.
     unsafe fn fill(&self, tile: &mut Tile, job: &Job<'_>, segment: usize, first: usize) -> bool {
-        let offset = self.cache.offset(self.layer, job.unit.head);
         let pages = self.see(tile, job, segment, first..job.rows.min(first + ROWS));
         (tile.first, tile.last) = (pages.start, pages.end);
         tile.rows = ROWS.min(job.rows - first);
@@ -284,28 +286,26 @@ impl<'a> Region<'a> {
             return false;
         }
         for page in pages {
-            let index = segment * PAGES + page;
-            tile.pages[page] = self.cache.at(job.seq.blocks, index, offset);
+            tile.pages[page] = self.page(job.unit, segment * PAGES + page);
         }
-        tile.next = self.after(job.unit, segment);
+        tile.next = self.after(job, segment);
         // SAFETY: the scratch holds all rows.
         tile.q = unsafe { job.scratch.q.add(first * tile.query_bytes()) };
         true
     }
 
-    /// The page that is read after `segment` of `unit`, most probably: of the next segment, or of the next unit.
-    fn after(&self, unit: &Unit, segment: usize) -> *const u8 {
-        let page = |unit: &Unit, segment: usize| {
-            let offset = self.cache.offset(self.layer, unit.head);
-            let blocks = self.seqs[unit.seq].blocks;
-            self.cache.at(blocks, segment * PAGES, offset)
-        };
-        if segment + 1 < unit.segments.end {
-            return page(unit, segment + 1);
-        }
-        match self.plan.units.get(unit.index + 1) {
-            Some(next) => page(next, next.segments.start),
-            None => page(unit, segment),
+    /// Page `index` of a unit's sequence and head.
+    fn page(&self, unit: &Unit, index: usize) -> *const u8 {
+        let offset = self.cache.offset(self.layer, unit.head);
+        self.cache.at(self.seqs[unit.seq].blocks, index, offset)
+    }
+
+    /// The page that is read after `segment`, most probably.
+    fn after(&self, job: &Job<'_>, segment: usize) -> *const u8 {
+        match job.next {
+            _ if segment + 1 < job.unit.segments.end => self.page(job.unit, (segment + 1) * PAGES),
+            Some(next) => self.page(next, next.segments.start * PAGES),
+            None => self.page(job.unit, segment * PAGES),
         }
     }
 

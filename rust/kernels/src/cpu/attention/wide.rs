@@ -2,7 +2,7 @@
 //! thread's working memory for more. Generic over the instruction set; all give the same bits: one fused multiply-add
 //! per dimension, or per key, in order.
 //! Every `unsafe` here has the contract of [`Lanes`](super::super::lanes::Lanes) and takes valid tiles.
-use super::super::buffer::prefetch_far;
+use super::super::buffer::prefetch;
 use super::super::exp::Float;
 use super::super::kv::{GROUP, PAGE};
 use super::softmax::{self, Exact, Put};
@@ -122,7 +122,8 @@ unsafe fn scores<L: Float, const BF16: bool>(t: &Tile, work: Work) {
                 let at = Ahead::none(work.page.cast());
                 by_rows!(t, |row, N| keys_of::<L, false, N>(t, q, at, row, page));
             } else {
-                let at = Ahead::new(t, at, t.ahead(page, false, 1));
+                let by = t.ahead(MOST, page, false, 1);
+                let at = Ahead { at, by };
                 by_rows!(t, |row, N| keys_of::<L, BF16, N>(t, q, at, row, page));
             }
         }
@@ -151,12 +152,6 @@ struct Ahead {
 }
 
 impl Ahead {
-    fn new(t: &Tile, at: *const u8, by: isize) -> Self {
-        // More rows read the same again.
-        let by = if t.rows > MOST { 0 } else { by };
-        Ahead { at, by }
-    }
-
     /// What lies in the caches.
     fn none(at: *const u8) -> Self {
         Ahead { at, by: 0 }
@@ -172,7 +167,7 @@ impl Ahead {
     #[inline(always)]
     unsafe fn one<L: Float>(self, i: usize) -> L {
         let at = self.at.cast::<f32>().wrapping_add(i);
-        prefetch_far(at.cast::<u8>().wrapping_offset(self.by));
+        prefetch::<2>(at.cast::<u8>().wrapping_offset(self.by));
         // SAFETY: the vector exists.
         unsafe { L::load(at) }
     }
@@ -181,7 +176,7 @@ impl Ahead {
     #[inline(always)]
     unsafe fn pair<L: Float>(self, i: usize) -> (L, L) {
         let at = self.at.cast::<u16>().wrapping_add(i * 2 * GROUP);
-        prefetch_far(at.cast::<u8>().wrapping_offset(self.by));
+        prefetch::<2>(at.cast::<u8>().wrapping_offset(self.by));
         // SAFETY: the vectors exist.
         unsafe { L::load_bf16_pairs(at) }
     }
@@ -274,7 +269,8 @@ unsafe fn values<L: Float, const BF16: bool>(t: &Tile, work: Work) {
             } else {
                 let key = if BF16 { GROUP } else { t.page.value_dims };
                 let group = if BF16 { PAGE * GROUP } else { GROUP };
-                let at = Ahead::new(t, at, t.ahead(page, true, 1));
+                let by = t.ahead(MOST, page, true, 1);
+                let at = Ahead { at, by };
                 let from = Values { at, key, group };
                 by_rows!(t, |row, N| values_of::<L, BF16, N>(
                     t, &from, row, page, groups

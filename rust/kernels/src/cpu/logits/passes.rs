@@ -177,7 +177,8 @@ pub(super) unsafe fn collect<L: Scan>(row: &[f32], maxima: &[f32], threshold: f3
             while groups != 0 {
                 let first = stripe * STRIPE + groups.trailing_zeros() as usize * GROUP;
                 groups &= groups - 1;
-                (0..FOUR).for_each(|i| prefetch(row.as_ptr().wrapping_add(first + i * N).cast()));
+                (0..FOUR)
+                    .for_each(|i| prefetch::<1>(row.as_ptr().wrapping_add(first + i * N).cast()));
             }
         }
         for (stripe, values) in row.chunks(STRIPE).enumerate() {

@@ -162,7 +162,7 @@ unsafe fn tile<E: Elements, L: Lanes, const R: usize, const P: usize>(
             let mut columns = [(L::splat(0.0), L::splat(0.0)); P];
             for i in 0..P {
                 let at = w[i].add(j * E::BYTES);
-                prefetch(at.wrapping_add(4096));
+                prefetch::<1>(at.wrapping_add(4096));
                 columns[i] = E::two::<L>(at);
             }
             for r in 0..R {

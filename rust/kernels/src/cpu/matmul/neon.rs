@@ -9,12 +9,12 @@ mod panel;
 use super::super::Cpu;
 use super::super::input::Tile;
 use super::super::lanes::{Lanes, Neon};
-use super::super::pack::layout::{BLOCK, LANES, Scheme};
+use super::super::pack::layout::{BLOCK, LANES};
 use super::Work;
 use super::formats::{Format, blocks};
 use super::sink::Sink;
 use super::unpacked::Unpacked;
-use activation::Activation;
+use activation::{Activation, dots};
 use dot::{Dot, Instruction, Matrix, Plain};
 use panel::{Block, Packed, Ready};
 use std::arch::aarch64::*;
@@ -187,13 +187,12 @@ unsafe fn step<F: Format, A: Activation, B: Block, I: Instruction, const R: usiz
     unsafe {
         let at = b * tile.rows + row;
         let a = tile.q.add(at * BLOCK).cast::<i8>();
-        let pair = matches!(F::L.scheme, Scheme::Pair | Scheme::PairMin);
-        let parts = if pair { 2 } else { 1 };
+        let parts = F::L.parts();
         let sums = tile.sums.add(b * parts * tile.rows + row);
-        let dot = if pair {
+        let dot = if F::L.pairs() {
             let halves = [
-                A::dots::<F, B, I, R, 0, 4>(weights, a, &first::<F, R>(sums)),
-                A::dots::<F, B, I, R, 4, 8>(weights, a, &first::<F, R>(sums.add(tile.rows))),
+                dots::<F, A, B, I, R, 0, 4>(weights, a, &first::<F, R>(sums)),
+                dots::<F, A, B, I, R, 4, 8>(weights, a, &first::<F, R>(sums.add(tile.rows))),
             ];
             let mut dot = halves[0];
             for q in 0..4 {
@@ -205,7 +204,7 @@ unsafe fn step<F: Format, A: Activation, B: Block, I: Instruction, const R: usiz
             }
             dot
         } else {
-            A::dots::<F, B, I, R, 0, 8>(weights, a, &first::<F, R>(sums))
+            dots::<F, A, B, I, R, 0, 8>(weights, a, &first::<F, R>(sums))
         };
         for q in 0..4 {
             let d = weights.d(q);
@@ -213,13 +212,11 @@ unsafe fn step<F: Format, A: Activation, B: Block, I: Instruction, const R: usiz
                 let scale = vmulq_n_f32(d, *tile.d.add(at + r));
                 acc[r].0[q] = vfmaq_f32(acc[r].0[q], vcvtq_f32_s32(dot[r][q]), scale);
             }
-            for part in 0..parts {
-                if F::L.minima() {
-                    let m = weights.m(q, part);
-                    for r in 0..R {
-                        let sum = *sums.add(part * tile.rows + r).cast::<f32>();
-                        acc[r].0[q] = vfmaq_n_f32(acc[r].0[q], m, sum);
-                    }
+            for part in 0..F::L.minima_len() {
+                let m = weights.m(q, part);
+                for r in 0..R {
+                    let sum = *sums.add(part * tile.rows + r).cast::<f32>();
+                    acc[r].0[q] = vfmaq_n_f32(acc[r].0[q], m, sum);
                 }
             }
         }

@@ -60,20 +60,22 @@ impl Sink<'_> {
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     #[inline(always)]
     pub fn prefetch(&self, p: usize, row: usize, height: usize) {
-        if matches!(self.role, Role::Keep { .. }) {
-            return;
-        }
-        for r in row..row + height {
-            let at = self.out.wrapping_add(r * self.n + p * LANES);
-            #[cfg(not(target_arch = "x86_64"))]
-            let _ = at;
-            // SAFETY: a prefetch of any address is harmless; a processor without PREFETCHW takes it as no operation.
-            #[cfg(target_arch = "x86_64")]
-            unsafe {
-                std::arch::asm!("prefetchw [{0}]", "prefetchw [{0} + 60]", in(reg) at,
-                    options(nostack, preserves_flags));
+        #[cfg(target_arch = "x86_64")]
+        {
+            if matches!(self.role, Role::Keep { .. }) {
+                return;
+            }
+            for r in row..row + height {
+                let at = self.out.wrapping_add(r * self.n + p * LANES);
+                // SAFETY: a prefetch of any address is harmless; a processor without PREFETCHW takes it as no operation.
+                unsafe {
+                    std::arch::asm!("prefetchw [{0}]", "prefetchw [{0} + 60]", in(reg) at,
+                        options(nostack, preserves_flags));
+                }
             }
         }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = (p, row, height);
     }
 
     /// Takes rows `rows` of panel `p` from `source`, which says what they are.

@@ -11,80 +11,57 @@ use std::arch::aarch64::*;
 
 /// Activations that meet weights of bytes.
 pub(in super::super) trait Activation: Rounded {
+    /// Whether a row is two of bytes.
+    const WORDS: bool;
     /// The way to multiply a single row by packed weights.
     type One<I: Instruction>: Instruction;
-    /// As [`Instruction::dots`], of R rows of activations.
-    unsafe fn dots<
-        F: Format,
-        B: Block,
-        I: Instruction,
-        const R: usize,
-        const FROM: usize,
-        const TO: usize,
-    >(
-        weights: &B,
-        a: *const i8,
-        first: &[i32; R],
-    ) -> Dots<R>;
 }
 
-// SAFETY (all blocks): passed on.
-#[allow(clippy::undocumented_unsafe_blocks)]
 impl Activation for i8 {
+    const WORDS: bool = false;
     // One row has nothing to share the matrix instruction with.
     type One<I: Instruction> = I::One;
-
-    #[inline(always)]
-    unsafe fn dots<
-        F: Format,
-        B: Block,
-        I: Instruction,
-        const R: usize,
-        const FROM: usize,
-        const TO: usize,
-    >(
-        weights: &B,
-        a: *const i8,
-        first: &[i32; R],
-    ) -> Dots<R> {
-        unsafe { I::dots::<F, B, R, FROM, TO>(weights, a, first) }
-    }
 }
 
-// SAFETY (all blocks): passed on; registers only.
-#[allow(clippy::undocumented_unsafe_blocks)]
 impl Activation for i16 {
+    const WORDS: bool = true;
     type One<I: Instruction> = I;
+}
 
-    #[inline(always)]
-    unsafe fn dots<
-        F: Format,
-        B: Block,
-        I: Instruction,
-        const R: usize,
-        const FROM: usize,
-        const TO: usize,
-    >(
-        weights: &B,
-        a: *const i8,
-        first: &[i32; R],
-    ) -> Dots<R> {
-        unsafe {
-            let mut dots = [[vdupq_n_s32(0); 4]; R];
-            // Sums of four rows of bytes fit the registers.
-            for r in (0..R).step_by(2) {
-                let a = a.add(2 * r * BLOCK);
-                if r + 1 < R {
-                    let parts = I::dots::<F, B, 4, FROM, TO>(weights, a, &[0; 4]);
-                    dots[r] = join([parts[0], parts[1]], first[r]);
-                    dots[r + 1] = join([parts[2], parts[3]], first[r + 1]);
-                } else {
-                    let parts = I::dots::<F, B, 2, FROM, TO>(weights, a, &[0; 2]);
-                    dots[r] = join(parts, first[r]);
-                }
-            }
-            dots
+/// As [`Instruction::dots`], of R rows of activations.
+#[inline(always)]
+pub(super) unsafe fn dots<
+    F: Format,
+    A: Activation,
+    B: Block,
+    I: Instruction,
+    const R: usize,
+    const FROM: usize,
+    const TO: usize,
+>(
+    weights: &B,
+    a: *const i8,
+    first: &[i32; R],
+) -> Dots<R> {
+    // SAFETY: passed on; registers only.
+    unsafe {
+        if !A::WORDS {
+            return I::dots::<F, B, R, FROM, TO>(weights, a, first);
         }
+        let mut dots = [[vdupq_n_s32(0); 4]; R];
+        // Sums of four rows of bytes fit the registers.
+        for r in (0..R).step_by(2) {
+            let a = a.add(2 * r * BLOCK);
+            if r + 1 < R {
+                let parts = I::dots::<F, B, 4, FROM, TO>(weights, a, &[0; 4]);
+                dots[r] = join([parts[0], parts[1]], first[r]);
+                dots[r + 1] = join([parts[2], parts[3]], first[r + 1]);
+            } else {
+                let parts = I::dots::<F, B, 2, FROM, TO>(weights, a, &[0; 2]);
+                dots[r] = join(parts, first[r]);
+            }
+        }
+        dots
     }
 }
 
