@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from typing import Any
 
 from interleaved import main
@@ -57,7 +58,7 @@ class LlamaCpp:
         self._batch = api.llama_batch_init(room, 0, 1)
         self._made_for = (len(lengths), each)
 
-    def together(self, prompts: list[list[int]], tokens: int) -> None:
+    def together(self, prompts: list[list[int]], tokens: int) -> Iterator[int]:
         """See Runner."""
         rows = [
             (token, place, sequence, place == len(prompt) - 1)
@@ -65,6 +66,7 @@ class LlamaCpp:
             for place, token in enumerate(prompt)
         ]
         chosen = self._decode(rows)
+        yield len(chosen)
         for step in range(1, tokens):
             rows = [(chosen[s], len(prompt) + step - 1, s, True) for s, prompt in enumerate(prompts)]
             chosen = self._decode(rows)

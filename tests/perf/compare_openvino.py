@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from typing import Any
 
 from interleaved import context, main
@@ -31,17 +32,29 @@ class OpenVino:
     def prepare(self, lengths: list[int], tokens: int) -> None:
         """See Runner."""
 
-    def together(self, prompts: list[list[int]], tokens: int) -> None:
+    def together(self, prompts: list[list[int]], tokens: int) -> Iterator[int]:
         """See Runner."""
         config = self._genai.GenerationConfig()
         config.max_new_tokens = tokens
         config.ignore_eos = True
         config.do_sample = False
-        inputs: list[Any] = [self._ov.Tensor(self._np.array([prompt], dtype=self._np.int64)) for prompt in prompts]
-        for result in self._pipe.generate(inputs, [config] * len(inputs)):
-            made = len(result.m_generation_ids[0])
-            if made != tokens:
-                raise SystemExit(f"a request made {made} of {tokens} tokens")
+        inputs = [self._ov.Tensor(self._np.array([prompt], dtype=self._np.int64)) for prompt in prompts]
+        handles = [self._pipe.add_request(at, each, config) for at, each in enumerate(inputs)]
+        made = [0] * len(handles)
+        while not all(made):
+            self._step(handles, made)
+        yield sum(made)
+        while self._pipe.has_non_finished_requests():
+            self._step(handles, made)
+        if made != [tokens] * len(made):
+            raise SystemExit(f"requests made {made} of {tokens} tokens")
+
+    def _step(self, handles: list[Any], made: list[int]) -> None:
+        """One step; adds the tokens that each request got."""
+        self._pipe.step()
+        for at, handle in enumerate(handles):
+            if handle.can_read():
+                made[at] += sum(len(output.generated_ids) for output in handle.read().values())
 
 
 if __name__ == "__main__":

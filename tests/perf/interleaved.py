@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import random
 import statistics
@@ -24,8 +23,8 @@ PYTHON_SOURCES = Path(__file__).resolve().parents[2] / "python"
 EPILOG = """\
 Rows of the table, all in tokens/s:
   prefill N          a prompt of N tokens alone, up to its first token
-  decode N           N prompts that decode together, less the time of the prompts and first tokens by themselves
-  output N           the same whole run, prompts included: generated tokens by all of the time
+  decode N           N prompts that decode together, from when each of them has a token
+  output N           the same run, prompts included: generated tokens by all of the time
   decode at N        one sequence that decodes behind a prompt of N tokens (--long)
 Each figure is the median over --repeats turns; in each turn both engines do the same work on the same random tokens,
 one after the other, and who goes first changes. A ratio above 1 means that candle-vllm is faster.
@@ -35,13 +34,17 @@ one after the other, and who goes first changes. A ratio above 1 means that cand
 class Runner(Protocol):
     """One engine with the model loaded."""
 
+    vocabulary: int
+    """Number of token ids."""
+
     def prepare(self, lengths: list[int], tokens: int) -> None:
         """Make room for such a run; outside of what is timed."""
 
-    def together(self, prompts: list[list[int]], tokens: int) -> None:
+    def together(self, prompts: list[list[int]], tokens: int) -> Iterator[int]:
         """Compute all prompts and decode ``tokens`` greedy tokens of each, whatever the end-of-sequence ids.
 
-        Nothing of earlier prompts may be reused.
+        Yields once, as soon as each prompt has a token: how many tokens all of them have by then. Nothing of earlier
+        prompts may be reused.
         """
 
 
@@ -60,10 +63,14 @@ class Ours:
     def prepare(self, lengths: list[int], tokens: int) -> None:
         """See Runner."""
 
-    def together(self, prompts: list[list[int]], tokens: int) -> None:
+    def together(self, prompts: list[list[int]], tokens: int) -> Iterator[int]:
         """See Runner."""
         params = self._params(max_tokens=tokens, temperature=0, ignore_eos=True)
-        for output in self._engine.generate(prompts, params):
+        handles = [self._engine.add_request(prompt, params) for prompt in prompts]
+        # The last one in has its first token last; a chunk of another holds all that it has by then.
+        yield sum(len(next(handle).token_ids) for handle in reversed(handles))
+        for handle in handles:
+            output = handle.result()
             if len(output.tokens) != tokens:
                 raise SystemExit(f"a request made {len(output.tokens)} of {tokens} tokens: {output.stop_reason}")
 
@@ -80,6 +87,18 @@ class Case:
     name: str
     lengths: list[int]
     tokens: int
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One run of a case."""
+
+    first: float
+    """Seconds until each prompt had a token."""
+    whole: float
+    """Seconds until all tokens were there."""
+    early: int
+    """Tokens that all prompts together had after the first of these times."""
 
 
 @dataclass(frozen=True)
@@ -170,23 +189,21 @@ def _cases(args: argparse.Namespace) -> Iterator[Case]:
 
 def _measure(case: Case, model: str, workers: list[_Worker], args: argparse.Namespace) -> Iterator[Row]:
     """The rows of one case: medians of the turns that follow a first one, which warms up."""
-    turns: list[list[tuple[float, float]]] = [[] for _ in workers]
+    turns: list[list[Turn]] = [[] for _ in workers]
     for turn in range(args.repeats + 1):
         order = list(zip(workers, turns, strict=True))
         for worker, times in order if turn % 2 else reversed(order):
-            seconds = worker.seconds(case, turn)
+            measured = worker.turn(case, turn)
             if turn:
-                times.append(seconds)
+                times.append(measured)
+    made = len(case.lengths) * case.tokens
     if case.tokens == 1:
-        yield _row(model, case.name, [[sum(case.lengths) / first for first, _ in times] for times in turns])
+        yield _row(model, case.name, [[sum(case.lengths) / turn.first for turn in times] for times in turns])
         return
-    made = len(case.lengths) * (case.tokens - 1)
-    # Not a number where noise is larger than what was measured.
-    rates = [[made / (whole - first) if whole > first else math.nan for first, whole in times] for times in turns]
+    rates = [[(made - turn.early) / (turn.whole - turn.first) for turn in times] for times in turns]
     yield _row(model, case.name, rates)
     if len(case.lengths) > 1:
-        made = len(case.lengths) * case.tokens
-        yield _row(model, f"output {len(case.lengths)}", [[made / whole for _, whole in times] for times in turns])
+        yield _row(model, f"output {len(case.lengths)}", [[made / turn.whole for turn in times] for times in turns])
 
 
 def _row(model: str, name: str, rates: list[list[float]]) -> Row:
@@ -216,14 +233,12 @@ class _Worker:
         )
         self._ask(None)
 
-    def seconds(self, case: Case, seed: int) -> tuple[float, float]:
-        """One turn: seconds to the first tokens alone, and to all tokens (the same where there are no others)."""
-        first = self._ask({"lengths": case.lengths, "tokens": 1, "seed": seed})
-        if case.tokens == 1:
-            return first, first
-        return first, self._ask({"lengths": case.lengths, "tokens": case.tokens, "seed": seed})
+    def turn(self, case: Case, seed: int) -> Turn:
+        """Run the case on random tokens of this seed."""
+        first, whole, early = self._ask({"lengths": case.lengths, "tokens": case.tokens, "seed": seed})
+        return Turn(float(first), float(whole), int(early))
 
-    def _ask(self, case: dict[str, Any] | None) -> float:
+    def _ask(self, case: dict[str, Any] | None) -> list[str]:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         if case is not None:
@@ -231,8 +246,8 @@ class _Worker:
             self._process.stdin.flush()
         for line in self._process.stdout:
             # Engines may write lines of their own.
-            if line.startswith("SECONDS "):
-                return float(line.split()[1])
+            if line.startswith("DONE"):
+                return line.split()[1:]
         raise SystemExit(f"{self._name} has ended with status {self._process.wait()}; what it said is above")
 
     def close(self) -> None:
@@ -242,17 +257,20 @@ class _Worker:
         self._process.wait(60)
 
 
-def _work(runner: Any) -> None:
+def _work(runner: Runner) -> None:
     """Answer cases until the input ends."""
-    print("SECONDS 0", flush=True)
+    print("DONE", flush=True)
     for line in sys.stdin:
         case = json.loads(line)
         draw = random.Random(case["seed"])
         prompts = [draw.choices(range(3, runner.vocabulary), k=length) for length in case["lengths"]]
         runner.prepare(case["lengths"], case["tokens"])
         began = time.perf_counter()
-        runner.together(prompts, case["tokens"])
-        print(f"SECONDS {time.perf_counter() - began}", flush=True)
+        run = runner.together(prompts, case["tokens"])
+        early = next(run)
+        first = time.perf_counter()
+        next(run, None)
+        print(f"DONE {first - began} {time.perf_counter() - began} {early}", flush=True)
 
 
 def _cpu() -> str:
