@@ -82,9 +82,10 @@ def context(args: argparse.Namespace) -> int:
 
 @dataclass(frozen=True)
 class Case:
-    """One row of work: prompts of these lengths that generate so many tokens each."""
+    """Prompts of these lengths that generate so many tokens each, and the names of the rates that are looked at."""
 
-    name: str
+    prefill: str | None
+    decode: str | None
     lengths: list[int]
     tokens: int
 
@@ -163,7 +164,9 @@ def _parser(peer: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--decode-prompt", type=int, default=64, metavar="N", help="prompt tokens of those (64)")
     parser.add_argument("--decode-tokens", type=int, default=64, metavar="N", help="tokens each of them decodes (64)")
-    parser.add_argument("--long", type=int, default=0, metavar="N", help="also a decode behind N tokens (0: none)")
+    parser.add_argument(
+        "--long", type=int, default=0, metavar="N", help="also a prompt of N tokens and a decode behind it (0: none)"
+    )
     parser.add_argument("--long-tokens", type=int, default=16, metavar="N", help="tokens of that decode (16)")
     parser.add_argument("--repeats", type=int, default=5, metavar="N", help="turns that count (5)")
     parser.add_argument(
@@ -180,11 +183,11 @@ def _parser(peer: str) -> argparse.ArgumentParser:
 
 def _cases(args: argparse.Namespace) -> Iterator[Case]:
     for length in filter(None, args.prompt):
-        yield Case(f"prefill {length}", [length], 1)
+        yield Case(f"prefill {length}", None, [length], 1)
     for batch in filter(None, args.batch):
-        yield Case(f"decode {batch}", [args.decode_prompt] * batch, args.decode_tokens)
+        yield Case(None, f"decode {batch}", [args.decode_prompt] * batch, args.decode_tokens)
     if args.long:
-        yield Case(f"decode at {args.long}", [args.long], args.long_tokens)
+        yield Case(f"prefill {args.long}", f"decode at {args.long}", [args.long], args.long_tokens)
 
 
 def _measure(case: Case, model: str, workers: list[_Worker], args: argparse.Namespace) -> Iterator[Row]:
@@ -196,14 +199,15 @@ def _measure(case: Case, model: str, workers: list[_Worker], args: argparse.Name
             measured = worker.turn(case, turn)
             if turn:
                 times.append(measured)
-    made = len(case.lengths) * case.tokens
-    if case.tokens == 1:
-        yield _row(model, case.name, [[sum(case.lengths) / turn.first for turn in times] for times in turns])
-        return
-    rates = [[(made - turn.early) / (turn.whole - turn.first) for turn in times] for times in turns]
-    yield _row(model, case.name, rates)
-    if len(case.lengths) > 1:
-        yield _row(model, f"output {len(case.lengths)}", [[made / turn.whole for turn in times] for times in turns])
+    if case.prefill:
+        yield _row(model, case.prefill, [[sum(case.lengths) / turn.first for turn in times] for times in turns])
+    if case.decode:
+        made = len(case.lengths) * case.tokens
+        rates = [[(made - turn.early) / (turn.whole - turn.first) for turn in times] for times in turns]
+        yield _row(model, case.decode, rates)
+        if len(case.lengths) > 1:
+            rates = [[made / turn.whole for turn in times] for times in turns]
+            yield _row(model, f"output {len(case.lengths)}", rates)
 
 
 def _row(model: str, name: str, rates: list[list[float]]) -> Row:
