@@ -125,7 +125,76 @@ fn weights(ty: GgmlType, n: usize, k: usize) -> Vec<u8> {
     data
 }
 
-/// Times all matrices of as many layers as make 100 MB, one layer after the other as a model would.
+/// As many layers as make 100 MB, and an input for each matrix of a layer.
+struct Layers {
+    /// Matrices of a layer.
+    each: usize,
+    matrices: Vec<Matrix>,
+    inputs: Vec<Input>,
+    /// As wide as the widest input, as tall as the most rows.
+    x: Vec<f32>,
+    /// The same of the outputs.
+    out: Vec<f32>,
+}
+
+impl Layers {
+    fn new(
+        cx: &Compute,
+        shapes: Shapes,
+        ty: GgmlType,
+        options: &Options,
+    ) -> Result<Layers, Box<dyn std::error::Error>> {
+        let weights_of = |(n, k): &(usize, usize)| n * k / ty.block_len() * ty.block_bytes();
+        let layers = (100_000_000 / shapes.iter().map(weights_of).sum::<usize>()).max(1);
+        let mut matrices = Vec::new();
+        for &(n, k) in shapes.iter().cycle().take(layers * shapes.len()) {
+            let k = k.next_multiple_of(ty.block_len());
+            let data = weights(ty, n, k);
+            matrices.push(Matrix::pack(cx.cpu, options.mode, ty, n, k, &data)?);
+        }
+        let most = |of: fn(&Matrix) -> usize| matrices.iter().map(of).max().unwrap_or(0);
+        let rows = options.rows.iter().max().copied().unwrap_or(0);
+        let x = (0..rows * most(Matrix::k)).map(|i| ((i * 37 % 201) as f32 - 100.0) / 50.0);
+        Ok(Layers {
+            each: shapes.len(),
+            inputs: shapes.iter().map(|_| Input::new()).collect(),
+            x: x.collect(),
+            out: vec![0.0; rows * most(Matrix::n)],
+            matrices,
+        })
+    }
+
+    /// Products of `rows` rows and the first `matrices`, in operations.
+    fn operations(&self, rows: usize, matrices: usize) -> f64 {
+        let products = self.matrices[..matrices].iter().map(|m| m.n() * m.k());
+        2.0 * (products.sum::<usize>() * rows) as f64
+    }
+
+    /// Seconds to put `rows` rows into the form that matrix `i` needs.
+    fn fill(&mut self, cx: &Compute, rows: usize, i: usize) -> f64 {
+        let (m, input) = (&self.matrices[i], &mut self.inputs[i % self.each]);
+        let start = now(cx);
+        input.fill(cx, &self.x[..rows * m.k()], rows, m.k(), None, &[m]);
+        now(cx) - start
+    }
+
+    /// Seconds to multiply `rows` rows, which the input holds, by matrix `i`.
+    fn multiply(&mut self, cx: &Compute, rows: usize, i: usize) -> f64 {
+        let matrix = &self.matrices[i];
+        let job = Job {
+            matrix,
+            bias: None,
+            out: &mut self.out[..rows * matrix.n()],
+            add: false,
+        };
+        let start = now(cx);
+        matmul(cx, &self.inputs[i % self.each], &mut [job]);
+        now(cx) - start
+    }
+}
+
+/// Times all matrices, one layer after the other as a model would; and each of one layer alone, from cache: what the
+/// kernel itself can do on a busy machine.
 fn model(
     cx: &Compute,
     name: &str,
@@ -133,93 +202,32 @@ fn model(
     ty: GgmlType,
     options: &Options,
 ) -> Result<(), Box<dyn std::error::Error>> {
-    let layer_weights: usize = shapes.iter().map(|(n, k)| n * k).sum();
-    let layer_bytes = layer_weights / ty.block_len() * ty.block_bytes();
-    let layers = (100_000_000 / layer_bytes).max(1);
-    let mut matrices = Vec::new();
-    for _ in 0..layers {
-        for &(n, k) in shapes {
-            let wide = k.is_multiple_of(ty.block_len());
-            let k = if wide { k } else { k.next_multiple_of(256) };
-            matrices.push(Matrix::pack(
-                cx.cpu,
-                options.mode,
-                ty,
-                n,
-                k,
-                &weights(ty, n, k),
-            )?);
-        }
-    }
-    let bytes: usize = matrices.iter().map(Matrix::bytes).sum();
-    let products: usize = matrices.iter().map(|m| m.n() * m.k()).sum();
-    let most = matrices.iter().map(Matrix::k).max().unwrap_or(0);
-    let widest = matrices.iter().map(Matrix::n).max().unwrap_or(0);
-    let mut inputs: Vec<Input> = matrices
-        .iter()
-        .take(shapes.len())
-        .map(|_| Input::new())
-        .collect();
+    let mut layers = Layers::new(cx, shapes, ty, options)?;
+    let count = layers.matrices.len();
+    let bytes: usize = layers.matrices.iter().map(Matrix::bytes).sum();
     for &rows in &options.rows {
-        let x: Vec<f32> = (0..rows * most)
-            .map(|i| ((i * 37 % 201) as f32 - 100.0) / 50.0)
-            .collect();
-        let mut out = vec![0f32; rows * widest];
-        for (input, m) in inputs.iter_mut().zip(&matrices) {
-            input.fill(cx, &x[..rows * m.k()], rows, m.k(), None, &[m]);
+        let operations = layers.operations(rows, count);
+        for i in 0..layers.each {
+            layers.fill(cx, rows, i);
         }
-        let mut best = [f64::MAX; 2];
-        // The best call on each matrix alone, from cache: what the kernel itself can do on a busy machine.
         let mut hot = 0.0;
-        for (i, matrix) in matrices.iter().enumerate().take(shapes.len()) {
-            let out = &mut out[..rows * matrix.n()];
-            let mut least = f64::MAX;
-            for _ in 0..100 {
-                let start = now(cx);
-                matmul(
-                    cx,
-                    &inputs[i],
-                    &mut [Job {
-                        matrix,
-                        bias: None,
-                        out: &mut *out,
-                        add: false,
-                    }],
-                );
-                least = least.min(now(cx) - start);
-            }
-            hot += least;
+        for i in 0..layers.each {
+            let times = (0..100).map(|_| layers.multiply(cx, rows, i));
+            hot += times.fold(f64::MAX, f64::min);
         }
-        for _ in 0..(40_000_000_000 / (products * rows)).clamp(2, 8) {
-            let start = now(cx);
-            for (i, matrix) in matrices.iter().enumerate() {
-                let out = &mut out[..rows * matrix.n()];
-                matmul(
-                    cx,
-                    &inputs[i % shapes.len()],
-                    &mut [Job {
-                        matrix,
-                        bias: None,
-                        out,
-                        add: false,
-                    }],
-                );
-            }
-            best[0] = best[0].min(now(cx) - start);
-            let start = now(cx);
-            for (i, m) in matrices.iter().enumerate() {
-                inputs[i % shapes.len()].fill(cx, &x[..rows * m.k()], rows, m.k(), None, &[m]);
-            }
-            best[1] = best[1].min(now(cx) - start);
+        let [mut multiply, mut fill] = [f64::MAX; 2];
+        for _ in 0..((80e9 / operations) as usize).clamp(2, 8) {
+            multiply = multiply.min((0..count).map(|i| layers.multiply(cx, rows, i)).sum());
+            fill = fill.min((0..count).map(|i| layers.fill(cx, rows, i)).sum());
         }
         println!(
             "{name:8} {:5} rows {rows:4}: {:7.1} GOPS {:6.1} GB/s {:8.1} us a matrix, {:6.1} us to quantise; hot {:7.1} GOPS",
             ty.name().to_lowercase(),
-            2.0 * (products * rows) as f64 / best[0] / 1e9,
-            bytes as f64 / best[0] / 1e9,
-            best[0] / matrices.len() as f64 * 1e6,
-            best[1] / matrices.len() as f64 * 1e6,
-            2.0 * (layer_weights * rows) as f64 / hot / 1e9,
+            operations / multiply / 1e9,
+            bytes as f64 / multiply / 1e9,
+            multiply / count as f64 * 1e6,
+            fill / count as f64 * 1e6,
+            layers.operations(rows, layers.each) / hot / 1e9,
         );
     }
     Ok(())

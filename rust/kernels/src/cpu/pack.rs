@@ -103,6 +103,18 @@ impl Storage {
         }
     }
 
+    /// Bytes of a panel of `k` columns.
+    fn panel_bytes(self, k: usize) -> usize {
+        match self {
+            Storage::Bytes(ty) | Storage::Words(ty) | Storage::Fixed(ty) => {
+                Layout::of(ty).map_or(0, |l| l.panel_bytes(k))
+            }
+            Storage::F32 => k * LANES * 4,
+            Storage::F16 => k * LANES * 2,
+            Storage::Bf16 { .. } => k.next_multiple_of(BLOCK) * LANES * 2,
+        }
+    }
+
     /// The mode that keeps weights so on every machine.
     pub(crate) fn mode(self) -> Mode {
         match self {
@@ -113,6 +125,29 @@ impl Storage {
             Storage::F32 | Storage::F16 | Storage::Bf16 { dot: false } => Mode::Exact,
         }
     }
+}
+
+/// Whether `got` bytes are an `[n, k]` matrix of `dtype`.
+fn check(dtype: GgmlType, n: usize, k: usize, got: usize) -> Result<(), PackError> {
+    let (name, block) = (dtype.name(), dtype.block_len());
+    if n == 0 || k == 0 {
+        return Err(PackError::Empty { n, k });
+    }
+    if !k.is_multiple_of(block) {
+        return Err(PackError::Columns { name, block, k });
+    }
+    let row = (k / block) as u128 * dtype.block_bytes() as u128;
+    let want = row.saturating_mul(n as u128);
+    if want != got as u128 {
+        return Err(PackError::Bytes {
+            name,
+            n,
+            k,
+            want,
+            got,
+        });
+    }
+    Ok(())
 }
 
 /// A packed matrix of `n` output rows and `k` columns.
@@ -139,24 +174,7 @@ impl Matrix {
         k: usize,
         data: &[u8],
     ) -> Result<Matrix, PackError> {
-        let (name, block) = (dtype.name(), dtype.block_len());
-        if n == 0 || k == 0 {
-            return Err(PackError::Empty { n, k });
-        }
-        if !k.is_multiple_of(block) {
-            return Err(PackError::Columns { name, block, k });
-        }
-        let row = (k / block) as u128 * dtype.block_bytes() as u128;
-        let want = row.saturating_mul(n as u128);
-        if want != data.len() as u128 {
-            return Err(PackError::Bytes {
-                name,
-                n,
-                k,
-                want,
-                got: data.len(),
-            });
-        }
+        check(dtype, n, k, data.len())?;
         let (storage, label) = match (dtype, mode) {
             (GgmlType::F16, _) => (Storage::F16, "f16"),
             (GgmlType::BF16, _) => (
@@ -168,21 +186,13 @@ impl Matrix {
             (GgmlType::F32, _) | (_, Mode::Exact) => (Storage::F32, "f32"),
             _ => (Storage::quantised(cpu, mode, dtype, k), lower(dtype)),
         };
-        let panel_bytes = match storage {
-            Storage::Bytes(ty) | Storage::Words(ty) | Storage::Fixed(ty) => {
-                Layout::of(ty).map_or(0, |l| l.panel_bytes(k))
-            }
-            Storage::F32 => k * LANES * 4,
-            Storage::F16 => k * LANES * 2,
-            Storage::Bf16 { .. } => k.next_multiple_of(BLOCK) * LANES * 2,
-        };
-        let data_out = Buffer::lasting(n.div_ceil(LANES) * panel_bytes);
+        let panel_bytes = storage.panel_bytes(k);
         let mut matrix = Matrix {
             storage,
             n,
             k,
             panel_bytes,
-            data: data_out,
+            data: Buffer::lasting(n.div_ceil(LANES) * panel_bytes),
             row_scales: Vec::new(),
             label,
         };
