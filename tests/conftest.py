@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ import pytest
 from candle_vllm import InferenceEngine, sources
 
 GOLDENS = Path(__file__).parent / "goldens"
+
+# What a shell starts in the background ignores interrupts; so would the programs that tests start, and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
