@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from typing import Any
 
 from interleaved import context, main
 
@@ -41,20 +40,17 @@ class OpenVino:
         inputs = [self._ov.Tensor(self._np.array([prompt], dtype=self._np.int64)) for prompt in prompts]
         handles = [self._pipe.add_request(at, each, config) for at, each in enumerate(inputs)]
         made = [0] * len(handles)
-        while not all(made):
-            self._step(handles, made)
-        yield sum(made)
+        begun = False
         while self._pipe.has_non_finished_requests():
-            self._step(handles, made)
+            self._pipe.step()
+            for at, handle in enumerate(handles):
+                if handle.can_read():
+                    made[at] += sum(len(output.generated_ids) for output in handle.read().values())
+            if not begun and all(made):
+                begun = True
+                yield sum(made)
         if made != [tokens] * len(made):
             raise SystemExit(f"requests made {made} of {tokens} tokens")
-
-    def _step(self, handles: list[Any], made: list[int]) -> None:
-        """One step; adds the tokens that each request got."""
-        self._pipe.step()
-        for at, handle in enumerate(handles):
-            if handle.can_read():
-                made[at] += sum(len(output.generated_ids) for output in handle.read().values())
 
 
 if __name__ == "__main__":

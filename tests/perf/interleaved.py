@@ -157,17 +157,24 @@ def _parser(peer: str) -> argparse.ArgumentParser:
             raise argparse.ArgumentTypeError(f"{text} is no list of positive numbers")
         return values
 
+    def several(text: str) -> int:
+        if int(text) < 2:
+            raise argparse.ArgumentTypeError(f"{text}: a rate of decoding needs a token after the first")
+        return int(text)
+
     parser.add_argument("model", nargs="+", help=".gguf files")
     parser.add_argument("--prompt", type=sizes, default=[512, 2048], metavar="A,B", help="lengths (512,2048); 0: none")
     parser.add_argument(
         "--batch", type=sizes, default=[1, 16, 64], metavar="A,B", help="sequences together (1,16,64); 0: none"
     )
     parser.add_argument("--decode-prompt", type=int, default=64, metavar="N", help="prompt tokens of those (64)")
-    parser.add_argument("--decode-tokens", type=int, default=64, metavar="N", help="tokens each of them decodes (64)")
+    parser.add_argument(
+        "--decode-tokens", type=several, default=64, metavar="N", help="tokens each of them decodes (64)"
+    )
     parser.add_argument(
         "--long", type=int, default=0, metavar="N", help="also a prompt of N tokens and a decode behind it (0: none)"
     )
-    parser.add_argument("--long-tokens", type=int, default=16, metavar="N", help="tokens of that decode (16)")
+    parser.add_argument("--long-tokens", type=several, default=16, metavar="N", help="tokens of that decode (16)")
     parser.add_argument("--repeats", type=int, default=5, metavar="N", help="turns that count (5)")
     parser.add_argument(
         "--threads", type=int, default=len(os.sched_getaffinity(0)), metavar="N", help="of both (the cores at hand)"
