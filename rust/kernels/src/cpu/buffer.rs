@@ -8,7 +8,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 /// Alignment of a buffer in bytes: a cache line, and an AVX-512 register.
-const LINE: usize = 64;
+pub(crate) const LINE: usize = 64;
 /// From this size on a buffer gets pages of its own, large ones if the system has them.
 const LARGE: usize = 2 << 20;
 
@@ -152,8 +152,16 @@ pub(crate) fn prefetch<const LEVEL: usize>(at: *const u8) {
             _mm_prefetch::<_MM_HINT_T1>(at.cast());
         }
     }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = at;
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: as above.
+    unsafe {
+        use std::arch::asm;
+        if LEVEL == 1 {
+            asm!("prfm pldl1keep, [{}]", in(reg) at, options(nostack, readonly, preserves_flags));
+        } else {
+            asm!("prfm pldl2keep, [{}]", in(reg) at, options(nostack, readonly, preserves_flags));
+        }
+    }
 }
 
 #[cfg(test)]

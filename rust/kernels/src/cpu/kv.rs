@@ -7,6 +7,7 @@
 //! so that both operands of AMX tiles and of `vdpbf16ps` are read in place.
 mod memory;
 
+use super::buffer::LINE;
 use memory::Memory;
 use std::ops::Range;
 
@@ -182,6 +183,17 @@ impl Page {
                 }
             }
         }
+    }
+
+    /// Where in the page the cache lines lie that [`Page::write`] writes for `slot`, in bytes.
+    pub fn lines(self, slot: usize) -> impl Iterator<Item = usize> {
+        let (value, step, values) = match self.dtype {
+            KvType::F32 => (slot * self.value_dims * 4, LINE, self.value_dims * 4 / LINE),
+            KvType::Bf16 => (slot / 2 * LINE, GROUP * LINE, self.value_dims / GROUP),
+        };
+        let (key, value) = (slot / GROUP * self.group_bytes(), self.key_bytes() + value);
+        let keys = (0..self.group_bytes() / LINE).map(move |i| key + i * LINE);
+        keys.chain((0..values).map(move |i| value + i * step))
     }
 
     /// Zeroes the values of a page before its first token is written: a probability of 0 times what an earlier owner

@@ -74,7 +74,7 @@ unsafe fn page_scores<T: Tiles, const TALL: bool>(tiles: &mut T, t: &Tile, page:
     // SAFETY: the module's; a page has two groups of keys, each of key_dims / 32 operand tiles.
     unsafe {
         let (a, b) = (t.pages[page], t.pages[page].add(t.page.group_bytes()));
-        let ahead = t.ahead(TILE, page, false, 1);
+        let ahead = t.ahead(page, false, 1);
         tiles.zero::<0>();
         tiles.zero::<1>();
         if TALL {
@@ -122,7 +122,7 @@ unsafe fn group_values<T: Tiles, const WIDE: bool, const TALL: bool>(
             let v = t.pages[page].add(t.page.key_bytes() + group * BYTES);
             let p = t.probs().add(page * 2 * GROUP).cast::<u8>();
             tiles.load::<4>(p, stride);
-            let ahead = t.ahead(TILE, page, true, 1);
+            let ahead = t.ahead(page, true, 1);
             operand::<T, 6, TALL>(tiles, v, ahead);
             tiles.dot_bf16::<0, 4, 6>();
             if WIDE {

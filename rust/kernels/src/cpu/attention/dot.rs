@@ -3,7 +3,7 @@
 use super::super::buffer::prefetch;
 use super::super::kv::GROUP;
 use super::tile::{PROBS, SCORES, Tile};
-use super::wide::{MOST, by_rows};
+use super::wide::by_rows;
 use std::arch::x86_64::*;
 
 #[inline(always)]
@@ -18,6 +18,16 @@ unsafe fn pairs_ahead(at: *const u8, ahead: isize) -> __m512bh {
     prefetch::<2>(at.wrapping_offset(ahead));
     // SAFETY: passed on.
     unsafe { pairs(at) }
+}
+
+/// As [`Tile::ahead`]; the rows from `row` on, unless they are the first, read the same again.
+#[inline(always)]
+fn ahead(t: &Tile, row: usize, page: usize, values: bool, n: usize) -> isize {
+    if row == 0 {
+        t.ahead(page, values, n)
+    } else {
+        0
+    }
 }
 
 #[inline(always)]
@@ -71,7 +81,7 @@ unsafe fn scores_at<const N: usize, const G: usize>(
         let mut sums = [[_mm512_setzero_ps(); G]; N];
         let mut by = [0; G];
         for (g, by) in by.iter_mut().enumerate() {
-            *by = t.ahead(MOST, page + g / 2, false, G / 2);
+            *by = ahead(t, row, page + g / 2, false, G / 2);
         }
         for pair in 0..t.page.key_dims / 2 {
             let mut k = [pairs_ahead(keys[0].add(pair * 64), by[0]); G];
@@ -121,7 +131,7 @@ unsafe fn values_of<const N: usize, const G: usize>(t: &Tile, row: usize, group:
         let mut sums = [[_mm512_setzero_ps(); G]; N];
         for page in t.first..t.last {
             let values = t.pages[page].add(t.page.key_bytes() + group * 1024);
-            let by = t.ahead(MOST, page, true, 1);
+            let by = ahead(t, row, page, true, 1);
             for pair in 0..GROUP {
                 let mut v = [pairs_ahead(values.add(pair * 64), by); G];
                 for (g, v) in v.iter_mut().enumerate().skip(1) {

@@ -24,6 +24,8 @@ pub(super) struct Rules {
 pub(super) struct Tile {
     /// Rows, 1 to [`ROWS`].
     pub rows: usize,
+    /// Whether they are the first of their unit, for which pages come from memory; the others find them in the caches.
+    pub first_rows: bool,
     pub page: Page,
     pub rules: Rules,
     /// `[rows][page.key_dims]` of the cache's type.
@@ -54,9 +56,9 @@ impl Tile {
     }
 
     /// From the keys of `page`, or its values, to those that are read `n` pages later, in bytes: first come all keys, then
-    /// all values, then the next page. 0 for more than `most` rows, which read the same again.
-    pub fn ahead(&self, most: usize, page: usize, values: bool, n: usize) -> isize {
-        if self.rows > most {
+    /// all values, then the next page. 0 where no memory is read.
+    pub fn ahead(&self, page: usize, values: bool, n: usize) -> isize {
+        if !self.first_rows {
             return 0;
         }
         let count = self.last - self.first;
@@ -92,6 +94,7 @@ mod tests {
         let at = |place: usize| std::ptr::without_provenance::<u8>(place << 20);
         let mut tile = Tile {
             rows: 2,
+            first_rows: true,
             page,
             rules: Rules {
                 scale: 1.0,
@@ -121,14 +124,14 @@ mod tests {
             at(7),
         ];
         let asked = |tile: &Tile, i: usize, n: usize| {
-            let by = tile.ahead(2, 2 + i % 3, i >= 3, n);
+            let by = tile.ahead(2 + i % 3, i >= 3, n);
             order[i].wrapping_offset(by)
         };
         for i in 0..6 {
             assert_eq!(asked(&tile, i, 1), order[i + 1]);
             assert_eq!(asked(&tile, i, 2), order[i + 2]);
         }
-        tile.rows = 3;
+        tile.first_rows = false;
         assert_eq!(asked(&tile, 0, 1), order[0]);
     }
 }

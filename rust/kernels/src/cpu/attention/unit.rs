@@ -146,11 +146,14 @@ impl<'a> Region<'a> {
         let task = &self.plan.tasks[index];
         let unit = &self.plan.units[task.unit];
         let seq = &self.seqs[unit.seq];
-        if let Some(new) = self.new
-            && task.segments.end == unit.segments.end
-        {
-            // SAFETY: of this sequence and head this is the only task that touches segments with new tokens.
-            unsafe { new.write(seq, unit.queries.clone(), unit.head) };
+        if let Some(new) = self.new {
+            if task.segments.end == unit.segments.end {
+                // SAFETY: of this sequence and head this is the only task that touches segments with new tokens.
+                unsafe { new.write(seq, unit.queries.clone(), unit.head) };
+            }
+            if let Some(next) = self.plan.units.get(task.unit + 1) {
+                new.prefetch(&self.seqs[next.seq], next.head);
+            }
         }
         let mut memory = SCRATCH.take();
         let rows = unit.queries.len() * self.params.group();
@@ -258,6 +261,7 @@ impl<'a> Region<'a> {
     fn blank(&self, job: &Job<'_>) -> Tile {
         Tile {
             rows: 0,
+            first_rows: true,
             page: job.page,
             rules: Rules {
                 scale: self.params.scale,
@@ -281,6 +285,7 @@ impl<'a> Region<'a> {
         let pages = self.see(tile, job, segment, first..job.rows.min(first + ROWS));
         (tile.first, tile.last) = (pages.start, pages.end);
         tile.rows = ROWS.min(job.rows - first);
+        tile.first_rows = first == 0;
         if pages.is_empty() {
             (tile.max, tile.sum) = ([f32::NEG_INFINITY; ROWS], [0.0; ROWS]);
             return false;

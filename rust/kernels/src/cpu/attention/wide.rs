@@ -9,8 +9,13 @@ use super::softmax::{self, Exact, Put};
 use super::tile::{ROWS, SCORES, Tile};
 use std::cell::Cell;
 
-/// Most rows that are computed together, and for which a Bf16 cache is widened while it is read.
+/// Most rows that are computed together.
 pub(super) const MOST: usize = 6;
+/// Most rows for which a Bf16 cache is widened while it is read, each time anew.
+const DIRECT: usize = 2 * MOST;
+/// Registers of sums up to which two groups are summed at once: beside four of keys or values, more do not fit into the 16
+/// of AVX2.
+const FEW: usize = 5;
 
 /// A cache line of f32.
 #[derive(Clone, Copy)]
@@ -117,14 +122,19 @@ unsafe fn scores<L: Float, const BF16: bool>(t: &Tile, work: Work) {
         }
         for page in t.first..t.last {
             let at = t.pages[page];
-            if BF16 && t.rows > MOST {
-                widen::<L>(at.cast(), work.page, t.page.key_dims * GROUP);
+            let mut at = Ahead {
+                at,
+                by: t.ahead(page, false, 1),
+            };
+            if BF16 && t.rows > DIRECT {
+                widen::<L>(at, work.page, t.page.key_dims * GROUP);
                 let at = Ahead::none(work.page.cast());
                 by_rows!(t, |row, N| keys_of::<L, false, N>(t, q, at, row, page));
             } else {
-                let by = t.ahead(MOST, page, false, 1);
-                let at = Ahead { at, by };
-                by_rows!(t, |row, N| keys_of::<L, BF16, N>(t, q, at, row, page));
+                by_rows!(t, |row, N| {
+                    keys_of::<L, BF16, N>(t, q, at, row, page);
+                    at.by = 0;
+                });
             }
         }
     }
@@ -132,13 +142,14 @@ unsafe fn scores<L: Float, const BF16: bool>(t: &Tile, work: Work) {
 
 /// Widens `pairs` pairs of lanes: the first of each of 16 pairs, then the second of each.
 #[inline(always)]
-unsafe fn widen<L: Float>(from: *const u16, to: *mut f32, pairs: usize) {
-    for i in (0..pairs).step_by(GROUP) {
+unsafe fn widen<L: Float>(from: Ahead, to: *mut f32, pairs: usize) {
+    for i in 0..pairs / GROUP {
         // SAFETY: both hold `pairs` pairs, a multiple of 16.
         unsafe {
-            let (a, b) = L::load_bf16_pairs(from.add(2 * i));
-            a.store(to.add(2 * i));
-            b.store(to.add(2 * i + GROUP));
+            let (a, b) = from.pair::<L>(i);
+            let to = to.add(2 * i * GROUP);
+            a.store(to);
+            b.store(to.add(GROUP));
         }
     }
 }
@@ -209,7 +220,7 @@ unsafe fn keys_of<L: Float, const BF16: bool, const N: usize>(
     unsafe {
         let to = t.scores.add(row * SCORES + page * PAGE);
         let q = q.add(row * t.page.key_dims);
-        if N * L::REGISTERS * 2 <= 12 {
+        if N * L::REGISTERS <= FEW {
             products::<L, BF16, N, 2>(t, q, [keys, keys.add(group)], to);
         } else {
             products::<L, BF16, N, 1>(t, q, [keys], to);
@@ -256,8 +267,12 @@ unsafe fn values<L: Float, const BF16: bool>(t: &Tile, work: Work) {
         // SAFETY: see the module; values lie behind the keys.
         unsafe {
             let at = t.pages[page].add(t.page.key_bytes());
-            if BF16 && t.rows > MOST {
-                widen::<L>(at.cast(), work.page, t.page.value_dims * GROUP);
+            let at = Ahead {
+                at,
+                by: t.ahead(page, true, 1),
+            };
+            if BF16 && t.rows > DIRECT {
+                widen::<L>(at, work.page, t.page.value_dims * GROUP);
                 let from = Values {
                     at: Ahead::none(work.page.cast()),
                     key: GROUP,
@@ -269,12 +284,11 @@ unsafe fn values<L: Float, const BF16: bool>(t: &Tile, work: Work) {
             } else {
                 let key = if BF16 { GROUP } else { t.page.value_dims };
                 let group = if BF16 { PAGE * GROUP } else { GROUP };
-                let by = t.ahead(MOST, page, true, 1);
-                let at = Ahead { at, by };
-                let from = Values { at, key, group };
-                by_rows!(t, |row, N| values_of::<L, BF16, N>(
-                    t, &from, row, page, groups
-                ));
+                let mut from = Values { at, key, group };
+                by_rows!(t, |row, N| {
+                    values_of::<L, BF16, N>(t, &from, row, page, groups);
+                    from.at.by = 0;
+                });
             }
         }
     }
@@ -299,7 +313,7 @@ unsafe fn values_of<L: Float, const BF16: bool, const N: usize>(
     let mut group = 0;
     // SAFETY: `row..row + N` are rows of the tile, `group..` groups of 16 dimensions.
     unsafe {
-        while group + 2 <= groups && N * L::REGISTERS * 2 <= 12 {
+        while group + 2 <= groups && N * L::REGISTERS <= FEW {
             add::<L, BF16, N, 2>(t, from, row, page, group);
             group += 2;
         }

@@ -1,4 +1,5 @@
 //! What comes before attention: per-head norm and rotation of queries and keys, and the writes into the cache.
+use super::super::buffer::prefetch;
 use super::super::kv::{KvCache, PAGE, Seq, Writer};
 use super::super::rope::{Rope, Table};
 use super::super::threads::Rows;
@@ -194,6 +195,14 @@ impl<'a> New<'a> {
                 page.write(at, position % PAGE, key, value);
             }
         }
+    }
+
+    /// Asks for the memory of the first of a sequence's rows, which is written soon.
+    pub fn prefetch(&self, seq: &Seq<'_>, head: usize) {
+        let offset = self.cache().offset(self.layer, head);
+        let at = self.cache().at(seq.blocks, seq.position / PAGE, offset);
+        let lines = self.cache().page().lines(seq.position % PAGE);
+        lines.for_each(|line| prefetch::<2>(at.wrapping_add(line)));
     }
 
     /// Writes all rows of all sequences.

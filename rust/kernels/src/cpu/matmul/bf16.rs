@@ -2,6 +2,7 @@
 //! [`Tiles::dot_bf16`] says; with AVX512_BF16 pairs are added in K order by `vdpbf16ps`. The two round differently, so a
 //! machine uses one of them for every number of rows.
 #![allow(clippy::needless_range_loop)] // several arrays run side by side
+use super::super::buffer::prefetch;
 use super::super::lanes::Lanes;
 use super::super::pack::layout::LANES;
 use super::super::tile::{ROWS, Tiles};
@@ -147,14 +148,7 @@ impl<L: Lanes> Source<L> for (&Sums, usize) {
 /// Asks for a block of weights, which need not exist.
 #[inline(always)]
 fn ask(at: *const u8) {
-    #[cfg(target_arch = "x86_64")]
-    for line in 0..BLOCK_BYTES / 64 {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a prefetch of any address is harmless.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(64 * line).cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = at;
+    (0..BLOCK_BYTES / 64).for_each(|line| prefetch::<1>(at.wrapping_add(64 * line)));
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -164,7 +158,7 @@ pub(super) use x86::{amx, avx512};
 mod x86 {
     use super::super::super::lanes::Zmm;
     use super::super::super::tile::Amx;
-    use super::{AHEAD, BLOCK_BYTES, LANES, Sink, Work};
+    use super::{AHEAD, BLOCK_BYTES, LANES, Sink, Work, prefetch};
     use std::arch::x86_64::*;
 
     /// # Safety
@@ -241,7 +235,7 @@ mod x86 {
                     let mut columns = [_mm512_setzero_si512(); P];
                     for i in 0..P {
                         let at = w[i].add(block * BLOCK_BYTES + pair * 64);
-                        _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(AHEAD).cast());
+                        prefetch::<1>(at.wrapping_add(AHEAD));
                         columns[i] = _mm512_load_si512(at.cast());
                     }
                     for r in 0..R {

@@ -327,6 +327,7 @@ pub fn tile_products<T: Tiles>(rows: usize, dims: usize) -> Vec<u32> {
     );
     let tile = Tile {
         rows,
+        first_rows: true,
         page,
         rules: Rules {
             scale: 1.0,

@@ -69,6 +69,27 @@ fn tokens_land_in_the_documented_places() {
 }
 
 #[test]
+fn a_token_touches_the_lines_it_names() {
+    for dtype in [KvType::F32, KvType::Bf16] {
+        let page = KvShape {
+            head_dim: 64,
+            ..shape(dtype)
+        }
+        .page();
+        for slot in [0, 1, 15, 16, 30, 31] {
+            let mut bytes = vec![0u8; page.bytes()];
+            // SAFETY: the vector is one page.
+            unsafe { page.write(bytes.as_mut_ptr(), slot, &[1.5; 64], &[2.5; 64]) };
+            let touched: Vec<usize> = (0..page.bytes())
+                .step_by(LINE)
+                .filter(|&line| bytes[line..line + LINE].iter().any(|&b| b != 0))
+                .collect();
+            assert_eq!(page.lines(slot).collect::<Vec<_>>(), touched);
+        }
+    }
+}
+
+#[test]
 fn impossible_shapes_are_named() {
     let bad = |f: fn(&mut KvShape)| {
         let mut s = shape(KvType::F32);

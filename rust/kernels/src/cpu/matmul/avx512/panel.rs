@@ -1,6 +1,7 @@
 //! Reads packed panels with AVX-512: weights to bytes, scales to f32.
 //! Functions are `inline(always)` and free of closures, so that they are compiled for their caller's instruction set;
 //! the pointers they take must point to a group of the format. That is the contract behind every `unsafe` here.
+use super::super::super::buffer;
 use super::super::super::pack::layout::Scheme;
 use super::super::formats::{Format, blocks};
 use super::super::unpacked::Unpacked;
@@ -237,13 +238,10 @@ unsafe fn add_pair(w: [__m512i; 8], high: *const __m512i) -> [__m512i; 8] {
 
 /// Asks for block `b`'s share of the group that lies `AHEAD` bytes on.
 #[inline(always)]
-pub(in super::super) unsafe fn prefetch<F: Format, const AHEAD: usize>(group: *const u8, b: usize) {
+pub(in super::super) fn prefetch<F: Format, const AHEAD: usize>(group: *const u8, b: usize) {
     let lines = F::L.bytes() / 64;
-    let mut line = b * lines / F::L.blocks;
-    while line < (b + 1) * lines / F::L.blocks {
-        // SAFETY: a prefetch of any address is harmless.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(group.wrapping_add(AHEAD + 64 * line).cast()) };
-        line += 1;
+    for line in b * lines / F::L.blocks..(b + 1) * lines / F::L.blocks {
+        buffer::prefetch::<1>(group.wrapping_add(AHEAD + 64 * line));
     }
 }
 

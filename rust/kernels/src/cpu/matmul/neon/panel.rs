@@ -1,5 +1,6 @@
 //! Reads packed panels with NEON, in quarters of 4 output rows: weights to signed bytes, scales to f32.
 //! Pointers must point to a group of the format. That is the contract behind every `unsafe` here.
+use super::super::super::buffer;
 use super::super::super::lanes::Neon;
 use super::super::super::pack::layout::Scheme;
 use super::super::formats::{Format, blocks};
@@ -203,15 +204,10 @@ impl<F: Format> Block for Packed<F> {
 
 /// Asks for block `b`'s share of the group that lies `AHEAD` bytes on.
 #[inline(always)]
-pub(super) unsafe fn prefetch<F: Format>(group: *const u8, b: usize) {
+pub(super) fn prefetch<F: Format>(group: *const u8, b: usize) {
     let lines = F::L.bytes() / 64;
     for line in b * lines / F::L.blocks..(b + 1) * lines / F::L.blocks {
-        let at = group.wrapping_add(AHEAD + 64 * line);
-        // SAFETY: a prefetch of any address is harmless.
-        unsafe {
-            std::arch::asm!("prfm pldl1keep, [{}]", in(reg) at,
-                options(nostack, readonly, preserves_flags));
-        }
+        buffer::prefetch::<1>(group.wrapping_add(AHEAD + 64 * line));
     }
 }
 
