@@ -6,7 +6,7 @@ mod panel;
 mod words;
 
 use super::super::input::{Rounded, Tile};
-use super::super::pack::layout::LANES;
+use super::super::pack::layout::{LANES, Layout};
 use super::Work;
 use super::formats::Format;
 use super::sink::Sink;
@@ -26,7 +26,7 @@ pub(super) trait Arithmetic {
     /// What weights are unpacked to.
     type Weight;
     /// Most rows for which weights are unpacked in registers.
-    const FEW: usize;
+    fn few_rows(layout: &Layout) -> usize;
     /// R rows against a packed panel.
     unsafe fn few<F: Format, const VNNI: bool, const R: usize>(
         panel: *const u8,
@@ -58,7 +58,7 @@ pub(super) unsafe fn run<A: Arithmetic, F: Format>(vnni: bool, work: &Work<'_>, 
 
 unsafe fn panels<A: Arithmetic, F: Format, V: Variant>(work: &Work<'_>, sink: &Sink<'_>) {
     let input = work.input;
-    if input.rows() <= A::FEW {
+    if input.rows() <= A::few_rows(&F::L) {
         let tile = input.tile(0, &F::L);
         for p in work.panels.clone() {
             let panel = work.matrix.panel(p).as_ptr();

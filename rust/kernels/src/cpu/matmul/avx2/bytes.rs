@@ -3,7 +3,7 @@
 //! The contract of every `unsafe` is that of [`Arithmetic`].
 #![allow(clippy::needless_range_loop)] // several arrays run side by side
 use super::super::super::input::Tile;
-use super::super::super::pack::layout::BLOCK;
+use super::super::super::pack::layout::{BLOCK, Layout};
 use super::super::formats::{Format, blocks};
 use super::super::unpacked::Unpacked;
 use super::panel::{Block, FAR, Packed, Ready, prefetch};
@@ -16,7 +16,10 @@ pub(in super::super) struct Bytes;
 impl Arithmetic for Bytes {
     type Activation = i8;
     type Weight = u8;
-    const FEW: usize = 16;
+
+    fn few_rows(_: &Layout) -> usize {
+        16
+    }
 
     #[inline(always)]
     unsafe fn few<F: Format, const VNNI: bool, const R: usize>(

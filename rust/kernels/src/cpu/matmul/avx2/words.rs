@@ -3,7 +3,7 @@
 //! The contract of every `unsafe` is that of [`Arithmetic`].
 #![allow(clippy::needless_range_loop)] // several arrays run side by side
 use super::super::super::input::{Pairs, Tile};
-use super::super::super::pack::layout::Scheme;
+use super::super::super::pack::layout::{Layout, Scheme};
 use super::super::formats::{Format, blocks};
 use super::super::unpacked::Unpacked;
 use super::panel::{Block, FAR, Packed, prefetch};
@@ -16,7 +16,11 @@ pub(in super::super) struct Words;
 impl Arithmetic for Words {
     type Activation = i16;
     type Weight = i16;
-    const FEW: usize = 8;
+
+    /// Sub-scales of halves are multiplied in at every meeting, or once when a panel is unpacked.
+    fn few_rows(layout: &Layout) -> usize {
+        if layout.pairs() { 3 } else { 8 }
+    }
 
     #[inline(always)]
     unsafe fn few<F: Format, const VNNI: bool, const R: usize>(
