@@ -1,5 +1,5 @@
 //! Measures the machine's limits (dot products, tile products, read stream) and every matrix kernel against them.
-//! usage: kernels [limits] [isa=NAME] [vnni=off] [mode=fast|fine|bytes|words|fixed] [threads=N] [types=q4_1,q8_0,...] [rows=1,2,4,...] [shapes=smollm2,qwen3]
+//! usage: kernels [limits] [isa=NAME] [vnni=off] [mode=fast|fine|bytes|words|fixed] [threads=N] [types=q4_1,q8_0,...] [rows=1,2,4,...] [shapes=smollm2,qwen3,llama]
 #![allow(clippy::print_stdout)]
 mod limits;
 
@@ -26,6 +26,7 @@ fn now(cx: &Compute) -> f64 {
 type Shapes = &'static [(usize, usize)];
 const SMOLLM2: Shapes = &[(960, 576), (576, 576), (3072, 576), (576, 1536)];
 const QWEN3: Shapes = &[(4096, 1024), (1024, 2048), (6144, 1024), (1024, 3072)];
+const LLAMA: Shapes = &[(3072, 2048), (2048, 2048), (16384, 2048), (2048, 8192)];
 
 struct Options {
     threads: usize,
@@ -99,7 +100,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         limits::print(&cx);
         return Ok(());
     }
-    for (name, shapes) in [("smollm2", SMOLLM2), ("qwen3", QWEN3)] {
+    for (name, shapes) in [("smollm2", SMOLLM2), ("qwen3", QWEN3), ("llama", LLAMA)] {
         if !o.shapes.contains(name) {
             continue;
         }

@@ -16,7 +16,7 @@ pub enum Mode {
     /// widened in registers; quantised weights are dequantised to float32 when packed.
     Exact,
     /// Quantised weights as the instruction set does fastest: `Fixed` with AMX, `Bytes` with AVX-512 and NEON, else `Bytes`
-    /// for weights of up to 5 bits and `Words` for others; BF16 weights by the bf16 dot product of the instruction set
+    /// for weights of up to 6 bits and `Words` for others; BF16 weights by the bf16 dot product of the instruction set
     /// where it has one, else as `Exact`; F32 and F16 as `Exact`.
     Fast,
     /// As `Fast`, but `Words` for every type where there is no AMX, although words take longer: for the products whose
@@ -25,7 +25,7 @@ pub enum Mode {
     /// As `Fast`, and quantised weights against 8-bit activations, one scale a block of 32: what dot products of bytes
     /// are made for.
     Bytes,
-    /// As `Fast`, and quantised weights against 15-bit activations, one scale a block of 32. Weights of more than 5 bits
+    /// As `Fast`, and quantised weights against 15-bit activations, one scale a block of 32. Weights of more than 6 bits
     /// need such sums anyway where there is no dot product of bytes.
     Words,
     /// As `Fast`, and quantised weights of up to 32,768 columns (more: `Bytes`) in 16-bit fixed point against 16-bit

@@ -7,7 +7,7 @@ use crate::cpu::ggml::{GgmlType, Raw};
 pub(crate) const LANES: usize = 16;
 /// Bits of a weight up to which a plain product of bytes is faster than one of words: the sums of at least 4 products fit
 /// 16 bits.
-pub(crate) const FEW_BITS: usize = 5;
+pub(crate) const FEW_BITS: usize = 6;
 /// Weights of a block along K: those that one scale of the activations covers.
 pub(crate) const BLOCK: usize = 32;
 

@@ -1,4 +1,4 @@
-//! Weights of up to 5 bits against 8-bit activations, four of each a lane: by `vpdpbusd`, or by `vpmaddubsw`, of which so
+//! Weights of up to 6 bits against 8-bit activations, four of each a lane: by `vpdpbusd`, or by `vpmaddubsw`, of which so
 //! many are added up in 16 bits as cannot overflow.
 //! The contract of every `unsafe` is that of [`Arithmetic`].
 #![allow(clippy::needless_range_loop)] // several arrays run side by side
@@ -170,16 +170,18 @@ unsafe fn dots<
                     }
                 }
             }
-        } else if F::L.bits() <= 4 || TO - FROM == 4 {
+        } else if F::L.bits() <= 4 || F::L.bits() == 5 && TO - FROM == 4 {
             dot = run::<B, R, FROM, TO>(weights, a);
-        } else {
+        } else if F::L.bits() == 5 {
             dot = run::<B, R, 0, 4>(weights, a);
-            let more = run::<B, R, 4, 8>(weights, a);
-            for r in 0..R {
-                for h in 0..2 {
-                    dot[r][h] = _mm256_add_epi32(dot[r][h], more[r][h]);
-                }
-            }
+            add(&mut dot, &run::<B, R, 4, 8>(weights, a));
+        } else if FROM == 0 {
+            // Weights of 6 bits come in halves of 4 words.
+            dot = run::<B, R, 0, 2>(weights, a);
+            add(&mut dot, &run::<B, R, 2, 4>(weights, a));
+        } else {
+            dot = run::<B, R, 4, 6>(weights, a);
+            add(&mut dot, &run::<B, R, 6, 8>(weights, a));
         }
         if F::L.offset != 0 {
             for r in 0..R {
@@ -193,7 +195,20 @@ unsafe fn dots<
     }
 }
 
-/// A run of words whose products fit 16 bits: 8 of 4 bits at most, 2 * 15 * 127 each, or 4 of 5 bits.
+/// Adds `more` to `to`.
+#[inline(always)]
+unsafe fn add<const R: usize>(to: &mut Dots<R>, more: &Dots<R>) {
+    // SAFETY: registers only.
+    unsafe {
+        for r in 0..R {
+            for h in 0..2 {
+                to[r][h] = _mm256_add_epi32(to[r][h], more[r][h]);
+            }
+        }
+    }
+}
+
+/// A run of words whose products fit 16 bits: 8 of 4 bits at most, 2 * 15 * 127 each, 4 of 5 bits or 2 of 6.
 #[inline(always)]
 unsafe fn run<B: Block, const R: usize, const FROM: usize, const TO: usize>(
     weights: &B,
