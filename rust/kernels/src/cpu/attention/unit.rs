@@ -145,13 +145,14 @@ impl<'a> Region<'a> {
     pub unsafe fn run(&self, index: usize) {
         let task = &self.plan.tasks[index];
         let unit = &self.plan.units[task.unit];
+        let next = self.plan.units.get(task.unit + 1);
         let seq = &self.seqs[unit.seq];
         if let Some(new) = self.new {
             if task.segments.end == unit.segments.end {
                 // SAFETY: of this sequence and head this is the only task that touches segments with new tokens.
                 unsafe { new.write(seq, unit.queries.clone(), unit.head) };
             }
-            if let Some(next) = self.plan.units.get(task.unit + 1) {
+            if let Some(next) = next {
                 new.prefetch(&self.seqs[next.seq], next.head);
             }
         }
@@ -161,7 +162,7 @@ impl<'a> Region<'a> {
         let scratch = Scratch::new(&mut memory, page, rows);
         let job = Job {
             unit,
-            next: self.plan.units.get(task.unit + 1),
+            next,
             seq,
             rows,
             page,
