@@ -1,5 +1,5 @@
-//! Times paged attention: decode of one sequence, decode of a batch, and prefill, on the shapes of two small models.
-//! `cargo run --release -p candle-vllm-kernels --example attention [threads] [length] [smollm2|qwen3] [stream|pool|inner|decode|batch|prefill]`
+//! Times paged attention: decode of one sequence, decode of a batch, and prefill, on the shapes of small models.
+//! `cargo run --release -p candle-vllm-kernels --example attention [threads] [length] [smollm2|qwen3|qwen2] [stream|pool|inner|decode|batch|prefill]`
 use candle_vllm_kernels::cpu::attention::{AttnParams, qkv_attention};
 use candle_vllm_kernels::cpu::kv::{KvCache, KvShape, KvType, Seq};
 use candle_vllm_kernels::cpu::rope::Rope;
@@ -15,7 +15,7 @@ struct Model {
     head_dim: usize,
 }
 
-const MODELS: [Model; 2] = [
+const MODELS: [Model; 3] = [
     Model {
         name: "smollm2",
         layers: 30,
@@ -29,6 +29,14 @@ const MODELS: [Model; 2] = [
         heads: 16,
         kv_heads: 8,
         head_dim: 128,
+    },
+    // Qwen2.5-0.5B
+    Model {
+        name: "qwen2",
+        layers: 24,
+        heads: 14,
+        kv_heads: 2,
+        head_dim: 64,
     },
 ];
 
@@ -186,7 +194,8 @@ impl Bench<'_> {
             }
         }
         if asked("batch") {
-            for (sequences, past) in [(16, 96), (64, 96), (16, 1024)] {
+            // Most steps begin no page.
+            for (sequences, past) in [(16, 110), (64, 110), (16, 1030)] {
                 self.decode(sequences, past)?;
             }
         }
@@ -299,7 +308,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for model in &MODELS {
         for dtype in [KvType::Bf16, KvType::F32] {
             let named = if dtype == KvType::Bf16 { "bf16" } else { "f32" };
-            if asked(model.name, &["smollm2", "qwen3"]) && asked(named, &["bf16", "f32"]) {
+            if asked(model.name, &["smollm2", "qwen3", "qwen2"]) && asked(named, &["bf16", "f32"]) {
                 let half = model.head_dim / 2;
                 let frequency = |i: usize| 1e4f32.powf(-(i as f32) / half as f32);
                 let rope = Rope::new((0..half).map(frequency).collect(), 1.0, false);

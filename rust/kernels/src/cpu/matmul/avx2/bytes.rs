@@ -176,7 +176,7 @@ unsafe fn dots<
             dot = run::<B, R, 0, 4>(weights, a);
             add(&mut dot, &run::<B, R, 4, 8>(weights, a));
         } else if FROM == 0 {
-            // Weights of 6 bits come in halves of 4 words.
+            debug_assert!(F::L.pairs(), "weights of 6 bits come in halves of 4 words");
             dot = run::<B, R, 0, 2>(weights, a);
             add(&mut dot, &run::<B, R, 2, 4>(weights, a));
         } else {
