@@ -17,8 +17,8 @@ mod sink;
 mod unpacked;
 
 use super::activation::Activation;
-use super::input::Input;
-use super::pack::layout::{LANES, Layout};
+use super::input::{Input, TILE};
+use super::pack::layout::{BLOCK, LANES, Layout};
 use super::pack::{Matrix, Storage};
 use super::{Compute, Cpu, Isa, logits};
 use formats::with_format;
@@ -65,6 +65,12 @@ const PART_TILES: usize = 8;
 /// Bytes of weights that a task should have at least, so that taking it costs little.
 const TASK_BYTES: usize = 16 * 1024;
 
+/// Bytes of activations that stay near while all panels of a task meet them: half of a usual second cache. Few in tests,
+/// whose products are small.
+const NEAR_BYTES: usize = if cfg!(test) { 1 } else { 512 } * 1024;
+/// Fewest tiles that a panel is unpacked for, where there are so many.
+const LEAST_TILES: usize = 2;
+
 /// Whether bf16 weights meet bf16 activations in the instruction set's dot product.
 pub(crate) fn bf16_dot(cpu: Cpu) -> bool {
     match cpu.isa {
@@ -81,6 +87,29 @@ pub(crate) struct Work<'a> {
     panels: Range<usize>,
     /// All, unless [`parts`] cuts them.
     tiles: Range<usize>,
+}
+
+impl Work<'_> {
+    /// The order in which tiles of activations and panels meet: all panels meet the first tiles, as many as stay near,
+    /// then the next ones. An activation has `bytes` bytes. A panel is unpacked for each meeting.
+    fn meetings(&self, bytes: usize) -> impl Iterator<Item = (Range<usize>, usize)> {
+        let tile = self.input.blocks() * BLOCK * TILE * bytes;
+        let most = (NEAR_BYTES / tile.max(1)).max(LEAST_TILES);
+        let (tiles, panels) = (self.tiles.clone(), self.panels.clone());
+        let runs = tiles.len().div_ceil(most);
+        (0..runs).flat_map(move |i| {
+            let run = part(tiles.len(), i, runs);
+            let run = tiles.start + run.start..tiles.start + run.end;
+            panels.clone().map(move |p| (run.clone(), p))
+        })
+    }
+
+    /// The same with the tiles' rows.
+    fn row_meetings(&self, bytes: usize) -> impl Iterator<Item = (Range<usize>, usize)> {
+        let rows = self.input.rows();
+        self.meetings(bytes)
+            .map(move |(tiles, p)| (tiles.start * TILE..rows.min(tiles.end * TILE), p))
+    }
 }
 
 /// Computes all jobs in one parallel region.
@@ -335,7 +364,7 @@ fn panels_a_task(cx: &Compute, input: &Input, panel_bytes: usize, bytes: usize) 
 /// The input holds the form of the matrix, the sink's output and bias fit, no other thread writes these panels, and
 /// the machine runs `cpu`.
 unsafe fn run(cpu: Cpu, work: &Work<'_>, sink: &Sink<'_>) {
-    // Only the tile unit's kernel for fixed point looks at them.
+    // Not every kernel looks at them.
     debug_assert!(
         work.tiles == (0..work.input.tiles()) || matches!(work.matrix.storage, Storage::Fixed(_))
     );

@@ -68,12 +68,12 @@ unsafe fn panels<A: Arithmetic, F: Format, V: Variant>(work: &Work<'_>, sink: &S
         return;
     }
     Unpacked::with::<A::Weight, _>(input.blocks(), |unpacked| {
-        for p in work.panels.clone() {
+        for (tiles, p) in work.meetings(size_of::<A::Activation>()) {
             let panel = work.matrix.panel(p).as_ptr();
             // SAFETY: the panel is of the format and holds the input's blocks; passed on.
             unsafe {
                 V::unpack::<A, F>(panel, unpacked);
-                for t in 0..input.tiles() {
+                for t in tiles {
                     many::<A, F, V>(unpacked, &input.tile(t, &F::L), p, sink);
                 }
             }

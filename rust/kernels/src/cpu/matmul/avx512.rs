@@ -78,10 +78,10 @@ unsafe fn many_panels<A: Arithmetic, F: Format>(
     work: &Work<'_>,
     sink: &Sink<'_>,
 ) {
-    for p in work.panels.clone() {
+    for (tiles, p) in work.meetings(size_of::<A::Activation>()) {
         // SAFETY: the panel is of the format and holds the input's blocks.
         unsafe { unpack::<A, F>(work.matrix.panel(p).as_ptr(), unpacked) };
-        for t in 0..work.input.tiles() {
+        for t in tiles {
             let tile = work.input.tile(t, &F::L);
             let mut row = 0;
             while row < tile.rows {

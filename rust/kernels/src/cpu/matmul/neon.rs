@@ -108,10 +108,10 @@ unsafe fn many_panels<F: Format, A: Activation, I: Instruction>(
     work: &Work<'_>,
     sink: &Sink<'_>,
 ) {
-    for p in work.panels.clone() {
+    for (tiles, p) in work.meetings(size_of::<A>()) {
         // SAFETY: the panel is of the format and holds the input's blocks.
         unsafe { panel::unpack::<F, I>(work.matrix.panel(p).as_ptr(), unpacked) };
-        for t in 0..work.input.tiles() {
+        for t in tiles {
             let tile = work.input.tile::<A>(t, &F::L);
             let mut row = 0;
             while row < tile.rows {

@@ -159,6 +159,31 @@ fn rows_do_not_depend_on_each_other() {
 }
 
 #[test]
+fn every_panel_meets_every_tile_once_and_few_tiles_before_the_next_panel() {
+    let mut random = Random::new(8);
+    let cx = Compute::with_cpu(cpus()[0], 1).unwrap();
+    let (n, k, rows) = (48, 512, 150);
+    let matrix = packed(&mut random, Mode::Exact, GgmlType::F32, n, k);
+    let mut input = Input::new();
+    input.fill(&cx, &random.values(rows * k), rows, k, None, &[&matrix]);
+    for tiles in [0..input.tiles(), 2..7, 3..4, 5..5] {
+        let work = Work {
+            matrix: &matrix,
+            input: &input,
+            panels: 1..3,
+            tiles: tiles.clone(),
+        };
+        let met: Vec<_> = work.meetings(4).collect();
+        assert!(met.iter().all(|(run, _)| run.len() <= LEAST_TILES));
+        for p in 1..3 {
+            let own = met.iter().filter(|(_, q)| *q == p);
+            let own: Vec<usize> = own.flat_map(|(run, _)| run.clone()).collect();
+            assert_eq!(own, tiles.clone().collect::<Vec<_>>());
+        }
+    }
+}
+
+#[test]
 fn jobs_bias_and_addition_are_computed_in_one_call() {
     let mut random = Random::new(4);
     for cpu in cpus() {
