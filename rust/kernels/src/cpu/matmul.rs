@@ -103,13 +103,6 @@ impl Work<'_> {
             panels.clone().map(move |p| (run.clone(), p))
         })
     }
-
-    /// The same with the tiles' rows.
-    fn row_meetings(&self, bytes: usize) -> impl Iterator<Item = (Range<usize>, usize)> {
-        let rows = self.input.rows();
-        self.meetings(bytes)
-            .map(move |(tiles, p)| (tiles.start * TILE..rows.min(tiles.end * TILE), p))
-    }
 }
 
 /// Computes all jobs in one parallel region.

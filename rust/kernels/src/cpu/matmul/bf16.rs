@@ -174,34 +174,31 @@ mod x86 {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
     pub unsafe fn avx512(work: &Work<'_>, sink: &Sink<'_>) {
         let rows = work.input.rows();
-        if rows > 8 {
-            // SAFETY: passed on.
-            unsafe { many(work, sink) };
-            return;
-        }
         let mut p = work.panels.start;
         while p < work.panels.end {
             let left = work.panels.end - p;
             let at_once = match rows {
                 ..=4 if left >= 4 => 4,
-                _ if left >= 2 => 2,
+                ..=8 if left >= 2 => 2,
                 _ => 1,
             };
             let mut r = 0;
             while r < rows {
-                // SAFETY: rows r.. and panels p.. exist.
+                let left = (rows - r).min(16 - r % 16);
+                // SAFETY: rows r.. and panels p.. exist; rows stay within a tile.
                 r += unsafe {
-                    match (rows - r, at_once) {
-                        (4.., 4) => product::<4, 4>(work, sink, p, r),
-                        (2.., 4) => product::<2, 4>(work, sink, p, r),
-                        (_, 4) => product::<1, 4>(work, sink, p, r),
-                        (4.., 2) => product::<4, 2>(work, sink, p, r),
-                        (2.., 2) => product::<2, 2>(work, sink, p, r),
-                        (_, 2) => product::<1, 2>(work, sink, p, r),
-                        (8.., _) => product::<8, 1>(work, sink, p, r),
-                        (4.., _) => product::<4, 1>(work, sink, p, r),
-                        (2.., _) => product::<2, 1>(work, sink, p, r),
-                        _ => product::<1, 1>(work, sink, p, r),
+                    match (left, at_once) {
+                        (4.., 4) => few::<4, 4>(work, sink, p, r),
+                        (2.., 4) => few::<2, 4>(work, sink, p, r),
+                        (_, 4) => few::<1, 4>(work, sink, p, r),
+                        (4.., 2) => few::<4, 2>(work, sink, p, r),
+                        (2.., 2) => few::<2, 2>(work, sink, p, r),
+                        (_, 2) => few::<1, 2>(work, sink, p, r),
+                        (16.., _) => few::<16, 1>(work, sink, p, r),
+                        (8.., _) => few::<8, 1>(work, sink, p, r),
+                        (4.., _) => few::<4, 1>(work, sink, p, r),
+                        (2.., _) => few::<2, 1>(work, sink, p, r),
+                        _ => few::<1, 1>(work, sink, p, r),
                     }
                 };
             }
@@ -209,30 +206,9 @@ mod x86 {
         }
     }
 
-    /// As [`avx512`], one panel at a time.
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
-    unsafe fn many(work: &Work<'_>, sink: &Sink<'_>) {
-        for (rows, p) in work.row_meetings(size_of::<u16>()) {
-            let mut r = rows.start;
-            while r < rows.end {
-                let left = (rows.end - r).min(16 - r % 16);
-                // SAFETY: rows r.. and panel p exist; rows stay within a tile.
-                r += unsafe {
-                    match left {
-                        16.. => product::<16, 1>(work, sink, p, r),
-                        8.. => product::<8, 1>(work, sink, p, r),
-                        4.. => product::<4, 1>(work, sink, p, r),
-                        2.. => product::<2, 1>(work, sink, p, r),
-                        _ => product::<1, 1>(work, sink, p, r),
-                    }
-                };
-            }
-        }
-    }
-
     /// R rows by P panels; gives R.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
-    unsafe fn product<const R: usize, const P: usize>(
+    unsafe fn few<const R: usize, const P: usize>(
         work: &Work<'_>,
         sink: &Sink<'_>,
         p: usize,

@@ -12,9 +12,6 @@ use super::super::{Cpu, Isa};
 use super::Work;
 use super::sink::Sink;
 
-/// Most rows that meet several panels at once.
-const FEW: usize = 8;
-
 /// How two columns (k, k + 1) of 16 output rows are stored.
 pub(super) trait Elements {
     /// Bytes of two columns.
@@ -104,21 +101,17 @@ unsafe fn ymm<E: Elements>(work: &Work<'_>, sink: &Sink<'_>) {
     unsafe { body::<E, Ymm, 4>(work, sink) }
 }
 
-/// Few rows take several panels at once, so that enough sums run side by side to hide the latency of the multiply-add.
+/// Rows are taken `MOST` at a time (1, 2 or 4 where fewer are left); few rows take several panels at once, so that
+/// enough sums run side by side to hide the latency of the multiply-add.
 #[inline(always)]
 unsafe fn body<E: Elements, L: Lanes, const MOST: usize>(work: &Work<'_>, sink: &Sink<'_>) {
     let rows = work.input.rows();
-    if rows > FEW {
-        // SAFETY: passed on.
-        unsafe { many::<E, L, MOST>(work, sink) };
-        return;
-    }
     let mut p = work.panels.start;
     while p < work.panels.end {
         let left = work.panels.end - p;
         let at_once = if rows <= 4 && left >= 4 {
             4
-        } else if left >= 2 {
+        } else if rows <= 8 && left >= 2 {
             2
         } else {
             1
@@ -134,6 +127,7 @@ unsafe fn body<E: Elements, L: Lanes, const MOST: usize>(work: &Work<'_>, sink: 
                     (4.., 2) if MOST > 4 => tile::<E, L, 4, 2>(work, sink, p, r),
                     (2.., 2) => tile::<E, L, 2, 2>(work, sink, p, r),
                     (_, 2) => tile::<E, L, 1, 2>(work, sink, p, r),
+                    (n, _) if n >= MOST => tile::<E, L, MOST, 1>(work, sink, p, r),
                     (4.., _) => tile::<E, L, 4, 1>(work, sink, p, r),
                     (2.., _) => tile::<E, L, 2, 1>(work, sink, p, r),
                     _ => tile::<E, L, 1, 1>(work, sink, p, r),
@@ -141,25 +135,6 @@ unsafe fn body<E: Elements, L: Lanes, const MOST: usize>(work: &Work<'_>, sink: 
             };
         }
         p += at_once;
-    }
-}
-
-/// Rows are taken `MOST` at a time, 4, 2 or 1 where fewer are left.
-#[inline(always)]
-unsafe fn many<E: Elements, L: Lanes, const MOST: usize>(work: &Work<'_>, sink: &Sink<'_>) {
-    for (rows, p) in work.row_meetings(size_of::<f32>()) {
-        let mut r = rows.start;
-        while r < rows.end {
-            // SAFETY: passed on; rows r.. and panel p exist.
-            r += unsafe {
-                match rows.end - r {
-                    n if n >= MOST => tile::<E, L, MOST, 1>(work, sink, p, r),
-                    4.. => tile::<E, L, 4, 1>(work, sink, p, r),
-                    2.. => tile::<E, L, 2, 1>(work, sink, p, r),
-                    _ => tile::<E, L, 1, 1>(work, sink, p, r),
-                }
-            };
-        }
     }
 }
 
