@@ -23,9 +23,12 @@ if TYPE_CHECKING:
     from candle_vllm.errors import McpConnectionError as McpConnectionError
     from candle_vllm.errors import McpToolExecutionError as McpToolExecutionError
     from candle_vllm.errors import ModelLoadError as ModelLoadError
+    from candle_vllm.errors import ModelNotFoundError as ModelNotFoundError
     from candle_vllm.errors import QueueFullError as QueueFullError
+    from candle_vllm.errors import QueueTimeoutError as QueueTimeoutError
     from candle_vllm.errors import RequestCancelledError as RequestCancelledError
     from candle_vllm.errors import RequestTimeoutError as RequestTimeoutError
+    from candle_vllm.errors import SwitchUnderWayError as SwitchUnderWayError
     from candle_vllm.errors import TokenizationError as TokenizationError
     from candle_vllm.params import GenerationParams as GenerationParams
     from candle_vllm.records import EngineStats as EngineStats
@@ -50,9 +53,12 @@ _HOMES = {
         "McpConnectionError",
         "McpToolExecutionError",
         "ModelLoadError",
+        "ModelNotFoundError",
         "QueueFullError",
+        "QueueTimeoutError",
         "RequestCancelledError",
         "RequestTimeoutError",
+        "SwitchUnderWayError",
         "TokenizationError",
     ),
     "candle_vllm.params": ("GenerationParams",),

@@ -10,10 +10,16 @@
     |- McpToolExecutionError    an MCP tool failed
     |- RequestCancelledError    the request was cancelled, or its engine was closed under it
     |- QueueFullError           the waiting queue is full: try again later
-    `- RequestTimeoutError      waiting took too long (also a TimeoutError)
+    |- RequestTimeoutError      waiting took too long (also a TimeoutError)
+    |  `- QueueTimeoutError     a request waited for its model longer than allowed, and was given up
+    |- ModelNotFoundError       no model of this name is served
+    `- SwitchUnderWayError      another model is being loaded already
 
 Messages say what was wrong with which value and what to do. The native module raises these same classes.
 """
+
+from collections.abc import Sequence
+from typing import Self
 
 __all__ = [
     "CandleVllmError",
@@ -23,9 +29,12 @@ __all__ = [
     "McpConnectionError",
     "McpToolExecutionError",
     "ModelLoadError",
+    "ModelNotFoundError",
     "QueueFullError",
+    "QueueTimeoutError",
     "RequestCancelledError",
     "RequestTimeoutError",
+    "SwitchUnderWayError",
     "TokenizationError",
 ]
 
@@ -67,8 +76,34 @@ class RequestCancelledError(CandleVllmError):
 
 
 class QueueFullError(CandleVllmError):
-    """The waiting queue is full; the request was not accepted."""
+    """The waiting queue is full; the request was not accepted. `retry_after`: seconds after which to try again."""
+
+    def __init__(self, message: str, *, retry_after: int | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class RequestTimeoutError(CandleVllmError, TimeoutError):
     """Waiting took longer than allowed."""
+
+
+class QueueTimeoutError(RequestTimeoutError):
+    """A request waited for its model longer than allowed. `retry_after`: seconds after which to try again."""
+
+    def __init__(self, message: str, *, retry_after: int | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class ModelNotFoundError(CandleVllmError):
+    """No model of this name is served; the message names those that are."""
+
+    @classmethod
+    def among(cls, name: str, served: Sequence[str]) -> Self:
+        """The error for this name where these are served."""
+        shown = ", ".join(served[:20]) + (f" and {len(served) - 20} more" if len(served) > 20 else "")
+        return cls(f"The model '{name[:200]}' does not exist. Served here: {shown}.")
+
+
+class SwitchUnderWayError(CandleVllmError):
+    """Another model is being loaded; try again when it is there."""

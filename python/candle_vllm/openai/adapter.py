@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import pydantic
 
 from candle_vllm.chat import ChatTemplateError, ChatTemplates
+from candle_vllm.models.defaults import SamplingDefaults
 from candle_vllm.openai.chat_run import ChatRun
 from candle_vllm.openai.chat_types import ChatCompletion, ChatCompletionChunk, ChatCompletionRequest
 from candle_vllm.openai.completion_run import CompletionRun, prompts_of, refuse_unsupported_completion
@@ -23,7 +24,7 @@ from candle_vllm.openai.json_chunks import JsonChunks, Run
 from candle_vllm.openai.model_types import ModelCard, ModelList
 from candle_vllm.openai.prompts import prompt_text, refuse_unsupported_chat, text_length
 from candle_vllm.openai.reply_head import fingerprint_of
-from candle_vllm.openai.sampling import SamplingDefaults, SamplingRequest, refuse_unsupported
+from candle_vllm.openai.sampling import SamplingRequest, refuse_unsupported
 from candle_vllm.openai.tokens import TokenTexts
 from candle_vllm.records import GenerationOutput
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 
+from candle_vllm.models.defaults import SamplingDefaults
 from candle_vllm.openai.chat_types import (
     AnswerMessage,
     ChatChoice,
@@ -18,7 +19,7 @@ from candle_vllm.openai.chat_types import (
 )
 from candle_vllm.openai.jobs import Job, finish_text, jobs_of, room_for
 from candle_vllm.openai.reply_head import ReplyHead, UsageCount, quote
-from candle_vllm.openai.sampling import SamplingDefaults, Submission, generation_params, submission
+from candle_vllm.openai.sampling import Submission, generation_params, submission
 from candle_vllm.openai.tokens import TokenTexts, chat_logprobs
 from candle_vllm.records import FinishReason, GenerationChunk, GenerationOutput, TokenLogprob
 

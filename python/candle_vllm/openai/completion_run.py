@@ -9,11 +9,12 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from candle_vllm.models.defaults import SamplingDefaults
 from candle_vllm.openai.completion_types import Completion, CompletionChoice, CompletionLogprobs, CompletionRequest
 from candle_vllm.openai.errors import invalid, unsupported
 from candle_vllm.openai.jobs import Job, finish_text, jobs_of, room_for
 from candle_vllm.openai.reply_head import ReplyHead, UsageCount, quote
-from candle_vllm.openai.sampling import FinishText, SamplingDefaults, Submission, generation_params, submission
+from candle_vllm.openai.sampling import FinishText, Submission, generation_params, submission
 from candle_vllm.openai.tokens import CompletionLogprobsBuilder, TokenTexts
 from candle_vllm.records import FinishReason, GenerationChunk, GenerationOutput, TokenLogprob
 

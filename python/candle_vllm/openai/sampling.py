@@ -6,12 +6,12 @@ Must not know of prompts or replies.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from candle_vllm.errors import ConfigError
+from candle_vllm.models.defaults import SamplingDefaults
 from candle_vllm.openai.errors import ApiError, invalid, unsupported
 from candle_vllm.params import GenerationParams
 
@@ -92,23 +92,6 @@ def submission(request: SamplingRequest) -> Submission:
         priority=request.priority or 0,
         skip_special_tokens=request.skip_special_tokens is not False,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class SamplingDefaults:
-    """What a request that is silent on a field gets; None leaves the field at the API's own default."""
-
-    temperature: float | None = None
-    top_p: float | None = None
-    min_p: float | None = None
-    top_k: int | None = None
-    frequency_penalty: float | None = None
-    presence_penalty: float | None = None
-    repetition_penalty: float | None = None
-
-    def named(self) -> dict[str, Any]:
-        """The fields that are set, by name."""
-        return {name: value for name in self.__slots__ if (value := getattr(self, name)) is not None}
 
 
 def refuse_unsupported(request: SamplingRequest) -> None:

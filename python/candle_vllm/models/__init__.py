@@ -1,0 +1,31 @@
+"""Models behind leases: `async with models.lease(name) as model`, whether one engine is there or many take turns.
+
+Must not know of requests, of any API, or of HTTP.
+"""
+
+from candle_vllm.models.admission import Admission, Ticket
+from candle_vllm.models.defaults import SamplingDefaults
+from candle_vllm.models.loaded import LoadedModel, Waiting
+from candle_vllm.models.observe import Observer, Unseen
+from candle_vllm.models.provider import Models, OnStatus, Selection
+from candle_vllm.models.single import SingleModel
+from candle_vllm.models.status import ModelEntry, ModelState, ModelStatus, WaitPhase, WaitStatus
+
+__all__ = [
+    "Admission",
+    "LoadedModel",
+    "ModelEntry",
+    "ModelState",
+    "ModelStatus",
+    "Models",
+    "Observer",
+    "OnStatus",
+    "SamplingDefaults",
+    "Selection",
+    "SingleModel",
+    "Ticket",
+    "Unseen",
+    "WaitPhase",
+    "WaitStatus",
+    "Waiting",
+]

@@ -1,0 +1,82 @@
+"""LoadedModel: an engine with all that requests on it share. Must not know how it was loaded or who may use it."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from candle_vllm.chat import ChatTemplates
+from candle_vllm.errors import ConfigError
+from candle_vllm.models.admission import Admission
+from candle_vllm.models.defaults import SamplingDefaults
+from candle_vllm.models.observe import UNSEEN, Observer
+from candle_vllm.records import ModelInfo
+
+if TYPE_CHECKING:
+    from candle_vllm.engine import InferenceEngine
+
+__all__ = ["LoadedModel", "Waiting"]
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """How much may wait for a place in a loaded model; None = no bound. See `Admission`."""
+
+    sequences: int | None = None
+    """Sequences beyond those that run."""
+    tokens: int | None = None
+    """Prompt tokens of the requests that have not begun."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedModel:
+    """A model that is there. Made with `over`."""
+
+    engine: InferenceEngine
+    info: ModelInfo
+    templates: ChatTemplates
+    names: tuple[str, ...]
+    """Names under which it is served, the main one first."""
+    defaults: SamplingDefaults
+    """For what a request leaves out."""
+    admission: Admission
+    """Whoever submits to the engine asks here first."""
+    fingerprint: str
+    """Changes when the model, or how it is computed, does."""
+    created: int = field(default_factory=lambda: int(time.time()))
+    """Unix seconds."""
+
+    @classmethod
+    def over(
+        cls,
+        engine: InferenceEngine,
+        *,
+        names: Sequence[str] | None = None,
+        defaults: SamplingDefaults | None = None,
+        waiting: Waiting | None = None,
+        observer: Observer = UNSEEN,
+    ) -> LoadedModel:
+        """What requests need of this engine. `names` None = the engine's own; an empty list is refused."""
+        info = engine.model_info
+        served = (info.name,) if names is None else tuple(names)
+        if not served:
+            raise ConfigError("names must hold at least one name, or be None for the engine's own; got none")
+        waiting = waiting or Waiting()
+        return cls(
+            engine=engine,
+            info=info,
+            templates=ChatTemplates(engine.chat_templates, engine.special_tokens),
+            names=served,
+            defaults=defaults or SamplingDefaults(),
+            admission=Admission(
+                served[0],
+                info.max_batch_size,
+                max_waiting=waiting.sequences,
+                max_waiting_tokens=waiting.tokens,
+                observer=observer,
+            ),
+            fingerprint="fp_" + hashlib.sha256(repr(info).encode()).hexdigest()[:10],
+        )
