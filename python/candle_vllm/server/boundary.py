@@ -1,0 +1,156 @@
+"""Boundary: everything that stands between a server's socket and its endpoints, as one ASGI application.
+
+Gates look at a request's head and refuse it or let it pass; then its body is received within bounds. Every refusal
+is OpenAI's error envelope. Must not know of endpoints.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from candle_vllm.openai import ApiError
+from candle_vllm.openai.errors import api_error
+from candle_vllm.server import access, request_id
+from candle_vllm.server.auth import ANONYMOUS, OPEN_PATHS, ApiKey, Keys
+from candle_vllm.server.hosts import check_content_type, check_host
+from candle_vllm.server.limits import Limits, Places, Rates, check_headers
+from candle_vllm.server.paths import normalised, route_path
+from candle_vllm.server.uploads import Uploads, has_body
+
+__all__ = ["Boundary", "BoundarySettings", "wrap"]
+
+logger = logging.getLogger("candle_vllm.server")
+
+# nginx's number for "the client closed the connection"; no one reads it but the log.
+_CLIENT_CLOSED = 499
+_PROMPT_BYTES = 16 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoundarySettings:
+    """What a server asks of its callers."""
+
+    api_keys: tuple[ApiKey, ...] = ()
+    """Who may come in; anyone where there are none."""
+    allowed_hosts: tuple[str, ...] = ("*",)
+    """Hosts that requests may name, in lower case and without ports; `*` allows any."""
+    allowed_origins: tuple[str, ...] = ()
+    """Origins whose web pages may read replies; `*` allows any."""
+    limits: Limits = field(default_factory=Limits)
+    log_prompts: bool = False
+    """Whether the beginnings of bodies are logged."""
+    on_refused: Callable[[ApiError], None] | None = None
+    """Hears of every request that does not reach an endpoint."""
+
+
+def wrap(app: ASGIApp, settings: BoundarySettings | None = None) -> ASGIApp:
+    """The application behind its boundary."""
+    return Boundary(app, settings or BoundarySettings())
+
+
+class Boundary:
+    """ASGI middleware: request ids, the access log, hosts, origins, keys, rates, limits, bodies; see `wrap`."""
+
+    def __init__(self, app: ASGIApp, settings: BoundarySettings) -> None:
+        self._app = app
+        self._settings = settings
+        self._keys = Keys(settings.api_keys)
+        self._places = Places(settings.limits)
+        self._rates = Rates(settings.limits.caller_rate)
+        self._uploads = Uploads(settings.limits)
+        self._inner: ASGIApp = self._guarded
+        if settings.allowed_origins:
+            # Around the gates: a browser asks leave without a key, and must be able to read a refusal.
+            self._inner = CORSMiddleware(
+                self._guarded,
+                allow_origins=settings.allowed_origins,
+                allow_methods=("GET", "POST", "DELETE"),
+                allow_headers=("*",),
+                expose_headers=("x-request-id", "retry-after"),
+                max_age=600,
+            )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        exchange = access.Exchange(scope, send)
+        marks = request_id.current.set(exchange.id), access.current.set(exchange)
+        try:
+            await self._answered(exchange, normalised(scope), receive)
+        finally:
+            exchange.log()
+            request_id.current.reset(marks[0])
+            access.current.reset(marks[1])
+
+    async def _answered(self, exchange: access.Exchange, scope: Scope, receive: Receive) -> None:
+        """Whatever happens becomes a reply, unless one has begun."""
+        try:
+            check_headers(scope, self._settings.limits)
+            check_host(scope, self._settings.allowed_hosts)
+            await self._inner(scope, receive, exchange.send)
+        except ApiError as error:
+            await self._refuse(error, exchange.send)
+        except ClientDisconnect:
+            exchange.status = _CLIENT_CLOSED
+        except Exception as error:
+            if exchange.status is not None:
+                raise
+            logger.exception("%s %s failed", exchange.method, exchange.path)
+            await _reply(api_error(error), exchange.send)
+
+    async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Past keys, rates and limits. Refusals are sent from here, so that they pass through CORS."""
+        try:
+            exchange = access.current.get()
+            assert exchange is not None
+            exchange.key = self._keys.caller(scope)
+            check_content_type(scope)
+            if route_path(scope) in OPEN_PATHS:
+                # Probes are answered however busy the server is.
+                await self._app(scope, receive, send)
+                return
+            caller = exchange.key if exchange.key != ANONYMOUS else exchange.client
+            self._rates.take(caller)
+            with self._places.place(caller):
+                if has_body(scope):
+                    body, receive = await self._uploads.receive(scope, receive)
+                    if self._settings.log_prompts:
+                        logger.info("body: %s", body[:_PROMPT_BYTES].decode(errors="replace"))
+                    del body
+                await self._app(scope, receive, send)
+        except ApiError as error:
+            await self._refuse(error, send)
+
+    async def _refuse(self, error: ApiError, send: Send) -> None:
+        exchange = access.current.get()
+        if exchange is not None and exchange.status is not None:
+            raise error
+        if self._settings.on_refused is not None:
+            self._settings.on_refused(error)
+        await _reply(error, send)
+
+
+async def _reply(error: ApiError, send: Send) -> None:
+    body = json.dumps(error.envelope()).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    if error.status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    if error.retry_after is not None:
+        headers.append((b"retry-after", str(error.retry_after).encode()))
+    if error.status == 408:
+        # The rest of the body would be taken for the next request, whenever it comes.
+        headers.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,32 @@
+"""How uvicorn is set up to serve: its protocol, loop and times. Must not know of applications or command lines."""
+
+from __future__ import annotations
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from candle_vllm.server.protocol import BoundedProtocol
+
+__all__ = ["KEEP_ALIVE_SECONDS", "uvicorn_config"]
+
+KEEP_ALIVE_SECONDS = 75
+"""How long an idle connection stays open. Clients and proxies let go of theirs earlier (httpx after 5 s, most load
+balancers after 60), so that none sends a request into a connection that is being closed."""
+
+
+def uvicorn_config(app: ASGIApp, *, shutdown_seconds: float = 5.0) -> uvicorn.Config:
+    """Settings of a server for this application. Requests are logged by the application itself.
+
+    After `shutdown_seconds` and a few more, connections are cut off whose replies do not end.
+    """
+    return uvicorn.Config(
+        app,
+        http=BoundedProtocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=int(shutdown_seconds) + 5,
+    )
