@@ -12,7 +12,8 @@ from collections.abc import AsyncIterator, Iterator
 from types import SimpleNamespace
 from typing import Any, Self
 
-from candle_vllm.errors import ConfigError, QueueFullError, RequestCancelledError
+from candle_vllm import checks
+from candle_vllm.errors import QueueFullError, RequestCancelledError
 from candle_vllm.params import GenerationParams
 from candle_vllm.records import (
     EngineStats,
@@ -149,7 +150,7 @@ class FakeEngine:
         self.how = how
         ids = self.tokenize(prompt) if isinstance(prompt, str) else list(prompt)
         if any(token > EOS for token in ids):
-            raise ConfigError(f"prompt: token id {max(ids)} is outside the vocabulary of {EOS + 1}")
+            checks.refuse("prompt", max(ids), f"made of token ids from 0 to {EOS}")
         if self.max_queue is not None and len(self.live) >= self.max_queue:
             raise QueueFullError(f"{len(self.live)} requests wait already; try again later")
         self.submitted.append((ids, params or GenerationParams()))

@@ -43,8 +43,10 @@ from candle_vllm import ConfigError, EngineBuilder, EngineConfig
 def test_a_bad_value_names_field_and_range(field: str, value: Any, said: str) -> None:
     with pytest.raises(ConfigError) as caught:
         EngineConfig(**{field: value})
-    assert field in str(caught.value)
     assert said in str(caught.value)
+    assert str(caught.value).startswith(field)
+    assert caught.value.field == field
+    assert caught.value.expected is not None and caught.value.expected in str(caught.value)
 
 
 @pytest.mark.parametrize(

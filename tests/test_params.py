@@ -55,12 +55,16 @@ def test_defaults() -> None:
         ("frequency_penalty", 2.5, "from -2 to 2"),
         ("presence_penalty", -2.5, "from -2 to 2"),
         ("logit_bias", {3: 101}, "from -100 to 100"),
-        ("logit_bias", {-3: 1}, "at least 0"),
-        ("logit_bias", {"3": 1}, "an integer"),
+        ("logit_bias", {-3: 1}, "token ids from 0"),
+        ("logit_bias", {"3": 1}, "token ids from 0"),
+        ("logit_bias", {10**5000: 1}, "more digits than can be shown"),
         ("logit_bias", [1], "a mapping"),
         ("stop_sequences", [""], "not empty"),
         ("stop_sequences", [3], "a list of texts"),
         ("stop_sequences", 3, "a list of texts"),
+        ("stop_sequences", ["\ud83d"], "without halves of surrogate pairs"),
+        ("stop_sequences", ["x"] * 1025, "at most 1024 texts; got 1025"),
+        ("stop_token_ids", [1] * 1025, "at most 1024 token ids; got 1025"),
         ("stop_token_ids", [-1], "at least 0"),
         ("stop_token_ids", [2**32], "at most 4294967295"),
         ("stop_token_ids", "5", "a list of token ids"),
@@ -82,6 +86,10 @@ def test_a_bad_value_names_field_and_range(field: str, value: Any, said: str) ->
     assert field in str(caught.value)
     assert said in str(caught.value)
     assert isinstance(caught.value, ValueError)
+    assert caught.value.field == field
+    assert caught.value.expected is not None and caught.value.expected in str(caught.value)
+    assert caught.value.named("--flag").startswith("--flag")
+    assert len(str(caught.value)) < 250
 
 
 def test_values_become_plain() -> None:

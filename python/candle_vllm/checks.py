@@ -5,6 +5,7 @@ Knows no field of its own.
 
 import math
 import operator
+import reprlib
 from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
@@ -13,23 +14,39 @@ from candle_vllm.errors import ConfigError
 _MOST_CORES = 8191
 
 
-def refuse(field: str, value: object, expected: str) -> NoReturn:
-    """Raise the ConfigError that says which field had which value and what it may be."""
-    shown = repr(value)
-    if len(shown) > 80:
-        shown = shown[:77] + "..."
-    raise ConfigError(f"{field} must be {expected}; got {shown}")
+def refuse(field: str, value: object, expected: str, *, place: str = "") -> NoReturn:
+    """Raise the ConfigError that says which field had which value and what it may be.
+
+    `place` says where in the field the value was, as in `[3]`.
+    """
+    raise ConfigError(
+        f"{field}{place} must be {expected}; got {shown(value)}", field=field, value=value, expected=expected
+    )
 
 
-def integer(field: str, value: object, low: int, high: int | None = None, *, off: str = "") -> int:
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxlong = _REPR.maxother = 80
+_REPR.maxdict = _REPR.maxlevel = 3
+
+
+def shown(value: object) -> str:
+    """A value as messages show it: as Python writes it, on one line of at most 80 characters."""
+    try:
+        text = _REPR.repr(value)
+    except ValueError:  # an int of more digits than Python writes
+        text = f"{type(value).__name__} of more digits than can be shown"
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def integer(field: str, value: object, low: int, high: int | None = None, *, off: str = "", place: str = "") -> int:
     """An int in [low, high]; whatever has `__index__` (numpy's integers) counts, a bool does not."""
     upper = "" if high is None else f" and at most {high}"
     expected = f"an integer of at least {low}{upper}{off}"
     if isinstance(value, bool) or not hasattr(value, "__index__"):
-        refuse(field, value, expected)
+        refuse(field, value, expected, place=place)
     number = operator.index(value)
     if number < low or (high is not None and number > high):
-        refuse(field, value, expected)
+        refuse(field, value, expected, place=place)
     return number
 
 
@@ -40,17 +57,17 @@ def optional_integer(field: str, value: object, low: int, high: int | None = Non
     return integer(field, value, low, high, off=f", or None ({none})")
 
 
-def number(field: str, value: object, low: float, high: float, *, open_low: bool = False) -> float:
+def number(field: str, value: object, low: float, high: float, *, open_low: bool = False, place: str = "") -> float:
     """A finite float in [low, high], or (low, high] where `open_low`; a bool or a text is refused."""
     expected = f"a number {'above' if open_low else 'from'} {low:g} {'and at most' if open_low else 'to'} {high:g}"
     if isinstance(value, bool | str | bytes):
-        refuse(field, value, expected)
+        refuse(field, value, expected, place=place)
     try:
         result = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
-        refuse(field, value, expected)
+        refuse(field, value, expected, place=place)
     if not math.isfinite(result) or result < low or result > high or (open_low and result == low):
-        refuse(field, value, expected)
+        refuse(field, value, expected, place=place)
     return result
 
 
@@ -69,7 +86,7 @@ def cores(field: str, value: object) -> tuple[int, ...]:
                 refuse(field, value, expected)
             found += range(low, high + 1)
     elif isinstance(value, Iterable) and not isinstance(value, bytes):
-        found = [integer(f"{field}[{place}]", core, 0, _MOST_CORES) for place, core in enumerate(value)]
+        found = [integer(field, core, 0, _MOST_CORES, place=f"[{place}]") for place, core in enumerate(value)]
     else:
         refuse(field, value, expected)
     if not found:
@@ -92,8 +109,34 @@ def choice(field: str, value: object, allowed: Iterable[str]) -> str:
     return value
 
 
-def items(field: str, value: object, of: str) -> Sequence[object]:
-    """A sequence or set that is no text, as a tuple."""
+def items(field: str, value: object, of: str, most: int | None = None) -> Sequence[object]:
+    """A sequence or set that is no text, as a tuple; of at most `most`, which are counted before any is looked at."""
     if isinstance(value, str | bytes) or not isinstance(value, Iterable):
         refuse(field, value, f"a list of {of}")
-    return tuple(value)
+    kept = tuple(value)
+    if most is not None and len(kept) > most:
+        raise ConfigError(
+            f"{field} must be a list of at most {most} {of}; got {len(kept)}",
+            field=field,
+            value=value,
+            expected=f"a list of at most {most} {of}",
+        )
+    return kept
+
+
+def text(field: str, value: object, expected: str, *, empty: bool = False) -> str:
+    """A text that UTF-8 can hold (half of a surrogate pair is refused), not empty unless `empty`."""
+    if not isinstance(value, str) or not (value or empty):
+        refuse(field, value, expected)
+    if not encodable(value):
+        refuse(field, value, f"{expected}, without halves of surrogate pairs")
+    return value
+
+
+def encodable(value: str) -> bool:
+    """Whether UTF-8 can hold a text."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

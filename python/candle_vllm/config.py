@@ -84,8 +84,8 @@ class EngineConfig:
         put(self, "kv_cache_memory", memory)
         kv_dtypes = {kind: _DTYPES[kind] for kind in ("auto", "f32", "float32", "bf16", "bfloat16")}
         put(self, "kv_cache_dtype", kv_dtypes[checks.choice("kv_cache_dtype", self.kv_cache_dtype, kv_dtypes)])
-        put(self, "prefill_chunk_size", checks.integer("prefill_chunk_size", self.prefill_chunk_size, 1, _I31))
-        put(self, "threads", checks.optional_integer("threads", self.threads, 1, 4096, none="the cores at hand"))
+        put(self, "prefill_chunk_size", checks.integer("prefill_chunk_size", self.prefill_chunk_size, 1, 2**20))
+        put(self, "threads", checks.optional_integer("threads", self.threads, 1, 1024, none="the cores at hand"))
         put(
             self, "cpu_affinity", None if self.cpu_affinity is None else checks.cores("cpu_affinity", self.cpu_affinity)
         )

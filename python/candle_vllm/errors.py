@@ -60,7 +60,25 @@ class DeviceError(CandleVllmError):
 
 
 class ConfigError(CandleVllmError, ValueError):
-    """A setting or parameter is out of range; the message names the field and the range."""
+    """A setting or parameter is out of range; the message names the field, what it must be and what it was.
+
+    `field` is the name of a field of `EngineConfig` or `GenerationParams` or of an argument (`prompt`), None where no
+    single one is to blame; `value` what it was; `expected` what it may be, completing "must be ...". A message about
+    a field begins with the field's name.
+    """
+
+    def __init__(
+        self, message: str, *, field: str | None = None, value: object = None, expected: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.field = field
+        self.value = value
+        self.expected = expected
+
+    def named(self, name: str) -> str:
+        """The message for someone who knows the field by another name: a flag, or a field of a request."""
+        message = str(self)
+        return message if self.field is None else name + message.removeprefix(self.field)
 
 
 class McpConnectionError(CandleVllmError):

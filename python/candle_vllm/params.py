@@ -1,17 +1,18 @@
 """How one request is sampled, stopped and reported. Knows nothing of engines or prompts."""
 
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from candle_vllm import checks
-from candle_vllm.errors import ConfigError
 
 __all__ = ["GenerationParams"]
 
 _U32 = 2**32 - 1
 _U64 = 2**64 - 1
 _I31 = 2**31 - 1
+_MOST_STOPS = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,9 +41,9 @@ class GenerationParams:
     logit_bias: Mapping[int, float] | None = None
     """Added to the raw logits of these token ids, -100 to 100."""
     stop_sequences: Sequence[str] = ()
-    """Texts that end the answer and are not part of it. A single text counts as a list of one."""
+    """Texts that end the answer and are not part of it, 1,024 at most. A single text counts as a list of one."""
     stop_token_ids: Sequence[int] = ()
-    """Token ids that end the answer, beside the model's own end-of-sequence ids."""
+    """Token ids that end the answer, beside the model's own end-of-sequence ids; 1,024 at most."""
     ignore_eos: bool = False
     """Whether the model's end-of-sequence ids are ordinary tokens."""
     min_tokens: int = 0
@@ -76,7 +77,7 @@ class GenerationParams:
             put(self, field, checks.number(field, getattr(self, field), -2.0, 2.0))
         put(self, "logit_bias", _logit_bias(self.logit_bias))
         put(self, "stop_sequences", _stop_sequences(self.stop_sequences))
-        ids = checks.items("stop_token_ids", self.stop_token_ids, "token ids")
+        ids = checks.items("stop_token_ids", self.stop_token_ids, "token ids", _MOST_STOPS)
         put(self, "stop_token_ids", tuple(checks.integer("stop_token_ids", i, 0, _U32) for i in ids))
         checks.boolean("ignore_eos", self.ignore_eos)
         put(self, "min_tokens", checks.integer("min_tokens", self.min_tokens, 0, self.max_tokens))
@@ -85,7 +86,7 @@ class GenerationParams:
         put(self, "seed", checks.optional_integer("seed", self.seed, 0, _U64, none="drawn by the engine"))
         for field in ("json_schema", "regex", "choice", "grammar"):
             if getattr(self, field) is not None:
-                raise ConfigError(f"{field}: structured output is not available yet; leave {field} unset")
+                checks.refuse(field, getattr(self, field), "left unset: structured output is not available yet")
 
 
 def _logit_bias(value: Mapping[int, float] | None) -> dict[int, float] | None:
@@ -94,16 +95,17 @@ def _logit_bias(value: Mapping[int, float] | None) -> dict[int, float] | None:
     if not isinstance(value, Mapping):
         checks.refuse("logit_bias", value, "a mapping of token ids to numbers from -100 to 100")
     return {
-        checks.integer("logit_bias key", key, 0, _U32): checks.number(f"logit_bias[{key}]", bias, -100.0, 100.0)
+        _token_id(key): checks.number("logit_bias", bias, -100.0, 100.0, place=f"[{key}]")
         for key, bias in value.items()
     }
 
 
+def _token_id(key: object) -> int:
+    if isinstance(key, bool) or not hasattr(key, "__index__") or not 0 <= operator.index(key) <= _U32:
+        checks.refuse("logit_bias", key, f"keyed by token ids from 0 to {_U32}")
+    return operator.index(key)
+
+
 def _stop_sequences(value: Sequence[str] | str) -> tuple[str, ...]:
-    texts = (value,) if isinstance(value, str) else checks.items("stop_sequences", value, "texts")
-    stops: list[str] = []
-    for text in texts:
-        if not isinstance(text, str) or not text:
-            checks.refuse("stop_sequences", text, "a list of texts that are not empty")
-        stops.append(text)
-    return tuple(stops)
+    texts = (value,) if isinstance(value, str) else checks.items("stop_sequences", value, "texts", _MOST_STOPS)
+    return tuple(checks.text("stop_sequences", text, "a list of texts that are not empty") for text in texts)

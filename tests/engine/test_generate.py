@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from candle_vllm import (
     FinishReason,
     GenerationParams,
     InferenceEngine,
+    TokenizationError,
     TokenLogprob,
 )
 
@@ -181,16 +183,24 @@ def test_special_tokens_in_the_text(tiny_engine: InferenceEngine) -> None:
 @pytest.mark.parametrize(
     ("prompt", "params", "said"),
     [
-        ([1, 320], {}, "id 320"),
+        ([1, 320], {}, "0 to 319; got 320"),
         ([-1], {}, "0 to"),
         ([2**40], {}, "token ids"),
-        ([[]], {}, "no tokens"),
+        ([[]], {}, "at least one token"),
         ([1] * 512, {}, "max_sequence_length 512"),
         ([1], {"logit_bias": {320: 1.0}}, "logit_bias"),
         ([1], {"stop_token_ids": [320]}, "stop_token_ids"),
         ([[1], ["a"]], {}, "a text or a list of token ids"),
         (["a", 1], {}, "a text or a list of token ids"),
         (7, {}, "a text, a list of token ids"),
+        (b"abc", {}, "a text, a list of token ids"),
+        (bytearray(b"abc"), {}, "a text, a list of token ids"),
+        (memoryview(b"abc"), {}, "a text, a list of token ids"),
+        ({0: 1, 1: 2}, {}, "a text, a list of token ids"),
+        ([[1], b"abc"], {}, "a text or a list of token ids"),
+        ([[1], {0: 1}], {}, "a text or a list of token ids"),
+        ("\ud83d", {}, "surrogate"),
+        (["a", "\ud83d"], {}, "surrogate"),
         (None, {}, "a text, a list of token ids"),
     ],
 )
@@ -227,11 +237,35 @@ def test_tokens_and_text(tiny_engine: InferenceEngine) -> None:
     assert b"".join(tiny_engine.token_bytes(token) for token in tiny_engine.tokenize("héllo")) == "héllo".encode()
     assert tiny_engine.detokenize([]) == ""
     assert tiny_engine.tokenize("") == []
-    for bad in ([-1], ["a"], "ab"):
+    for bad in ([-1], ["a"], "ab", b"ab", {0: 1}):
         with pytest.raises((ConfigError, OverflowError)):
             tiny_engine.detokenize(bad)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="token"):
         tiny_engine.token_bytes(320)
+    with pytest.raises(TokenizationError, match="surrogate"):
+        tiny_engine.tokenize("\ud83d")
+    with pytest.raises(ConfigError, match="text must be a text"):
+        tiny_engine.tokenize(b"a")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "params", "field", "value"),
+    [
+        ([1, 320], {}, "prompt", 320),
+        ([1] * 512, {}, "prompt", "512 tokens"),
+        ([1], {"logit_bias": {320: 1.0}}, "logit_bias", 320),
+        ([1], {"stop_token_ids": [321]}, "stop_token_ids", 321),
+    ],
+)
+def test_a_refusal_by_the_core_carries_field_value_and_range(
+    tiny_engine: InferenceEngine, prompt: list[int], params: dict[str, Any], field: str, value: object
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        tiny_engine.generate(prompt, GenerationParams(**params))
+    error = caught.value
+    assert (error.field, error.value) == (field, value)
+    assert str(error) == f"{field} must be {error.expected}; got {value}"
+    assert error.named("input") == f"input must be {error.expected}; got {value}"
 
 
 def test_model_info(tiny_engine: InferenceEngine, tiny_model_path: Path) -> None:

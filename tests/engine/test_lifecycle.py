@@ -240,3 +240,9 @@ def test_ctrl_c_interrupts(tiny_model_path: Path, call: str) -> None:
         assert run.stdout.read() == "running 0\n"
         assert run.wait(10) == 0
         assert time.monotonic() - begin < 5
+
+
+def test_the_folder_at_hand_has_its_real_name(tiny_model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tiny_model_path)
+    with InferenceEngine.builder().model_path(".").build() as engine:
+        assert engine.model_info.name == tiny_model_path.name

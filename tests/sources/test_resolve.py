@@ -47,18 +47,18 @@ def test_what_is_nowhere(name: str | Path) -> None:
 
 
 def test_an_empty_name() -> None:
-    with pytest.raises(ConfigError, match="model must be"):
+    with pytest.raises(ConfigError, match="model_path must be"):
         sources.resolve("")
 
 
 def test_a_file_named_twice() -> None:
-    with pytest.raises(ConfigError, match=r"b\.gguf.*a\.gguf|give one"):
+    with pytest.raises(ConfigError, match=r"weight_file must be left out.*a\.gguf.*b\.gguf"):
         sources.resolve("org/name:a.gguf", weight_file="b.gguf")
 
 
 def test_a_token_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
-    for path, said in (("empty", "is empty"), ("missing", "cannot read")):
+    for path, said in (("empty", "not an empty one"), ("missing", "can be read; got missing")):
         with pytest.raises(ConfigError, match=said):
             sources.resolve("org/name", token_path=path)
 

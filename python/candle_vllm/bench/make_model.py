@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from candle_vllm import checks
 from candle_vllm.bench import vocabulary
 from candle_vllm.bench.blocks import TYPES, numpy
 from candle_vllm.bench.shapes import QUANTS, SHAPES, Shape, Tensor, tensors
@@ -38,19 +39,22 @@ def make_model(
     """
     numpy()
     if shape not in SHAPES:
-        raise ConfigError(f"shape must be one of {', '.join(SHAPES)}; got {shape!r}")
+        checks.refuse("shape", shape, f"one of {', '.join(SHAPES)}")
     if quant not in QUANTS:
-        raise ConfigError(f"quant must be one of {', '.join(QUANTS)}; got {quant!r}")
+        checks.refuse("quant", quant, f"one of {', '.join(QUANTS)}")
     if out.exists() and not force:
-        raise ConfigError(f"out: {out} exists already; --force replaces it")
+        checks.refuse("out", str(out), "a new file, or force set to replace the one that is there")
     if not out.parent.is_dir():
-        raise ConfigError(f"out: there is no folder {out.parent}")
+        checks.refuse("out", str(out), "in a folder that exists")
     listed = list(tensors(SHAPES[shape], quant))
     header = _header(shape, quant, listed)
     total = len(header) + sum(_padded(tensor.size) for tensor in listed)
     free = shutil.disk_usage(out.parent).free
     if free < total:
-        raise ConfigError(f"out: {out} needs {total / 1e6:,.0f} MB and {free / 1e6:,.0f} MB are free")
+        expected = f"where {total / 1e6:,.0f} MB are free, which the file takes"
+        raise ConfigError(
+            f"out must be {expected}; got {out} with {free / 1e6:,.0f} MB", field="out", value=out, expected=expected
+        )
     partial = out.with_name(out.name + ".partial")
     try:
         with partial.open("wb") as file:

@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from candle_vllm.errors import ConfigError, GenerationError
+from candle_vllm import checks
+from candle_vllm.errors import GenerationError
 from candle_vllm.params import GenerationParams
 from candle_vllm.records import FinishReason
 
@@ -76,7 +77,7 @@ def prefill_rate(
 
     ``advance`` is called after each repeat.
     """
-    _check(engine, "--prompt", length, 1)
+    _check(engine, "prompt", length, 1)
     draw = random.Random(length)
     params = _params(1)
 
@@ -114,7 +115,7 @@ def decode_rate(
     info = engine.model_info
     ahead = _steps_ahead(batch, length, info.step_tokens, engine.config.enable_chunked_prefill)
     each = tokens + ahead
-    _check(engine, "--decode-prompt, --decode-tokens, --batch", length, each)
+    _check(engine, "decode_prompt", length, each)
     _check_cache(engine, batch, length + each)
     draw = random.Random(batch)
     # Warms up with few steps, yet with all sequences at once, as those that count.
@@ -157,10 +158,11 @@ def _check_cache(engine: InferenceEngine, batch: int, tokens: int) -> None:
     needed = batch * -(-tokens // info.block_size)
     if needed > info.kv_blocks:
         megabytes = -(-needed * (info.kv_bytes // info.kv_blocks) // (1 << 20))
-        raise ConfigError(
-            f"--batch {batch}: {batch} sequences of {tokens} tokens take {megabytes:,} MB of KV cache, and it has "
-            f"{info.kv_bytes >> 20:,} MB; give it more (--mem {megabytes}), or fewer or shorter sequences"
+        expected = (
+            f"less, or the cache larger (--mem {megabytes}), or sequences shorter than {tokens} tokens: the KV cache "
+            f"has {info.kv_bytes >> 20:,} MB"
         )
+        checks.refuse("batch", batch, expected)
 
 
 def _decode(
@@ -209,7 +211,7 @@ def throughput(
     """
     draw = random.Random(seed)
     sizes = [(_varied(draw, input_tokens, variation), _varied(draw, output_tokens, variation)) for _ in range(requests)]
-    _check(engine, "--input-tokens", max(i for i, _ in sizes), max(o for _, o in sizes))
+    _check(engine, "input_tokens", max(i for i, _ in sizes), max(o for _, o in sizes))
     prompts = [prompt(engine, draw, size) for size, _ in sizes]
     engine.generate(prompt(engine, draw, min(input_tokens, 16)), _params(2))
     before = engine.stats()
@@ -254,13 +256,10 @@ def _varied(draw: random.Random, tokens: int, variation: float) -> int:
     return draw.randint(max(round(tokens * (1 - variation)), 1), round(tokens * (1 + variation)))
 
 
-def _check(engine: InferenceEngine, flag: str, length: int, tokens: int) -> None:
+def _check(engine: InferenceEngine, field: str, length: int, tokens: int) -> None:
     longest = engine.model_info.max_sequence_length
     if length + tokens > longest:
-        raise ConfigError(
-            f"{flag}: {length} prompt tokens and {tokens} of the answer are more than the longest sequence, "
-            f"{longest} tokens"
-        )
+        checks.refuse(field, length, f"at most {longest - tokens}, the longest sequence less {tokens} of the answer")
 
 
 def _ended(handle: RequestHandle, tokens: int) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from candle_vllm.cli.loading import load_engine
-from candle_vllm.cli.settings import UsageError, engine_config
+from candle_vllm.cli.settings import UsageError, engine_config, in_flags
 from candle_vllm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -52,8 +52,8 @@ def _latency(args: argparse.Namespace) -> int:
     try:
         loaded = load_engine(args, config)
     except ConfigError as error:
-        if str(error).startswith("max_sequence_length") and args.max_model_len is None:
-            raise UsageError(f"--prompt, --decode-prompt, --decode-tokens: {error}") from error
+        if error.field == "max_sequence_length" and args.max_model_len is None:
+            raise UsageError(error.named("what --prompt, --decode-prompt and --decode-tokens ask for")) from error
         raise
     runs = args.repeats * (len(args.prompt) + len(args.batch))
     with loaded as engine, _bar("latency", runs) as advance:
@@ -67,7 +67,7 @@ def _latency(args: argparse.Namespace) -> int:
                 sizes = (batch, args.decode_prompt, args.decode_tokens, args.repeats)
                 decode.append(offline.decode_rate(engine, *sizes, advance))
         except ConfigError as error:
-            raise UsageError(str(error)) from error
+            raise UsageError(in_flags(error)) from error
         about = _about(engine)
     result = {**about, "prefill": [asdict(rate) for rate in prefill], "decode": [asdict(rate) for rate in decode]}
     tables = [
@@ -116,7 +116,7 @@ def _throughput(args: argparse.Namespace) -> int:
                 advance=advance,
             )
         except ConfigError as error:
-            raise UsageError(str(error)) from error
+            raise UsageError(in_flags(error)) from error
         about = _about(engine)
     result = {**about, **asdict(measured)}
     rows: Rows = [
@@ -184,7 +184,7 @@ def _make_model(args: argparse.Namespace) -> int:
         try:
             size = make_model(args.shape, args.quant, args.out, seed=args.seed, force=args.force, progress=advance.to)
         except ConfigError as error:
-            raise UsageError(f"--{error}" if str(error).startswith("out") else str(error)) from error
+            raise UsageError(in_flags(error)) from error
     result = {"file": str(args.out), "bytes": size, "shape": args.shape, "quant": args.quant, "seed": args.seed}
     rows: Rows = [("file", str(args.out)), ("MB", f"{size / 1e6:,.1f}")]
     _show(args, f"{args.shape}, {args.quant}, random weights", [("model", ("", ""), rows)], result)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from candle_vllm.config import EngineConfig
+    from candle_vllm.errors import ConfigError
     from candle_vllm.openai import SamplingDefaults
 
 DEFAULT_MODEL = "smollm2"
@@ -90,7 +91,7 @@ def engine_config(args: argparse.Namespace) -> EngineConfig:
     try:
         return EngineConfig(**fields)
     except ConfigError as error:
-        raise UsageError(_in_flags(str(error))) from error
+        raise UsageError(in_flags(error)) from error
 
 
 def sampling_defaults(args: argparse.Namespace) -> SamplingDefaults:
@@ -106,7 +107,7 @@ def sampling_defaults(args: argparse.Namespace) -> SamplingDefaults:
     try:
         GenerationParams(**defaults.named())
     except ConfigError as error:
-        raise UsageError("--" + str(error).replace("_", "-", 1)) from error
+        raise UsageError(in_flags(error)) from error
     return defaults
 
 
@@ -182,7 +183,7 @@ def _kv_memory(args: argparse.Namespace) -> int | None:
 
 
 _FLAG_OF = {
-    "model_path": "--m",
+    "model_path": "--model",
     "max_batch_size": "--max-num-seqs",
     "max_sequence_length": "--max-model-len",
     "kv_cache_memory": "--mem",
@@ -193,7 +194,6 @@ _FLAG_OF = {
 }
 
 
-def _in_flags(message: str) -> str:
-    """A message of EngineConfig with the flag's name for the field's."""
-    field, space, rest = message.partition(" ")
-    return _FLAG_OF.get(field, f"--{field}") + space + rest
+def in_flags(error: ConfigError) -> str:
+    """What a refusal says, with the flag's name for the field's."""
+    return error.named(_FLAG_OF.get(error.field or "", f"--{(error.field or '').replace('_', '-')}"))

@@ -5,10 +5,11 @@ how a request is submitted or read.
 """
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
+from candle_vllm import checks
 from candle_vllm.engine.handle import RequestHandle
 from candle_vllm.errors import CandleVllmError, ConfigError, QueueFullError
 from candle_vllm.params import GenerationParams
@@ -18,6 +19,8 @@ __all__ = ["Job", "Prompt", "is_prompt", "jobs", "run", "run_async"]
 
 Prompt = str | Sequence[int]
 """Text, or token ids."""
+_NO_LISTS = (bytes, bytearray, memoryview, Mapping)
+"""What has ints in it and is no list of token ids."""
 
 Submit = Callable[["Job"], RequestHandle]
 
@@ -34,25 +37,32 @@ def is_prompt(value: object) -> TypeGuard[Prompt]:
     """Whether this is one prompt rather than a list of prompts. An empty list is a list of no prompts."""
     if isinstance(value, str):
         return True
+    if isinstance(value, _NO_LISTS):
+        return False
     try:
         return hasattr(value[0], "__index__")  # type: ignore[index]
     except (TypeError, IndexError, KeyError):
         return False
 
 
-def token_ids(prompt: Sequence[int]) -> list[int]:
-    """Plain ints of a prompt given as ids; raises ConfigError for anything else."""
+def token_ids(field: str, tokens: Sequence[int]) -> list[int]:
+    """Plain ints of token ids; raises ConfigError for anything else, bytes and mappings included."""
+    expected = "a text or a list of token ids" if field == "prompt" else "a list of token ids"
+    if isinstance(tokens, _NO_LISTS):
+        checks.refuse(field, tokens, expected)
     try:
-        return [operator.index(token) for token in prompt]
+        return [operator.index(token) for token in tokens]
     except TypeError:
-        raise ConfigError(
-            f"prompt must be a text or a list of token ids; got {type(prompt).__name__} {str(prompt)[:60]!r}"
-        ) from None
+        checks.refuse(field, tokens, expected)
 
 
 def plain(prompt: Prompt) -> Prompt:
     """The prompt as a text or a list of plain ints; raises ConfigError for anything else."""
-    return prompt if isinstance(prompt, str) else token_ids(prompt)
+    if not isinstance(prompt, str):
+        return token_ids("prompt", prompt)
+    if not checks.encodable(prompt):
+        checks.refuse("prompt", prompt, "a text without halves of surrogate pairs")
+    return prompt
 
 
 def parameters(params: object) -> GenerationParams:
@@ -60,23 +70,25 @@ def parameters(params: object) -> GenerationParams:
     if params is None:
         return GenerationParams()
     if not isinstance(params, GenerationParams):
-        raise ConfigError(f"params must be GenerationParams; got {type(params).__name__}")
+        checks.refuse("params", params, "GenerationParams")
     return params
 
 
 def jobs(prompts: Any, params: GenerationParams | Sequence[GenerationParams] | None) -> list[Job]:
     """A job a prompt: one set of parameters serves all, or a list has one each."""
-    try:
-        listed = [plain(prompt) for prompt in prompts]
-    except TypeError:
-        raise ConfigError(f"prompt must be a text, a list of token ids, or a list of these; got {prompts!r}") from None
+    if isinstance(prompts, _NO_LISTS) or not isinstance(prompts, Iterable):
+        checks.refuse("prompt", prompts, "a text, a list of token ids, or a list of these")
+    listed = [plain(prompt) for prompt in prompts]
     if not isinstance(params, Sequence):
         shared = parameters(params)
         return [Job(prompt, shared) for prompt in listed]
     if len(params) != len(listed):
         raise ConfigError(
             f"params must be one set of parameters or a list as long as the prompts; "
-            f"got {len(params)} for {len(listed)} prompts"
+            f"got {len(params)} for {len(listed)} prompts",
+            field="params",
+            value=params,
+            expected="one set of parameters or a list as long as the prompts",
         )
     return [Job(prompt, parameters(own)) for prompt, own in zip(listed, params, strict=True)]
 

@@ -22,7 +22,7 @@ from candle_vllm.engine.builder import EngineBuilder
 from candle_vllm.engine.handle import RequestHandle
 from candle_vllm.engine.inbox import Inbox, running_loop
 from candle_vllm.engine.progress import prompts_bar
-from candle_vllm.errors import ConfigError, RequestCancelledError
+from candle_vllm.errors import RequestCancelledError, TokenizationError
 from candle_vllm.params import GenerationParams
 from candle_vllm.records import EngineStats, GenerationOutput, ModelInfo, StepReport
 
@@ -61,7 +61,7 @@ class InferenceEngine:
 
         config = EngineConfig() if config is None else config
         if not isinstance(config, EngineConfig):
-            raise ConfigError(f"config must be an EngineConfig; got {type(config).__name__}")
+            checks.refuse("config", config, "an EngineConfig")
         _native.check_device(config.device)
         path = sources.resolve(
             config.model_path,
@@ -105,13 +105,18 @@ class InferenceEngine:
         """Token ids of a text, as the model's own tokenizer gives them.
 
         `add_special_tokens` adds those that the tokenizer puts around a prompt by itself (such as the
-        beginning-of-sequence id); special tokens spelled out in the text are recognised either way.
+        beginning-of-sequence id); special tokens spelled out in the text are recognised either way. Raises
+        TokenizationError for a text that UTF-8 cannot hold.
         """
+        if not isinstance(text, str):
+            checks.refuse("text", text, "a text")
+        if not checks.encodable(text):
+            raise TokenizationError(f"a text with halves of surrogate pairs has no tokens; got {checks.shown(text)}")
         return self._native.encode(text, add_special_tokens)
 
     def detokenize(self, tokens: Sequence[int], skip_special_tokens: bool = True) -> str:
         """The text of token ids; `skip_special_tokens=False` spells special tokens out."""
-        return self._native.decode(batch.token_ids(tokens), skip_special_tokens)
+        return self._native.decode(batch.token_ids("tokens", tokens), skip_special_tokens)
 
     def token_bytes(self, token: int) -> bytes:
         """The bytes that a token adds to a text; they need not be whole characters. Special tokens: their name."""
@@ -297,7 +302,7 @@ class InferenceEngine:
     def step(self) -> StepReport:
         """Compute one step of an engine built with `background=False`; raises ConfigError on any other."""
         if self._config.background:
-            raise ConfigError("step: this engine runs by itself; build it with background=False to step it")
+            checks.refuse("background", True, "False to step this engine, which runs by itself: background=False")
         return StepReport(*self._native.step())
 
     # End of life.
@@ -342,8 +347,8 @@ class InferenceEngine:
         skip_special_tokens: bool,
     ) -> RequestHandle:
         params = batch.parameters(params)
-        if cache_salt is not None and not isinstance(cache_salt, str):
-            checks.refuse("cache_salt", cache_salt, "a text, or None")
+        if cache_salt is not None:
+            checks.text("cache_salt", cache_salt, "a text, or None", empty=True)
         request, tokens = self._native.submit(
             batch.plain(prompt),
             params,
@@ -386,10 +391,10 @@ def _work(prompt: Prompt | Sequence[str] | Sequence[Sequence[int]], params: Para
     if not batch.is_prompt(prompt):
         return False, batch.jobs(prompt, params)
     if isinstance(params, Sequence):
-        raise ConfigError("params: one prompt takes one set of parameters; got a list")
+        checks.refuse("params", params, "one set of parameters for one prompt")
     return True, batch.jobs([prompt], params)
 
 
 def _name_of(config: EngineConfig, path: Path) -> str:
     given = str(config.model_path)
-    return path.name if Path(given).exists() else given
+    return path.resolve().name if Path(given).exists() else given

@@ -85,24 +85,22 @@ def api_error(error: BaseException) -> ApiError:
         return ApiError(str(error), code="timeout", status=503, type=SERVER_BUSY, retry_after=5, extra={"queued": True})
     if isinstance(error, RequestCancelledError):
         return ApiError(str(error), code="request_cancelled", status=503, type=SERVER_ERROR, retry_after=1)
-    if isinstance(error, ConfigError | TokenizationError):
-        return ApiError(str(error), param=_field(str(error)), code="invalid_value")
+    if isinstance(error, ConfigError):
+        return ApiError(str(error), param=_ENGINE_FIELDS.get(error.field or ""), code="invalid_value")
+    if isinstance(error, TokenizationError):
+        return ApiError(str(error), code="invalid_value")
     if isinstance(error, CandleVllmError):
         return ApiError(str(error), code="generation_failed", status=500, type=SERVER_ERROR)
     return ApiError("The server had an error while processing your request.", status=500, type=SERVER_ERROR)
 
 
-# Fields of requests that the engine checks again, against the model; its messages begin with their names.
+# Fields of requests that the engine checks again, against the model.
 _ENGINE_FIELDS = {
     "prompt": "prompt",
     "prompt_logprobs": "logprobs",
     "logit_bias": "logit_bias",
     "stop_token_ids": "stop_token_ids",
 }
-
-
-def _field(message: str) -> str | None:
-    return _ENGINE_FIELDS.get(re.split(r"[^a-z_]", message.removeprefix("the "), maxsplit=1)[0])
 
 
 _CODES = {

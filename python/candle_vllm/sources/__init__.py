@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from candle_vllm import checks
 from candle_vllm.errors import ConfigError, ModelLoadError
 from candle_vllm.sources.choose import Chosen, choose
 
@@ -47,7 +48,7 @@ def resolve(
     """
     name = DEFAULT_MODEL if model is None else os.fspath(model)
     if not isinstance(name, str) or not name:
-        raise ConfigError(f"model must be a path, a Hugging Face id or an alias; got {model!r}")
+        checks.refuse("model_path", model, "a path, a Hugging Face id or an alias")
     offline = _offline() if offline is None else offline
     if name in ALIASES:
         from candle_vllm.sources import embedded
@@ -60,7 +61,7 @@ def resolve(
     if match is None or isinstance(model, os.PathLike) or (name.endswith(".gguf") and match["file"] is None):
         raise ModelLoadError(_not_found(name))
     if match["file"] is not None and weight_file is not None:
-        raise ConfigError(f"weight_file is {weight_file!r} and the model names a file too: {name!r}; give one of them")
+        checks.refuse("weight_file", weight_file, f"left out: the model names a file too, {name!r}")
     from candle_vllm.sources import hub
 
     return hub.fetch(
@@ -89,7 +90,7 @@ def cache_folder() -> Path:
 def _local(path: Path, weight_file: str | None) -> Path:
     if path.is_file():
         if weight_file is not None:
-            raise ConfigError(f"weight_file is {weight_file!r}, but {path} is a file itself; leave weight_file out")
+            checks.refuse("weight_file", weight_file, f"left out: {path} is a file itself")
         return path
     names = sorted(entry.name for entry in path.iterdir() if entry.is_file())
     chosen: Chosen = choose(names, weight_file, str(path))
@@ -111,9 +112,15 @@ def _token(token: str | None, path: str | os.PathLike[str] | None) -> str | None
     try:
         text = file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"hf_token_path: cannot read the token from {file}: {error}") from error
+        expected = "a file that can be read"
+        raise ConfigError(
+            f"hf_token_path must be {expected}; got {file}: {error}",
+            field="hf_token_path",
+            value=path,
+            expected=expected,
+        ) from error
     if not text:
-        raise ConfigError(f"hf_token_path: {file} is empty; it must hold a Hugging Face token")
+        checks.refuse("hf_token_path", str(file), "a file that holds a Hugging Face token, not an empty one")
     return text
 
 

@@ -2,7 +2,7 @@
 //! Knows nothing of the model: what depends on it (lengths, memory) is checked when it is loaded.
 use std::path::PathBuf;
 
-use crate::error::{Error, Result};
+use crate::error::{Refused, Result};
 
 /// How to load and run one model. Field names are those of Python's `EngineConfig`.
 #[derive(Debug, Clone)]
@@ -77,25 +77,23 @@ impl EngineConfig {
             let Some(value) = value else { continue };
             if value == 0 || value > most {
                 let range = if most == usize::MAX {
-                    "at least 1".into()
+                    "at least 1".to_owned()
                 } else {
                     format!("from 1 to {most}")
                 };
-                return Err(Error::Config(format!(
-                    "{field} is {value}; it must be {range}"
-                )));
+                return Err(Refused::new(field, value, range).into());
             }
         }
         if self.cpu_affinity.as_ref().is_some_and(Vec::is_empty) {
-            return Err(Error::Config(
-                "cpu_affinity is empty; it must name at least one core".into(),
-            ));
+            return Err(Refused::new("cpu_affinity", "none", "at least one core").into());
         }
         if self.enable_cuda_graph == Some(true) && !self.device.starts_with("cuda") {
-            return Err(Error::Config(format!(
-                "enable_cuda_graph is true; device {} has no CUDA graphs",
-                self.device
-            )));
+            return Err(Refused::new(
+                "enable_cuda_graph",
+                true,
+                format!("off: device {} has no CUDA graphs", self.device),
+            )
+            .into());
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use parking_lot::Mutex;
 
 use crate::config::EngineConfig;
-use crate::error::{Error, Result};
+use crate::error::{Error, Refused, Result};
 use crate::mailbox::Mailbox;
 use crate::memory;
 use crate::params::GenerationParams;
@@ -215,9 +215,12 @@ impl Engine {
                 )))
             }
             None if params.stop_sequences.is_empty() => Ok(None),
-            None => Err(Error::Config(
-                "stop_sequences need a tokenizer, and this model has none".into(),
-            )),
+            None => Err(Refused::new(
+                "stop_sequences",
+                params.stop_sequences.len(),
+                "left out: this model has no tokenizer to look for texts with",
+            )
+            .into()),
         }
     }
 
@@ -241,9 +244,9 @@ impl Engine {
     /// `Config` when the engine steps by itself, `Generation` when it is closed or has failed.
     pub fn step(&self) -> Result<StepReport> {
         let Home::Inline(worker) = &self.home else {
-            return Err(Error::Config(
-                "background is true: this engine steps by itself".into(),
-            ));
+            return Err(
+                Refused::new("background", true, "false: this engine steps by itself").into(),
+            );
         };
         let mut worker = worker.lock();
         let worker = worker.as_mut().ok_or_else(closed)?;

@@ -1,4 +1,5 @@
 //! Errors of the engine; the Python door translates each variant to one exception class.
+pub use candle_vllm_model::Refused;
 
 /// What can go wrong. Messages name the value that was wrong and what to do.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -16,9 +17,9 @@ pub enum Error {
     /// The device is not there or cannot do this.
     #[error("{0}")]
     Device(String),
-    /// A setting or parameter is out of range; names the field and the range.
-    #[error("{0}")]
-    Config(String),
+    /// A setting or parameter is out of range.
+    #[error(transparent)]
+    Config(#[from] Refused),
     /// The request was cancelled.
     #[error("{0}")]
     RequestCancelled(String),
@@ -40,7 +41,7 @@ impl From<candle_vllm_model::Error> for Error {
         match error {
             Model::Load(_) | Model::Io { .. } => Self::ModelLoad(text),
             Model::Device(_) => Self::Device(text),
-            Model::Config(_) => Self::Config(text),
+            Model::Config(refused) => Self::Config(refused),
             _ => Self::Generation(text),
         }
     }

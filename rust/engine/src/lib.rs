@@ -23,7 +23,7 @@ mod tests;
 
 pub use config::EngineConfig;
 pub use engine::{Engine, Progress};
-pub use error::{Error, Result};
+pub use error::{Error, Refused, Result};
 pub use event::{Event, Finish, FinishReason, RequestStats, StopReason, TokenLogprob};
 pub use mailbox::Mailbox;
 pub use params::GenerationParams;

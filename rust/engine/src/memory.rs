@@ -6,7 +6,7 @@ use std::path::Path;
 use candle_vllm_model::Spec;
 
 use crate::config::EngineConfig;
-use crate::error::{Error, Result};
+use crate::error::{Refused, Result};
 
 /// Part of the memory that is available which the KV cache takes at most when nothing was asked for.
 const FRACTION: f64 = 0.4;
@@ -24,9 +24,12 @@ pub fn size(config: &EngineConfig, spec: &Spec) -> Result<(usize, usize)> {
 /// Refuses a `max_sequence_length` beyond what the model was made for.
 pub fn check_length(config: &EngineConfig, max_position: usize) -> Result<()> {
     match config.max_sequence_length {
-        Some(asked) if asked > max_position => Err(Error::Config(format!(
-            "max_sequence_length is {asked}; this model takes at most {max_position} tokens"
-        ))),
+        Some(asked) if asked > max_position => Err(Refused::new(
+            "max_sequence_length",
+            asked,
+            format!("at most {max_position} tokens, which this model was made for"),
+        )
+        .into()),
         _ => Ok(()),
     }
 }
@@ -38,13 +41,9 @@ fn size_with(config: &EngineConfig, spec: &Spec, available: u64) -> Result<(usiz
         .max_sequence_length
         .unwrap_or(spec.max_position)
         .max(1);
-    let (bytes, source) = match config.kv_cache_memory {
-        Some(bytes) => (bytes, "kv_cache_memory"),
-        None => (
-            (available as f64 * FRACTION) as u64,
-            "the memory left for the KV cache",
-        ),
-    };
+    let bytes = config
+        .kv_cache_memory
+        .unwrap_or((available as f64 * FRACTION) as u64);
     let mut blocks = usize::try_from(bytes / block_bytes).unwrap_or(usize::MAX);
     if config.kv_cache_memory.is_none() {
         blocks = blocks.min(
@@ -56,18 +55,25 @@ fn size_with(config: &EngineConfig, spec: &Spec, available: u64) -> Result<(usiz
     // Block numbers are 32 bits wide.
     let blocks = blocks.min(u32::MAX as usize - 1);
     if blocks == 0 {
-        return Err(Error::Config(format!(
-            "{source} is {bytes} bytes; one block of {block_size} tokens takes {block_bytes}: \
-             set kv_cache_memory to at least that"
-        )));
+        let expected =
+            format!("at least {block_bytes} bytes, which one block of {block_size} tokens takes");
+        let got = match config.kv_cache_memory {
+            Some(asked) => asked.to_string(),
+            None => format!("{bytes}, the part of the free memory that it takes by itself"),
+        };
+        return Err(Refused::new("kv_cache_memory", got, expected).into());
     }
     let fits = blocks.saturating_mul(block_size);
     match config.max_sequence_length {
-        Some(asked) if asked > fits => Err(Error::Config(format!(
-            "max_sequence_length is {asked}, but {source} ({bytes} bytes) holds {fits} tokens; lower \
-             max_sequence_length or set kv_cache_memory to at least {} bytes",
-            (asked.div_ceil(block_size) as u64).saturating_mul(block_bytes)
-        ))),
+        Some(asked) if asked > fits => Err(Refused::new(
+            "max_sequence_length",
+            asked,
+            format!(
+                "at most {fits} tokens, which {bytes} bytes of KV cache hold ({} bytes would hold what was asked for)",
+                (asked.div_ceil(block_size) as u64).saturating_mul(block_bytes)
+            ),
+        )
+        .into()),
         _ => Ok((blocks, longest.min(fits))),
     }
 }
@@ -204,8 +210,11 @@ mod tests {
     #[test]
     fn what_cannot_fit_is_refused_with_the_figures() {
         let text = |c| size_with(&c, &spec(), 1 << 40).unwrap_err().to_string();
-        assert!(text(config(Some(999), None)).contains("kv_cache_memory is 999"));
-        assert!(text(config(Some(3000), Some(49))).contains("at least 4000"));
+        assert_eq!(
+            text(config(Some(999), None)),
+            "kv_cache_memory must be at least 1000 bytes, which one block of 16 tokens takes; got 999"
+        );
+        assert!(text(config(Some(3000), Some(49))).contains("4000 bytes would hold"));
         assert!(text(config(None, Some(161))).contains("at most 160"));
     }
 

@@ -1,6 +1,8 @@
 //! How one request is sampled. Every parameter belongs to its own request alone.
 //! Knows nothing of the model: what depends on it (ids, lengths) is checked when the request is submitted.
-use crate::error::{Error, Result};
+use std::fmt::Display;
+
+use crate::error::{Refused, Result};
 
 /// Longest lists that a request may bring.
 const MAX_STOPS: usize = 1024;
@@ -71,23 +73,18 @@ impl GenerationParams {
     /// # Errors
     /// `Config`, naming the field, its value and the range.
     pub fn validate(&self) -> Result<()> {
-        let within = |field: &str, value: f32, ok: bool, range: &str| match ok {
-            true => Ok(()),
-            false => Err(Error::Config(format!(
-                "{field} is {value}; it must be {range}"
-            ))),
-        };
         let unit = 0.0..=1.0;
+        let (temperature, top_p, rp) = (self.temperature, self.top_p, self.repetition_penalty);
         within(
             "temperature",
-            self.temperature,
-            (0.0..=100.0).contains(&self.temperature),
+            temperature,
+            (0.0..=100.0).contains(&temperature),
             "from 0 (greedy) to 100",
         )?;
         within(
             "top_p",
-            self.top_p,
-            unit.contains(&self.top_p) && self.top_p > 0.0,
+            top_p,
+            unit.contains(&top_p) && top_p > 0.0,
             "above 0 and at most 1",
         )?;
         within(
@@ -96,7 +93,6 @@ impl GenerationParams {
             unit.contains(&self.min_p),
             "from 0 to 1",
         )?;
-        let rp = self.repetition_penalty;
         within(
             "repetition_penalty",
             rp,
@@ -111,8 +107,8 @@ impl GenerationParams {
         }
         for &(id, bias) in &self.logit_bias {
             within(
-                &format!("logit_bias[{id}]"),
-                bias,
+                "logit_bias",
+                format!("{bias} for token {id}"),
                 (-100.0..=100.0).contains(&bias),
                 "from -100 to 100",
             )?;
@@ -121,43 +117,53 @@ impl GenerationParams {
     }
 
     fn validate_counts(&self) -> Result<()> {
-        let refuse = |text: String| Err(Error::Config(text));
-        if self.top_k == Some(0) {
-            return refuse("top_k is 0; it must be at least 1, or None for all tokens".into());
-        }
-        if self.min_tokens > self.max_tokens {
-            return refuse(format!(
-                "min_tokens is {}; it must be at most max_tokens, which is {}",
-                self.min_tokens, self.max_tokens
-            ));
-        }
+        within(
+            "top_k",
+            0,
+            self.top_k != Some(0),
+            "at least 1, or None for all tokens",
+        )?;
+        within(
+            "min_tokens",
+            self.min_tokens,
+            self.min_tokens <= self.max_tokens,
+            &format!("at most {}, the most tokens of the answer", self.max_tokens),
+        )?;
         for (field, value) in [
             ("logprobs", self.logprobs),
             ("prompt_logprobs", self.prompt_logprobs),
         ] {
-            if value.is_some_and(|k| k < -1) {
-                return refuse(format!(
-                    "{field} is {}; it must be -1 (the whole vocabulary), 0 or more, or None",
-                    value.unwrap_or_default()
-                ));
-            }
+            within(
+                field,
+                value.unwrap_or_default(),
+                value.is_none_or(|k| k >= -1),
+                "-1 (the whole vocabulary), 0 or more, or None",
+            )?;
         }
         for (field, count) in [
             ("stop_sequences", self.stop_sequences.len()),
             ("stop_token_ids", self.stop_token_ids.len()),
         ] {
-            if count > MAX_STOPS {
-                return refuse(format!(
-                    "{field} has {count} entries; at most {MAX_STOPS} are taken"
-                ));
-            }
+            within(
+                field,
+                count,
+                count <= MAX_STOPS,
+                &format!("at most {MAX_STOPS} entries"),
+            )?;
         }
-        if self.stop_sequences.iter().any(String::is_empty) {
-            return refuse(
-                "stop_sequences has an empty text; each must have at least one character".into(),
-            );
-        }
-        Ok(())
+        within(
+            "stop_sequences",
+            "an empty one",
+            !self.stop_sequences.iter().any(String::is_empty),
+            "texts of at least one character",
+        )
+    }
+}
+
+fn within(field: &'static str, value: impl Display, ok: bool, range: &str) -> Result<()> {
+    match ok {
+        true => Ok(()),
+        false => Err(Refused::new(field, value, range).into()),
     }
 }
 
@@ -257,7 +263,7 @@ mod tests {
                 },
             ),
             (
-                "logit_bias[7]",
+                "logit_bias",
                 GenerationParams {
                     logit_bias: vec![(7, 100.5)],
                     ..some()

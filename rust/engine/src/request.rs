@@ -1,6 +1,6 @@
 //! A request as the caller hands it in, and the checks that need the model: vocabulary, lengths, memory.
 //! Runs on the caller's thread; knows nothing of scheduling.
-use crate::error::{Error, Result};
+use crate::error::{Error, Refused, Result};
 use crate::params::GenerationParams;
 use crate::stats::ModelInfo;
 use crate::text::Tokenizer;
@@ -60,21 +60,20 @@ pub(crate) fn encode(prompt: Prompt, tokenizer: Option<&Tokenizer>) -> Result<Ve
 pub(crate) fn check(prompt: &[u32], params: &GenerationParams, info: &ModelInfo) -> Result<()> {
     params.validate()?;
     if prompt.is_empty() {
-        return Err(Error::Config(
-            "the prompt has no tokens; it must have at least one".into(),
-        ));
+        return Err(Refused::new("prompt", "none", "at least one token").into());
     }
     let vocab = info.spec.vocab_size;
-    let in_vocabulary = |field: &str, id: u32| match (id as usize) < vocab {
+    let in_vocabulary = |field, id: u32| match (id as usize) < vocab {
         true => Ok(()),
-        false => Err(Error::Config(format!(
-            "{field} has id {id}; ids of this model are 0 to {}",
-            vocab - 1
-        ))),
+        false => Err(Refused::new(
+            field,
+            id,
+            format!("made of this model's token ids, 0 to {}", vocab - 1),
+        )),
     };
     prompt
         .iter()
-        .try_for_each(|&id| in_vocabulary("the prompt", id))?;
+        .try_for_each(|&id| in_vocabulary("prompt", id))?;
     params
         .logit_bias
         .iter()
@@ -86,13 +85,16 @@ pub(crate) fn check(prompt: &[u32], params: &GenerationParams, info: &ModelInfo)
     // Nothing is generated after a prompt that is only scored, so it may fill the whole length.
     let needed = prompt.len() + usize::from(params.max_tokens > 0);
     if needed > info.max_sequence_length {
-        return Err(Error::Config(format!(
-            "the prompt has {} tokens and at most {} fit with an answer (max_sequence_length {}); \
-             shorten the prompt or raise max_sequence_length",
-            prompt.len(),
-            info.max_sequence_length - usize::from(params.max_tokens > 0),
-            info.max_sequence_length
-        )));
+        let longest = info.max_sequence_length;
+        let expected = match params.max_tokens {
+            0 => format!("at most {longest} tokens, the longest sequence (max_sequence_length)"),
+            _ => format!(
+                "at most {} tokens, which leaves one for the answer in the longest sequence \
+                 (max_sequence_length {longest})",
+                longest - 1
+            ),
+        };
+        return Err(Refused::new("prompt", format!("{} tokens", prompt.len()), expected).into());
     }
     let wanted = match params.prompt_logprobs {
         None => 0,
@@ -100,11 +102,12 @@ pub(crate) fn check(prompt: &[u32], params: &GenerationParams, info: &ModelInfo)
         Some(k) => (k.max(0) as usize).min(vocab) + 1,
     };
     if wanted.saturating_mul(prompt.len()) > MAX_PROMPT_LOGPROBS {
-        return Err(Error::Config(format!(
-            "prompt_logprobs asks for {wanted} log-probabilities for each of {} prompt tokens; \
-             at most {MAX_PROMPT_LOGPROBS} in all are given",
-            prompt.len()
-        )));
+        return Err(Refused::new(
+            "prompt_logprobs",
+            format!("{wanted} for each of {} prompt tokens", prompt.len()),
+            format!("at most {MAX_PROMPT_LOGPROBS} log-probabilities in all"),
+        )
+        .into());
     }
     Ok(())
 }
@@ -114,12 +117,12 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use super::*;
 
-    fn refusal(prompt: &[u32], params: GenerationParams) -> String {
+    fn refusal(prompt: &[u32], params: GenerationParams) -> Refused {
         let mut info = ModelInfo::default();
         info.spec.vocab_size = 100;
         info.max_sequence_length = 8;
         match check(prompt, &params, &info) {
-            Err(Error::Config(text)) => text,
+            Err(Error::Config(refused)) => refused,
             other => panic!("{other:?}"),
         }
     }
@@ -127,19 +130,26 @@ mod tests {
     #[test]
     fn what_cannot_run_is_refused_by_name() {
         let some = GenerationParams::default;
-        assert!(refusal(&[], some()).contains("no tokens"));
-        assert!(refusal(&[1, 100], some()).contains("id 100"));
-        assert!(refusal(&[1; 8], some()).contains("8 tokens"));
+        let empty = refusal(&[], some());
+        assert_eq!(
+            (empty.field, &*empty.expected),
+            ("prompt", "at least one token")
+        );
+        let outside = refusal(&[1, 100], some());
+        assert_eq!((outside.field, &*outside.value), ("prompt", "100"));
+        let long = refusal(&[1; 8], some());
+        assert_eq!((long.field, &*long.value), ("prompt", "8 tokens"));
+        assert!(long.expected.starts_with("at most 7 tokens"), "{long}");
         let bias = GenerationParams {
             logit_bias: vec![(100, 1.0)],
             ..some()
         };
-        assert!(refusal(&[1], bias).contains("logit_bias"));
+        assert_eq!(refusal(&[1], bias).field, "logit_bias");
         let stop = GenerationParams {
             stop_token_ids: vec![500],
             ..some()
         };
-        assert!(refusal(&[1], stop).contains("stop_token_ids"));
+        assert_eq!(refusal(&[1], stop).field, "stop_token_ids");
     }
 
     #[test]

@@ -1,5 +1,31 @@
-//! Everything that can go wrong below the engine, as one enum.
+//! Everything that can go wrong below the engine, as one enum, and the refusal of one setting.
+use std::fmt::Display;
 use std::path::PathBuf;
+
+/// A setting or parameter with a value that cannot be honoured.
+///
+/// Its text begins with the field's name, so that whoever asked can be told in words of their own.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field} must be {expected}; got {value}")]
+pub struct Refused {
+    /// Field of Python's `EngineConfig` or `GenerationParams`, or an argument of the call (`prompt`).
+    pub field: &'static str,
+    /// What it was, as text.
+    pub value: String,
+    /// What it may be: completes "must be ...".
+    pub expected: String,
+}
+
+impl Refused {
+    /// The refusal of `value` for `field`, which must be `expected`.
+    pub fn new(field: &'static str, value: impl Display, expected: impl Into<String>) -> Self {
+        Self {
+            field,
+            value: value.to_string(),
+            expected: expected.into(),
+        }
+    }
+}
 
 /// Errors of loading and running a model. Messages name the file, tensor or key and the value that was wrong.
 #[derive(Debug, thiserror::Error)]
@@ -20,8 +46,8 @@ pub enum Error {
     #[error("{0}")]
     Device(String),
     /// A setting has a value that the model or device cannot honour.
-    #[error("{0}")]
-    Config(String),
+    #[error(transparent)]
+    Config(#[from] Refused),
     /// A step failed while it ran.
     #[error("{0}")]
     Run(String),

@@ -14,13 +14,13 @@ pub mod step;
 pub mod weights;
 
 pub use backend::tensor::Tensor;
-pub use error::{Error, Result};
+pub use error::{Error, Refused, Result};
 pub use kv::Kv;
 pub use logits::Logits;
 pub use step::{Slice, Step};
 
 use backend::{Backend, KvDtype, cpu::Dtype};
-use candle_vllm_kernels::cpu::{Compute, check_cores};
+use candle_vllm_kernels::cpu::{Compute, CoreError, check_cores};
 use weights::Checkpoint;
 
 /// What the engine must know of a model to run it.
@@ -92,8 +92,23 @@ pub struct LoadOptions {
 impl LoadOptions {
     /// Refuses unknown dtypes and cores that cannot be used before anything is read.
     pub fn check(&self) -> Result<()> {
-        check_cores(&self.cpu_affinity).map_err(|e| Error::Config(format!("cpu_affinity: {e}")))?;
+        check_cores(&self.cpu_affinity).map_err(refused_cores)?;
         kv_dtype(&self.kv_dtype, dtype(&self.dtype)?).map(drop)
+    }
+}
+
+fn refused_cores(error: CoreError) -> Refused {
+    match error {
+        CoreError::NotAllowed { core, allowed } => Refused::new(
+            "cpu_affinity",
+            format!("core {core}"),
+            format!("among what this process may use, {allowed}"),
+        ),
+        CoreError::Unsupported => Refused::new(
+            "cpu_affinity",
+            "some",
+            "left out: binding threads to cores needs Linux",
+        ),
     }
 }
 
@@ -104,9 +119,7 @@ fn dtype(name: &str) -> Result<Dtype> {
         "bf16" | "bfloat16" => Dtype::Bf16,
         "f16" | "float16" => Dtype::F16,
         _ => {
-            return Err(Error::Config(format!(
-                "dtype is {name:?}; it must be one of auto, f32, bf16, f16"
-            )));
+            return Err(Refused::new("dtype", name, "one of auto, f32, bf16, f16").into());
         }
     })
 }
@@ -117,9 +130,7 @@ fn kv_dtype(name: &str, weights: Dtype) -> Result<KvDtype> {
         "auto" | "bf16" | "bfloat16" => KvDtype::Bf16,
         "f32" | "float32" => KvDtype::F32,
         _ => {
-            return Err(Error::Config(format!(
-                "kv_cache_dtype is {name:?}; it must be one of auto, f32, bf16"
-            )));
+            return Err(Refused::new("kv_cache_dtype", name, "one of auto, f32, bf16").into());
         }
     })
 }

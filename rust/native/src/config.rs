@@ -1,7 +1,7 @@
 //! Python's `EngineConfig` read attribute by attribute.
 use std::path::PathBuf;
 
-use candle_vllm_engine::EngineConfig;
+use candle_vllm_engine::{EngineConfig, Refused};
 use pyo3::prelude::*;
 
 use crate::errors;
@@ -29,7 +29,7 @@ struct Settings {
 pub fn read(config: &Bound<'_, PyAny>, model_path: PathBuf) -> PyResult<EngineConfig> {
     let s: Settings = config
         .extract()
-        .map_err(|e| errors::config(format!("not an EngineConfig: {e}")))?;
+        .map_err(|e| errors::config(Refused::new("config", e, "an EngineConfig")))?;
     Ok(EngineConfig {
         model_path,
         device: s.device,

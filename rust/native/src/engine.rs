@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
-use candle_vllm_engine::{Engine, EngineConfig, Error, Prompt, Request, Result};
+use candle_vllm_engine::{Engine, EngineConfig, Error, Prompt, Refused, Request, Result};
 use candle_vllm_model::backend::heap;
 use candle_vllm_model::device::Device;
 use pyo3::prelude::*;
@@ -84,9 +84,11 @@ impl PyEngine {
     ) -> PyResult<(u64, Vec<u32>)> {
         let engine = self.get()?;
         let prompt: PyPrompt = prompt.extract().map_err(|_| {
-            errors::config(
-                "prompt must be a text or a list of token ids from 0 to 4294967295".into(),
-            )
+            errors::config(Refused::new(
+                "prompt",
+                "something else",
+                "a text or a list of token ids from 0 to 4294967295",
+            ))
         })?;
         let params = params::read(params)?;
         let mailbox = mailbox.get().get()?;

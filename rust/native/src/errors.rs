@@ -1,8 +1,9 @@
 //! The one translation of errors to Python: each variant to the exception class of `candle_vllm.errors`.
 use std::any::Any;
 
-use candle_vllm_engine::Error;
-use pyo3::PyErr;
+use candle_vllm_engine::{Error, Refused};
+use pyo3::prelude::*;
+use pyo3::types::IntoPyDict;
 
 /// The classes, imported when the first one is raised.
 mod classes {
@@ -28,7 +29,7 @@ pub fn exception(error: Error) -> PyErr {
         Error::Tokenization(text) => TokenizationError::new_err(text),
         Error::Generation(text) => GenerationError::new_err(text),
         Error::Device(text) => DeviceError::new_err(text),
-        Error::Config(text) => ConfigError::new_err(text),
+        Error::Config(refused) => config(refused),
         Error::RequestCancelled(text) => RequestCancelledError::new_err(text),
         Error::QueueFull(text) => QueueFullError::new_err(text),
         Error::Timeout(text) => RequestTimeoutError::new_err(text),
@@ -48,9 +49,25 @@ pub fn panicked(payload: &(dyn Any + Send)) -> PyErr {
     ))
 }
 
-/// A setting that is not of the type or range that the engine takes.
-pub fn config(text: String) -> PyErr {
-    ConfigError::new_err(text)
+/// A setting that is not of the type or range that the engine takes. A value that is a whole number comes as one.
+pub fn config(refused: Refused) -> PyErr {
+    Python::attach(|py| {
+        let text = refused.to_string();
+        let value = match refused.value.parse::<i64>() {
+            Ok(number) => number.into_pyobject(py)?.into_any(),
+            Err(_) => refused.value.into_pyobject(py)?.into_any(),
+        };
+        let details = [
+            ("field", refused.field.into_pyobject(py)?.into_any()),
+            ("value", value),
+            ("expected", refused.expected.into_pyobject(py)?.into_any()),
+        ]
+        .into_py_dict(py)?;
+        py.get_type::<ConfigError>()
+            .call((text,), Some(&details))
+            .map(PyErr::from_value)
+    })
+    .unwrap_or_else(|error: PyErr| error)
 }
 
 /// A call in a process that was forked from the one that made the object.

@@ -1,7 +1,7 @@
 //! Python's `GenerationParams` read attribute by attribute.
 use std::collections::BTreeMap;
 
-use candle_vllm_engine::GenerationParams;
+use candle_vllm_engine::{GenerationParams, Refused};
 use pyo3::prelude::*;
 
 use crate::errors;
@@ -31,7 +31,7 @@ struct Fields {
 pub fn read(params: &Bound<'_, PyAny>) -> PyResult<GenerationParams> {
     let f: Fields = params
         .extract()
-        .map_err(|e| errors::config(format!("not GenerationParams: {e}")))?;
+        .map_err(|e| errors::config(Refused::new("params", e, "GenerationParams")))?;
     Ok(GenerationParams {
         max_tokens: f.max_tokens,
         temperature: f.temperature,
