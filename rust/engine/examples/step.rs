@@ -10,7 +10,7 @@ use candle_vllm_kernels::cpu::logits::{maxima as maxima_of, maxima_len};
 use candle_vllm_kernels::cpu::{Compute, available_threads};
 use candle_vllm_model::backend::tensor::Recycler;
 use candle_vllm_model::weights::TokenizerSource;
-use candle_vllm_model::{Kv, Logits, Model, Result, Spec, Step};
+use candle_vllm_model::{Kv, Logits, Model, Pending, Result, Spec, Step};
 
 /// Tokens of each prompt.
 const PROMPT: usize = 512;
@@ -83,7 +83,17 @@ impl Model for Prepared {
         Ok(Kv::new(blocks, 32, Box::new(())))
     }
 
-    fn forward(&mut self, step: &Step, _: &mut Kv) -> Result<Logits> {
+    fn launch<'a>(&'a mut self, step: &'a Step, _: &'a mut Kv) -> Result<Pending<'a>> {
+        Ok(Pending::new(|| self.run(step)))
+    }
+
+    fn compute(&self) -> Option<&Compute> {
+        Some(&self.compute)
+    }
+}
+
+impl Prepared {
+    fn run(&mut self, step: &Step) -> Result<Logits> {
         let (rows, vocab) = (step.logits_rows(), self.spec.vocab_size);
         self.steps += 1;
         let mut out = self.spare.tensor(rows, vocab);
@@ -105,10 +115,6 @@ impl Model for Prepared {
         });
         drop(rows);
         Ok(Logits::with_maxima(out, maxima))
-    }
-
-    fn compute(&self) -> Option<&Compute> {
-        Some(&self.compute)
     }
 }
 
@@ -189,7 +195,6 @@ fn measure(
     };
     Ok(StepCost {
         schedule: median(&|c| c.schedule),
-        prepare: median(&|c| c.prepare),
         model: median(&|c| c.overhead()),
         sample: median(&|c| c.sample),
         book: median(&|c| c.book),
@@ -225,8 +230,8 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
         Compute::new(threads)?.cpu.name()
     );
     println!(
-        "{:>7} {:>4} {:<22}{:>9}{:>8}{:>8}{:>8}{:>8}{:>8}",
-        "vocab", "seqs", "sampling", "schedule", "prepare", "sample", "book", "publish", "all"
+        "{:>7} {:>4} {:<22}{:>9}{:>8}{:>8}{:>8}{:>8}",
+        "vocab", "seqs", "sampling", "schedule", "sample", "book", "publish", "all"
     );
     for vocab in [49_152, 151_936]
         .into_iter()
@@ -243,8 +248,8 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
             for (name, params) in asked {
                 let c = measure(threads, vocab, sequences, &tokenizer, params)?;
                 println!(
-                    "{vocab:>7} {sequences:>4} {name:<22}{:>9.1}{:>8.1}{:>8.1}{:>8.1}{:>8.1}{:>8.1}",
-                    c.schedule, c.prepare, c.sample, c.book, c.publish, c.model
+                    "{vocab:>7} {sequences:>4} {name:<22}{:>9.1}{:>8.1}{:>8.1}{:>8.1}{:>8.1}",
+                    c.schedule, c.sample, c.book, c.publish, c.model
                 );
             }
         }

@@ -37,6 +37,9 @@ pub struct EngineConfig {
     pub background: bool,
     /// CUDA graphs; refused when true on a device that has none. `None` = as the device likes.
     pub enable_cuda_graph: Option<bool>,
+    /// Panics that a test asks for.
+    #[cfg(test)]
+    pub(crate) faults: crate::fault::Faults,
 }
 
 impl Default for EngineConfig {
@@ -57,7 +60,21 @@ impl Default for EngineConfig {
             max_queue: None,
             background: true,
             enable_cuda_graph: None,
+            #[cfg(test)]
+            faults: Default::default(),
         }
+    }
+}
+
+impl EngineConfig {
+    #[cfg(test)]
+    pub(crate) fn faults(&self) -> crate::fault::Faults {
+        self.faults.clone()
+    }
+
+    #[cfg(not(test))]
+    pub(crate) fn faults(&self) -> crate::fault::Faults {
+        crate::fault::Faults::default()
     }
 }
 

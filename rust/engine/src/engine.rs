@@ -12,16 +12,18 @@ use parking_lot::Mutex;
 
 use crate::config::EngineConfig;
 use crate::error::{Error, Refused, Result};
+use crate::fault::Faults;
+use crate::ledger::{Entries, Ledger};
 use crate::mailbox::Mailbox;
 use crate::memory;
 use crate::params::GenerationParams;
 use crate::request::{self, Request};
 use crate::sampler::{SamplingState, fresh_seed};
 use crate::scheduler::Limits;
-use crate::sequence::Sequence;
+use crate::sequence::{Phase, Sequence};
 use crate::stats::{ModelInfo, Stats, StepReport};
 use crate::text::{TextStream, Tokenizer};
-use crate::worker::{Command, Published, Worker};
+use crate::worker::{Command, Worker};
 
 /// Bytes of logits that prompt log-probabilities may ask for in one step.
 const MAX_LOGITS_BYTES: usize = 64 << 20;
@@ -36,7 +38,13 @@ enum Home {
     /// On a thread of its own.
     Thread(Mutex<Option<JoinHandle<()>>>),
     /// Here, moved by `step`.
-    Inline(Box<Mutex<Option<Worker>>>),
+    Inline(Box<Inline>),
+}
+
+/// A worker without a thread, and what it is told.
+struct Inline {
+    worker: Mutex<Option<Worker>>,
+    inbox: Receiver<Command>,
 }
 
 /// A model that runs, with everything that runs on it. Any thread may call any method.
@@ -44,11 +52,12 @@ pub struct Engine {
     info: ModelInfo,
     tokenizer: Option<Tokenizer>,
     max_queue: Option<usize>,
-    published: Arc<Mutex<Published>>,
+    eos: Arc<[u32]>,
+    ledger: Ledger,
     to_worker: Sender<Command>,
-    inbox: Receiver<Command>,
     home: Home,
     next_id: AtomicU64,
+    faults: Faults,
 }
 
 impl Engine {
@@ -73,36 +82,31 @@ impl Engine {
             chunked_prefill: config.enable_chunked_prefill,
             prefix_cache: config.enable_prefix_cache,
         };
-        let published = Arc::new(Mutex::new(Published::default()));
-        let worker = Worker::new(
-            model,
-            kv,
-            limits,
-            info.eos_token_ids.clone().into(),
-            Cpu::detect().map_err(|e| Error::Device(e.to_string()))?,
-            published.clone(),
-        );
+        let (ledger, faults) = (Ledger::default(), config.faults());
+        let cpu = Cpu::detect().map_err(|e| Error::Device(e.to_string()))?;
+        let worker = Worker::new(model, kv, limits, cpu, ledger.clone(), faults.clone());
         let (to_worker, inbox) = unbounded();
         let home = if config.background {
-            let commands = inbox.clone();
             let thread = std::thread::Builder::new()
                 .name("candle-vllm-engine".into())
-                .spawn(move || worker.run(&commands))
+                .spawn(move || worker.run(&inbox))
                 .map_err(|e| Error::Generation(format!("cannot start the engine thread: {e}")))?;
             Home::Thread(Mutex::new(Some(thread)))
         } else {
-            Home::Inline(Box::new(Mutex::new(Some(worker))))
+            let worker = Mutex::new(Some(worker));
+            Home::Inline(Box::new(Inline { worker, inbox }))
         };
         let max_queue = config.max_queue;
         Ok(Self {
+            eos: info.eos_token_ids.clone().into(),
             info,
             tokenizer,
             max_queue,
-            published,
+            ledger,
             to_worker,
-            inbox,
             home,
             next_id: AtomicU64::new(1),
+            faults,
         })
     }
 
@@ -128,23 +132,44 @@ impl Engine {
     /// `Config` for parameters that this model cannot honour, `Tokenization`, `QueueFull`, and `Generation` when the
     /// engine is closed or has failed.
     pub fn submit(&self, request: Request, mailbox: &Mailbox) -> Result<u64> {
+        self.admissible(&self.ledger.lock())?;
+        self.enter(self.sequence(request, mailbox)?, mailbox)
+    }
+
+    /// [`Engine::submit`] under a rule.
+    #[cfg(test)]
+    pub(crate) fn submit_under(
+        &self,
+        constraint: Box<dyn crate::constraint::Constraint>,
+        request: Request,
+        mailbox: &Mailbox,
+    ) -> Result<u64> {
+        let mut sequence = self.sequence(request, mailbox)?;
+        sequence.constraint = Some(Mutex::new(constraint));
+        self.enter(sequence, mailbox)
+    }
+
+    /// What the worker makes of a request.
+    fn sequence(&self, request: Request, mailbox: &Mailbox) -> Result<Box<Sequence>> {
         let submitted = Instant::now();
-        self.admissible(&self.published.lock())?;
         request.params.validate()?;
         let prompt = request::encode(request.prompt, self.tokenizer.as_ref())?;
         request::check(&prompt, &request.params, &self.info)?;
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let params = request.params;
         let stream = self.stream(&prompt, &params, request.skip_special_tokens)?;
-        let sequence = Box::new(Sequence {
+        Ok(Box::new(Sequence {
             id,
             priority: request.priority,
             prompt_len: prompt.len(),
             computed: 0,
+            phase: Phase::Prefill,
+            draft: Vec::new(),
             blocks: Vec::new(),
             registered: 0,
             chain: None,
             salt: request.cache_salt.map(Into::into),
+            eos: self.eos.clone(),
             max_len: self.info.max_sequence_length,
             sampling: SamplingState::new(
                 &params,
@@ -152,6 +177,8 @@ impl Engine {
                 &self.info.eos_token_ids,
                 fresh_seed(id),
             ),
+            constraint: None,
+            unmasked: None,
             stream,
             prompt_logprobs: params.prompt_logprobs.map(|_| vec![None]),
             mailbox: Arc::downgrade(mailbox.inner()),
@@ -159,21 +186,27 @@ impl Engine {
             submitted,
             started: None,
             first_token: None,
+            faults: self.faults.clone(),
             tokens: prompt,
             params,
-        });
+        }))
+    }
+
+    /// Hands a sequence over.
+    fn enter(&self, sequence: Box<Sequence>, mailbox: &Mailbox) -> Result<u64> {
+        let id = sequence.id;
         // Under the lock under which `close` closes: whatever is sent is seen.
-        let mut published = self.published.lock();
-        self.admissible(&published)?;
+        let mut entries = self.ledger.lock();
+        self.admissible(&entries)?;
         self.to_worker
             .send(Command::Add(sequence))
             .map_err(|_| closed())?;
-        published.live += 1;
+        entries.enter(id, mailbox.inner());
         Ok(id)
     }
 
-    fn admissible(&self, published: &Published) -> Result<()> {
-        let stats = &published.stats;
+    fn admissible(&self, entries: &Entries) -> Result<()> {
+        let stats = &entries.stats;
         if stats.closed {
             return Err(closed());
         }
@@ -181,9 +214,9 @@ impl Engine {
             return Err(Error::Generation(failure.clone()));
         }
         if let Some(most) = self.max_queue {
-            let waiting = published.live.saturating_sub(stats.running);
+            let waiting = entries.live.saturating_sub(stats.running);
             // Places that the next step will fill do not count as waiting.
-            let places = if published.blocked {
+            let places = if entries.blocked {
                 0
             } else {
                 self.info.max_batch_size.saturating_sub(stats.running)
@@ -230,11 +263,11 @@ impl Engine {
         if self.to_worker.send(Command::Abort(id)).is_err() {
             return;
         }
-        if let Home::Inline(worker) = &self.home
-            && let Some(mut worker) = worker.try_lock()
+        if let Home::Inline(here) = &self.home
+            && let Some(mut worker) = here.worker.try_lock()
             && let Some(worker) = worker.as_mut()
         {
-            worker.commands(&self.inbox);
+            worker.obey(&here.inbox, false);
         }
     }
 
@@ -243,16 +276,16 @@ impl Engine {
     /// # Errors
     /// `Config` when the engine steps by itself, `Generation` when it is closed or has failed.
     pub fn step(&self) -> Result<StepReport> {
-        let Home::Inline(worker) = &self.home else {
+        let Home::Inline(here) = &self.home else {
             return Err(
                 Refused::new("background", true, "false: this engine steps by itself").into(),
             );
         };
-        let mut worker = worker.lock();
+        let mut worker = here.worker.lock();
         let worker = worker.as_mut().ok_or_else(closed)?;
-        worker.commands(&self.inbox);
+        worker.obey(&here.inbox, false);
         let report = worker.step();
-        match &self.published.lock().stats.failure {
+        match &self.ledger.lock().stats.failure {
             Some(failure) => Err(Error::Generation(failure.clone())),
             None => Ok(report),
         }
@@ -260,28 +293,28 @@ impl Engine {
 
     /// A snapshot after the latest step or command.
     pub fn stats(&self) -> Stats {
-        let published = self.published.lock();
-        let mut stats = published.stats.clone();
-        stats.waiting = published.live.saturating_sub(stats.running);
+        let entries = self.ledger.lock();
+        let mut stats = entries.stats.clone();
+        stats.waiting = entries.live.saturating_sub(stats.running);
         stats
     }
 
     /// Cancels everything, ends the thread and gives the memory of model and cache back before it returns. Waits for
     /// the step that is being computed. Further calls of `submit` and `step` are errors; further closes do nothing.
     pub fn close(&self) {
-        self.published.lock().stats.closed = true;
+        self.ledger.lock().stats.closed = true;
         match &self.home {
             Home::Thread(thread) => {
                 // Fails only when the thread has ended.
                 let _ = self.to_worker.send(Command::Close);
                 if let Some(thread) = thread.lock().take() {
-                    // A panic outside of a step has nothing to tell any more.
+                    // Of a panic the ledger has told everybody.
                     let _ = thread.join();
                 }
             }
-            Home::Inline(worker) => {
-                if let Some(mut worker) = worker.lock().take() {
-                    worker.commands(&self.inbox);
+            Home::Inline(here) => {
+                if let Some(mut worker) = here.worker.lock().take() {
+                    worker.obey(&here.inbox, false);
                     worker.close();
                 }
             }
@@ -292,7 +325,11 @@ impl Engine {
     #[cfg(test)]
     pub(crate) fn check_blocks(&self) -> std::result::Result<(), String> {
         match &self.home {
-            Home::Inline(worker) => worker.lock().as_ref().map_or(Ok(()), Worker::check_blocks),
+            Home::Inline(here) => here
+                .worker
+                .lock()
+                .as_ref()
+                .map_or(Ok(()), Worker::check_blocks),
             Home::Thread(_) => Err("only engines with background off can be checked".into()),
         }
     }

@@ -92,3 +92,17 @@ pub struct Event {
     /// Set on the last event.
     pub finish: Option<Finish>,
 }
+
+impl Event {
+    /// An event in which nothing happens.
+    pub(crate) fn empty(request: u64) -> Self {
+        Self {
+            request,
+            tokens: Vec::new(),
+            text: String::new(),
+            logprobs: Vec::new(),
+            prompt_logprobs: None,
+            finish: None,
+        }
+    }
+}

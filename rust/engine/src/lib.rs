@@ -2,9 +2,12 @@
 //! Knows nothing of Python, HTTP, chat templates or tools.
 mod blocks;
 pub mod config;
+mod constraint;
 pub mod engine;
 pub mod error;
 pub mod event;
+mod fault;
+mod ledger;
 pub mod mailbox;
 mod memory;
 mod open;

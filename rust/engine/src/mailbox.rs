@@ -1,5 +1,6 @@
 //! Where events of requests arrive: one batch a step, one wake-up, and only if somebody waits.
 //! Knows nothing of what runs; the engine posts, one reader (a blocking call or an event loop) drains.
+use std::collections::HashSet;
 use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
@@ -9,9 +10,12 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::error::{Error, Result};
 use crate::event::Event;
+use crate::fault::{Faults, Place};
 
 struct State {
     events: Vec<Event>,
+    /// Requests whose last event has not come.
+    open: HashSet<u64>,
     /// Somebody asked for the descriptor and may be watching it.
     watched: bool,
     /// Exactly one byte lies in the pipe.
@@ -41,6 +45,7 @@ impl Mailbox {
             .map_err(|e| Error::Generation(format!("cannot open a pipe for a mailbox: {e}")))?;
         let state = State {
             events: Vec::new(),
+            open: HashSet::new(),
             watched: false,
             signalled: false,
             waiting: 0,
@@ -94,11 +99,31 @@ impl Mailbox {
 }
 
 impl Inner {
+    /// Events of this request will come, up to a last one.
+    pub(crate) fn expect(&self, request: u64) {
+        self.state.lock().open.insert(request);
+    }
+
     /// Adds events and wakes who waits.
     pub(crate) fn post(&self, events: &mut Vec<Event>) {
         let mut state = self.state.lock();
+        for event in events.iter().filter(|e| e.finish.is_some()) {
+            state.open.remove(&event.request);
+        }
+        self.add(&mut state, events);
+    }
+
+    /// Adds a request's last event, unless it has had one.
+    pub(crate) fn post_last(&self, event: Event) {
+        let mut state = self.state.lock();
+        if state.open.remove(&event.request) {
+            self.add(&mut state, &mut vec![event]);
+        }
+    }
+
+    fn add(&self, state: &mut State, events: &mut Vec<Event>) {
         state.events.append(events);
-        self.signal(&mut state);
+        self.signal(state);
         if state.waiting > 0 {
             self.arrived.notify_all();
         }
@@ -138,9 +163,10 @@ impl Outbox {
     }
 
     /// Hands every mailbox its events.
-    pub(crate) fn flush(&mut self) {
+    pub(crate) fn flush(&mut self, faults: &Faults) {
         for (inner, mut events) in self.batches.drain(..) {
             inner.post(&mut events);
+            faults.at(Place::Flush);
         }
     }
 }
@@ -219,7 +245,7 @@ mod tests {
             out.push(to.inner(), event(id));
         }
         assert!(a.try_poll().is_empty());
-        out.flush();
+        out.flush(&Faults::default());
         let ids = |m: &Mailbox| m.try_poll().iter().map(|e| e.request).collect::<Vec<_>>();
         assert_eq!((ids(&a), ids(&b)), (vec![1, 3], vec![2]));
     }

@@ -1,236 +1,268 @@
-//! One step: flattens the plan into the model's input, runs it, and turns rows of logits into tokens and events.
-//! Knows nothing of how the plan came about or who reads the events.
-use std::sync::Arc;
+//! What follows the launch of a step: from rows of logits and their masks to what each sequence gets of it.
+//! Rows are drawn on the model's threads. Knows nothing of how the plan came about or who reads the outcome.
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
 
-use candle_vllm_kernels::cpu::Cpu;
-use candle_vllm_model::{Kv, Logits, Model, Step};
+use candle_vllm_kernels::cpu::{Compute, Cpu};
+use candle_vllm_model::Logits;
 use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
-use crate::event::{Event, FinishReason, StopReason};
-use crate::sampler::Sampler;
-use crate::scheduler::{Planned, Scheduler};
+use crate::event::TokenLogprob;
+use crate::fault::{self, Faults, Place};
+use crate::sampler::{Masks, Row, Sampler};
+use crate::scheduler::Planned;
 use crate::sequence::Sequence;
 
 /// Logits of a step from which on several threads pay for being woken.
 const SHARED_LOGITS: usize = 1 << 16;
 
-/// Memory of a step, used again and again.
+/// What one sequence gets of a step.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// The next log-probabilities of the prompt's tokens, in order.
+    pub prompt_logprobs: Vec<TokenLogprob>,
+    /// What was drawn, in order: the part of the draft that was right, and one token more.
+    pub tokens: Vec<u32>,
+    /// One entry a token of `tokens`, when asked for.
+    pub logprobs: Vec<TokenLogprob>,
+    /// Why there is no more; ends the sequence.
+    pub error: Option<String>,
+}
+
+/// One row's work.
+#[derive(Clone, Copy)]
+enum Task {
+    /// The log-probability of the prompt's token at `position`, by the logits at `row`.
+    Score {
+        place: usize,
+        row: usize,
+        position: usize,
+    },
+    /// The next tokens of a sequence all of whose tokens are computed.
+    Draw { place: usize },
+}
+
+/// What a task came to.
+enum Done {
+    Scored(Result<TokenLogprob>),
+    Drawn(Output),
+}
+
+/// Memory of sampling, used again and again.
 pub struct Runner {
-    step: Step,
     /// One a thread. A lock is held by one thread only: it is what lets threads have memory of their own.
     samplers: Vec<Mutex<Sampler>>,
-    /// What was drawn, by place in the plan; `None` = this sequence is not to be sampled yet.
-    drawn: Vec<Mutex<Option<Result<u32>>>>,
+    tasks: Vec<Task>,
+    done: Vec<Mutex<Option<Done>>>,
     cpu: Cpu,
-    eos: Arc<[u32]>,
     vocab: usize,
+    faults: Faults,
+}
+
+/// A step whose logits are there: what its tasks read.
+struct Computed<'a> {
+    plan: &'a [Planned],
+    running: &'a [Sequence],
+    logits: &'a Logits,
+    masks: &'a Masks,
+    faults: &'a Faults,
 }
 
 impl Runner {
-    /// `eos` are the ids that end an answer; `cpu` is what sampling computes with.
-    pub fn new(eos: Arc<[u32]>, vocab: usize, cpu: Cpu) -> Self {
+    /// A runner for a vocabulary of `vocab` tokens; `cpu` is what sampling computes with.
+    pub fn new(vocab: usize, cpu: Cpu, faults: Faults) -> Self {
         Self {
-            step: Step::default(),
             samplers: vec![Mutex::new(Sampler::new(cpu))],
-            drawn: Vec::new(),
+            tasks: Vec::new(),
+            done: Vec::new(),
             cpu,
-            eos,
             vocab,
+            faults,
         }
     }
 
-    /// Flattens the planned tokens into the model's input.
-    pub fn prepare(&mut self, plan: &[Planned], running: &[Sequence]) {
-        self.step.clear();
-        for p in plan {
-            let s = &running[p.index];
-            self.step.push(
-                &s.tokens[s.computed..s.computed + p.tokens],
-                s.computed,
-                &s.blocks,
-                p.logits,
-            );
-        }
+    /// Tokens of the vocabulary.
+    pub fn vocab(&self) -> usize {
+        self.vocab
     }
 
-    /// Computes what was prepared; logits come in the order of the plan.
+    /// Refuses logits of another shape than `rows` rows of the vocabulary.
     ///
     /// # Errors
-    /// Those of the model, and logits of another shape than was asked for.
-    pub fn forward(&mut self, model: &mut dyn Model, kv: &mut Kv) -> Result<Logits> {
-        let logits = model.forward(&self.step, kv)?;
-        let expected = [self.step.logits_rows(), self.vocab];
-        if logits.shape() != expected {
-            return Err(Error::Generation(format!(
-                "the model returned logits of shape {:?} where {expected:?} was asked for",
-                logits.shape()
-            )));
+    /// Names both shapes.
+    pub fn check(&self, logits: &Logits, rows: usize) -> Result<()> {
+        let expected = [rows, self.vocab];
+        if logits.shape() == expected {
+            return Ok(());
         }
-        Ok(logits)
+        Err(Error::Generation(format!(
+            "the model returned logits of shape {:?} where {expected:?} was asked for",
+            logits.shape()
+        )))
     }
 
-    /// Draws the next token of every sequence that this step completes; `commit` books them. Rows are drawn on the
-    /// model's threads, where it has any: what is drawn depends on the row alone.
-    pub fn sample(
+    /// Draws and scores what `plan` asks for; `outputs` come in its order. What is drawn depends on the sequence and its
+    /// rows alone, not on threads: `compute` are the model's, where it has any.
+    pub fn finish(
         &mut self,
-        plan: &[Planned],
-        logits: &Logits,
-        running: &[Sequence],
-        model: &dyn Model,
+        (plan, running): (&[Planned], &[Sequence]),
+        (logits, masks): (&Logits, &Masks),
+        compute: Option<&Compute>,
+        outputs: &mut Vec<Output>,
     ) {
-        self.drawn.resize_with(plan.len(), Mutex::default);
-        let ends = plan.iter().scan(0, |row, p| {
-            *row += p.logits;
-            Some(*row)
-        });
-        // The place in the plan and the row of each sequence whose tokens are all computed now.
-        let wanted: Vec<(usize, usize)> = ends
-            .enumerate()
-            .filter(|&(i, end)| {
-                let (p, s) = (&plan[i], &running[plan[i].index]);
-                *self.drawn[i].get_mut() = None;
-                p.logits > 0 && s.remaining() == p.tokens && s.params.max_tokens > 0 && end > 0
-            })
-            .map(|(i, end)| (i, end - 1))
-            .collect();
-        let draw = |sampler: &mut Sampler, &(i, row): &(usize, usize)| {
-            let s = &running[plan[i].index];
-            let values = (logits.row(row), logits.maxima(row));
-            *self.drawn[i].lock() = Some(sampler.sample(values, &s.params, &s.sampling));
+        self.gather(plan, running);
+        let faults = &self.faults.clone();
+        let step = Computed {
+            plan,
+            running,
+            logits,
+            masks,
+            faults,
         };
-        let pool = model.compute().map(|compute| &compute.pool);
-        match pool.filter(|_| wanted.len() > 1 && wanted.len() * self.vocab >= SHARED_LOGITS) {
+        let (tasks, done) = (&self.tasks, &self.done);
+        let run = |sampler: &mut Sampler, i: usize| {
+            *done[i].lock() = Some(step.run(sampler, tasks[i]));
+        };
+        let shared = tasks.len() > 1 && tasks.len() * self.vocab >= SHARED_LOGITS;
+        match compute.map(|compute| &compute.pool).filter(|_| shared) {
             Some(pool) => {
                 let fresh = || Mutex::new(Sampler::new(self.cpu));
                 self.samplers.resize_with(pool.threads(), fresh);
+                let samplers = &self.samplers;
                 let next = AtomicUsize::new(0);
                 pool.run(&|worker| {
-                    let mut sampler = self.samplers[worker].lock();
-                    while let Some(one) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        draw(&mut sampler, one);
+                    let mut sampler = samplers[worker].lock();
+                    loop {
+                        let i = next.fetch_add(1, Ordering::Relaxed);
+                        if i >= tasks.len() {
+                            break;
+                        }
+                        run(&mut sampler, i);
                     }
                 });
             }
             None => {
                 let mut sampler = self.samplers[0].lock();
-                wanted.iter().for_each(|one| draw(&mut sampler, one));
+                (0..tasks.len()).for_each(|i| run(&mut sampler, i));
+            }
+        }
+        self.sort_out(plan.len(), outputs);
+    }
+
+    /// The tasks of a plan, in its order.
+    fn gather(&mut self, plan: &[Planned], running: &[Sequence]) {
+        self.tasks.clear();
+        for (place, p) in plan.iter().enumerate() {
+            let s = &running[p.index];
+            if let Some(scored) = &s.prompt_logprobs {
+                let first = s.computed + p.tokens - p.logits + 1;
+                let positions = first.max(scored.len())..(first + p.logits).min(s.prompt_len);
+                self.tasks.extend(positions.map(|position| Task::Score {
+                    place,
+                    row: p.row + position - first,
+                    position,
+                }));
+            }
+            if p.completes(s) && s.params.max_tokens > 0 {
+                self.tasks.push(Task::Draw { place });
+            }
+        }
+        self.done.resize_with(self.tasks.len(), Mutex::default);
+    }
+
+    /// What the tasks came to, by place in the plan.
+    fn sort_out(&mut self, places: usize, outputs: &mut Vec<Output>) {
+        outputs.clear();
+        outputs.resize_with(places, Output::default);
+        for (task, done) in self.tasks.iter().zip(&mut self.done) {
+            let (Task::Score { place, .. } | Task::Draw { place }) = *task;
+            let out = &mut outputs[place];
+            match done.get_mut().take() {
+                Some(Done::Scored(Ok(score))) => out.prompt_logprobs.push(score),
+                Some(Done::Scored(Err(e))) => out.error = Some(e.to_string()),
+                Some(Done::Drawn(drawn)) => {
+                    let error = out.error.take().or(drawn.error);
+                    let prompt_logprobs = std::mem::take(&mut out.prompt_logprobs);
+                    *out = Output {
+                        prompt_logprobs,
+                        error,
+                        ..drawn
+                    };
+                }
+                None => out.error = Some("a row was left out".into()),
+            }
+        }
+    }
+}
+
+impl Computed<'_> {
+    /// A panic is this sequence's own.
+    fn run(&self, sampler: &mut Sampler, task: Task) -> Done {
+        match task {
+            Task::Score {
+                place,
+                row,
+                position,
+            } => {
+                let s = &self.running[self.plan[place].index];
+                let count = s.params.prompt_logprobs.unwrap_or(0);
+                let score = || sampler.logprobs(self.logits.row(row), s.tokens[position], count);
+                let scored = catch_unwind(AssertUnwindSafe(score));
+                Done::Scored(scored.unwrap_or_else(|panic| Err(panicked(&*panic))))
+            }
+            Task::Draw { place } => {
+                let mut out = Output::default();
+                let draw = || self.draw(sampler, self.plan[place], &mut out);
+                let drawn = catch_unwind(AssertUnwindSafe(draw));
+                if let Err(e) = drawn.unwrap_or_else(|panic| Err(panicked(&*panic))) {
+                    out.error = Some(e.to_string());
+                }
+                Done::Drawn(out)
             }
         }
     }
 
-    /// Books one sequence's part of a step that was computed and sampled: its place in the plan, and its first row of
-    /// `logits`. Returns what there is to tell, if anything; the last event has `finish` set.
-    pub fn commit(
-        &mut self,
-        place: usize,
-        planned: Planned,
-        logits: &Logits,
-        row: usize,
-        scheduler: &mut Scheduler,
-        now: Instant,
-    ) -> Option<Event> {
-        scheduler.advance(planned.index, planned.tokens);
-        let s = &mut scheduler.running_mut()[planned.index];
-        let mut event = s.event();
-        let scored = self.score_prompt(s, planned.logits, logits, row);
-        if scored.is_ok() && s.remaining() > 0 {
-            return None;
+    /// Draws from the row of the last token, and from each further one as long as the draft says what was drawn: then its
+    /// row is that of the true text.
+    fn draw(&self, sampler: &mut Sampler, p: Planned, out: &mut Output) -> Result<()> {
+        let s = &self.running[p.index];
+        self.faults.of(Place::Draw, s.id);
+        if let Some(reason) = &s.unmasked {
+            let text = format!("what may come next could not be found out: {reason}");
+            return Err(Error::Generation(text));
         }
-        let last = row + planned.logits;
-        let drawn = self.drawn.get_mut(place).and_then(|d| d.get_mut().take());
-        if let Err(e) = scored.and_then(|()| self.extend(s, &mut event, drawn, logits, last, now)) {
-            s.finish(
-                &mut event,
-                FinishReason::Error,
-                Some(StopReason::Text(e.to_string())),
-                now,
-            );
-        }
-        Some(event)
-    }
-
-    /// Log-probabilities of the prompt tokens that these rows predict.
-    fn score_prompt(
-        &mut self,
-        s: &mut Sequence,
-        rows: usize,
-        logits: &Logits,
-        row: usize,
-    ) -> Result<()> {
-        let (Some(done), Some(count)) = (&mut s.prompt_logprobs, s.params.prompt_logprobs) else {
-            return Ok(());
-        };
-        for i in 0..rows {
-            let predicted = s.computed - rows + i + 1;
-            if predicted < s.prompt_len && predicted == done.len() {
-                done.push(Some(self.samplers[0].get_mut().logprobs(
-                    logits.row(row + i),
-                    s.tokens[predicted],
-                    count,
-                )?));
+        let mut ahead = None;
+        for i in 0..=s.draft.len() {
+            let row = p.row + p.logits - 1 - s.draft.len() + i;
+            let values = Row {
+                logits: self.logits.row(row),
+                maxima: self.logits.maxima(row),
+                mask: self.masks.row(row),
+            };
+            let state = ahead.as_ref().unwrap_or(&s.sampling);
+            let token = match sampler.sample(values, &s.params, state) {
+                Ok(token) => token,
+                // It is met again, and told, when the tokens before it are no draft any more.
+                Err(_) if i > 0 => break,
+                Err(e) => return Err(e),
+            };
+            if let Some(count) = s.params.logprobs {
+                out.logprobs
+                    .push(sampler.logprobs(values.logits, token, count)?);
             }
+            out.tokens.push(token);
+            if s.draft.get(i) != Some(&token) {
+                break;
+            }
+            ahead
+                .get_or_insert_with(|| s.sampling.clone())
+                .accept(token);
         }
         Ok(())
     }
+}
 
-    /// Appends what was `drawn` for a sequence whose tokens are all computed, from the row before `last`.
-    fn extend(
-        &mut self,
-        s: &mut Sequence,
-        event: &mut Event,
-        drawn: Option<Result<u32>>,
-        logits: &Logits,
-        last: usize,
-        now: Instant,
-    ) -> Result<()> {
-        if s.generated() == 0 {
-            s.first_token = Some(now);
-            event.prompt_logprobs = s.prompt_logprobs.take();
-        }
-        let Some(token) = drawn.transpose()? else {
-            s.finish(event, FinishReason::Length, None, now);
-            return Ok(());
-        };
-        if let Some(count) = s.params.logprobs {
-            let sampler = self.samplers[0].get_mut();
-            let row = logits.row(last.saturating_sub(1));
-            event.logprobs.push(sampler.logprobs(row, token, count)?);
-        }
-        s.tokens.push(token);
-        s.sampling.accept(token);
-        event.tokens.push(token);
-        let stop = s.params.stop_token_ids.contains(&token)
-            || (!s.params.ignore_eos && self.eos.contains(&token));
-        if stop {
-            // The end's own text is not part of the answer; its id is.
-            s.finish(
-                event,
-                FinishReason::Stop,
-                Some(StopReason::Token(token)),
-                now,
-            );
-            return Ok(());
-        }
-        if let Some(stream) = &mut s.stream {
-            let piece = stream.push(token)?;
-            event.text = piece.text;
-            if let Some(hit) = piece.stopped {
-                let text = s
-                    .params
-                    .stop_sequences
-                    .get(hit)
-                    .cloned()
-                    .map(StopReason::Text);
-                s.finish(event, FinishReason::StopSequence, text, now);
-                return Ok(());
-            }
-        }
-        if s.generated() >= s.params.max_tokens || s.tokens.len() >= s.max_len {
-            s.finish(event, FinishReason::Length, None, now);
-        }
-        Ok(())
-    }
+fn panicked(panic: &(dyn std::any::Any + Send)) -> Error {
+    Error::Generation(format!("this request failed: {}", fault::message(panic)))
 }

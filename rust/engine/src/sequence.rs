@@ -1,17 +1,34 @@
 //! One request while the engine works on it: its tokens, its blocks, its sampling state and its text.
 //! Knows nothing of other sequences.
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
+use parking_lot::Mutex;
+
 use crate::blocks::Chain;
+use crate::constraint::{Constraint, Next};
+use crate::error::Result;
 use crate::event::{Event, Finish, FinishReason, RequestStats, StopReason, TokenLogprob};
+use crate::fault::{self, Faults, Place};
 use crate::mailbox;
 use crate::params::GenerationParams;
-use crate::sampler::SamplingState;
+use crate::runner::Output;
+use crate::sampler::{Masks, SamplingState};
 use crate::text::TextStream;
 
 /// Order of service: smaller first. Ids grow with arrival.
 pub type Key = (i32, u64);
+
+/// What a running sequence is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// It catches up with the tokens it came with: its prompt, and its answer so far when it had lost its blocks. It
+    /// holds the blocks for all of them.
+    Prefill,
+    /// It adds to itself: a step computes what the last one added, mostly one token. Its blocks grow with it.
+    Decode,
+}
 
 /// A request on its way.
 pub struct Sequence {
@@ -23,8 +40,12 @@ pub struct Sequence {
     pub tokens: Vec<u32>,
     /// How many of `tokens` are the prompt.
     pub prompt_len: usize,
-    /// How many of `tokens` have their keys and values in `blocks`.
+    /// How many of `tokens` have their keys and values in `blocks`. What lies behind them there is nobody's.
     pub computed: usize,
+    /// See [`Phase`].
+    pub phase: Phase,
+    /// Tokens that may follow, computed with the next step and kept as far as they are what is drawn.
+    pub draft: Vec<u32>,
     /// Physical blocks in order of position.
     pub blocks: Vec<u32>,
     /// Full blocks that are in the prefix cache, from the start.
@@ -35,10 +56,16 @@ pub struct Sequence {
     pub salt: Option<Arc<str>>,
     /// How it is sampled and when it stops.
     pub params: GenerationParams,
+    /// The model's end-of-sequence ids.
+    pub eos: Arc<[u32]>,
     /// Longest it may become, prompt and answer.
     pub max_len: usize,
     /// Penalty counts and masks.
     pub sampling: SamplingState,
+    /// What its answer must conform to. The lock only lets the sequence be read by several threads.
+    pub(crate) constraint: Option<Mutex<Box<dyn Constraint>>>,
+    /// Why no mask could be had for the step under way.
+    pub unmasked: Option<String>,
     /// Its text; `None` when the model has no tokenizer.
     pub stream: Option<TextStream>,
     /// Log-probabilities of the prompt so far, when asked for.
@@ -53,7 +80,11 @@ pub struct Sequence {
     pub started: Option<Instant>,
     /// When its first token was generated.
     pub first_token: Option<Instant>,
+    pub(crate) faults: Faults,
 }
+
+/// Why a sequence ends, and what is told of it.
+type End = (FinishReason, Option<StopReason>);
 
 impl Sequence {
     /// Order of service.
@@ -66,7 +97,7 @@ impl Sequence {
         self.tokens.len() - self.prompt_len
     }
 
-    /// Tokens that are not in the KV cache yet. One for a sequence that decodes.
+    /// Tokens that are not in the KV cache yet; at least one while it runs.
     pub fn remaining(&self) -> usize {
         self.tokens.len() - self.computed
     }
@@ -83,6 +114,8 @@ impl Sequence {
     /// Forgets what was computed, after its blocks were given back.
     pub fn reset(&mut self) {
         (self.computed, self.registered, self.chain) = (0, 0, None);
+        self.phase = Phase::Prefill;
+        self.draft.clear();
     }
 
     /// Tokens from the start whose logits nobody needs: these may come from the prefix cache.
@@ -95,55 +128,230 @@ impl Sequence {
         }
     }
 
-    /// An event with nothing in it.
-    pub fn event(&self) -> Event {
-        Event {
-            request: self.id,
-            tokens: Vec::new(),
-            text: String::new(),
-            logprobs: Vec::new(),
-            prompt_logprobs: None,
-            finish: None,
+    /// Whether nobody listens any more.
+    pub fn unheard(&self) -> bool {
+        self.mailbox.strong_count() == 0
+    }
+
+    /// Takes what a step gave that computed `tokens` more, the draft among them. `complete`: all its tokens are computed.
+    /// Returns what there is to tell, if anything; the last event has `finish` set. A panic ends this sequence alone.
+    pub fn take(
+        &mut self,
+        tokens: usize,
+        complete: bool,
+        output: Output,
+        now: Instant,
+    ) -> Option<Event> {
+        let mut event = Event::empty(self.id);
+        let before = self.tokens.len();
+        let take = || self.take_in(tokens, complete, output, &mut event, now);
+        let end = match catch_unwind(AssertUnwindSafe(take)) {
+            Ok(Ok(end)) => end,
+            Ok(Err(e)) => Some(failed(e.to_string())),
+            Err(panic) => Some(failed(format!(
+                "this request failed: {}",
+                fault::message(&*panic)
+            ))),
+        };
+        if let Some(end) = end {
+            event.tokens.truncate(self.tokens.len() - before);
+            self.finish(&mut event, end, now);
+            return Some(event);
+        }
+        complete.then_some(event)
+    }
+
+    fn take_in(
+        &mut self,
+        tokens: usize,
+        complete: bool,
+        output: Output,
+        event: &mut Event,
+        now: Instant,
+    ) -> Result<Option<End>> {
+        self.faults.of(Place::Take, self.id);
+        let computed = self.computed + tokens;
+        self.computed = computed - std::mem::take(&mut self.draft).len();
+        if let Some(done) = &mut self.prompt_logprobs {
+            done.extend(output.prompt_logprobs.into_iter().map(Some));
+        }
+        if let Some(message) = output.error {
+            return Ok(Some(failed(message)));
+        }
+        if !complete {
+            return Ok(None);
+        }
+        self.phase = Phase::Decode;
+        if self.generated() == 0 {
+            self.first_token = Some(now);
+            event.prompt_logprobs = self.prompt_logprobs.take();
+        }
+        if output.tokens.is_empty() {
+            return Ok(Some((FinishReason::Length, None)));
+        }
+        self.extend(output.tokens, output.logprobs, event)
+    }
+
+    /// Appends what was drawn to the answer, and what must follow it, up to the token that ends it, if one does.
+    fn extend(
+        &mut self,
+        drawn: Vec<u32>,
+        logprobs: Vec<TokenLogprob>,
+        event: &mut Event,
+    ) -> Result<Option<End>> {
+        (event.tokens, event.logprobs) = (drawn, logprobs);
+        for i in 0..event.tokens.len() {
+            // Each but the last was in the draft, and is computed.
+            self.computed += usize::from(i > 0);
+            if let Some(end) = self.append(event.tokens[i], &mut event.text)? {
+                event.tokens.truncate(i + 1);
+                event.logprobs.truncate(i + 1);
+                return Ok(Some(end));
+            }
+        }
+        // A token that nobody drew has no row of logits to take its log-probability from.
+        let Some(constraint) = self
+            .constraint
+            .as_mut()
+            .filter(|_| self.params.logprobs.is_none())
+        else {
+            return Ok(None);
+        };
+        for token in constraint.get_mut().forced()? {
+            event.tokens.push(token);
+            if let Some(end) = self.append(token, &mut event.text)? {
+                return Ok(Some(end));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Appends one token, and tells whether the answer ends with it.
+    fn append(&mut self, token: u32, text: &mut String) -> Result<Option<End>> {
+        self.tokens.push(token);
+        self.sampling.accept(token);
+        let end = self.say(token, text)?;
+        if end.is_some() {
+            return Ok(end);
+        }
+        let complete = match &mut self.constraint {
+            Some(constraint) => constraint.get_mut().accept(token)? == Next::Complete,
+            None => false,
+        };
+        Ok(complete.then_some((FinishReason::Stop, None)))
+    }
+
+    /// Adds a token's text, and tells whether the answer ends with it.
+    fn say(&mut self, token: u32, text: &mut String) -> Result<Option<End>> {
+        let stop = self.params.stop_token_ids.contains(&token)
+            || (!self.params.ignore_eos && self.eos.contains(&token));
+        if stop {
+            // The end's own text is not part of the answer; its id is.
+            return Ok(Some((FinishReason::Stop, Some(StopReason::Token(token)))));
+        }
+        if let Some(stream) = &mut self.stream {
+            let piece = stream.push(token)?;
+            if text.is_empty() {
+                *text = piece.text;
+            } else {
+                text.push_str(&piece.text);
+            }
+            if let Some(hit) = piece.stopped {
+                return Ok(Some((FinishReason::StopSequence, self.stop_string(hit))));
+            }
+        }
+        let full = self.generated() >= self.params.max_tokens || self.tokens.len() >= self.max_len;
+        Ok(full.then_some((FinishReason::Length, None)))
+    }
+
+    fn stop_string(&self, hit: usize) -> Option<StopReason> {
+        let stops = &self.params.stop_sequences;
+        stops.get(hit).cloned().map(StopReason::Text)
+    }
+
+    /// Cuts the draft to what the constraint admits; one that cannot tell costs the draft, and is heard when it masks.
+    pub fn admit_draft(&mut self) {
+        if let Some(constraint) = &mut self.constraint
+            && !self.draft.is_empty()
+        {
+            let draft = &self.draft;
+            let admit = catch_unwind(AssertUnwindSafe(|| constraint.get_mut().admit(draft)));
+            self.draft
+                .truncate(admit.map_or(0, |admitted| admitted.unwrap_or(0)));
         }
     }
 
-    /// Makes `event` the last one: text that was held back comes out, and the figures are added.
-    pub fn finish(
-        &mut self,
-        event: &mut Event,
-        reason: FinishReason,
-        stop_reason: Option<StopReason>,
-        now: Instant,
-    ) {
-        let (mut reason, mut stop_reason) = (reason, stop_reason);
-        if let Some(stream) = &mut self.stream
-            && stream.stopped().is_none()
-        {
-            match stream.finish() {
-                Ok(text) => event.text.push_str(&text),
-                Err(e) => {
-                    (reason, stop_reason) =
-                        (FinishReason::Error, Some(StopReason::Text(e.to_string())))
-                }
-            }
-            // The end of the text may have completed a stop string that was waiting for an earlier one.
-            if let Some(hit) = stream.stopped()
-                && matches!(reason, FinishReason::Stop | FinishReason::Length)
-            {
-                reason = FinishReason::StopSequence;
-                stop_reason = self
-                    .params
-                    .stop_sequences
-                    .get(hit)
-                    .cloned()
-                    .map(StopReason::Text);
-            }
+    /// Begins the masks of the rows that the next step draws from.
+    pub fn start_masks(&mut self) {
+        if let Some(constraint) = &mut self.constraint {
+            let draft = &self.draft;
+            let start = catch_unwind(AssertUnwindSafe(|| constraint.get_mut().start(draft)));
+            self.unmasked = start.err().map(|panic| fault::message(&*panic));
         }
+    }
+
+    /// Waits for the masks, which are those of `1 + draft` rows from `row` on.
+    pub fn fill_masks(&mut self, row: usize, masks: &mut Masks) {
+        let Some(constraint) = self.constraint.as_mut().filter(|_| self.unmasked.is_none()) else {
+            return;
+        };
+        let drafted = self.draft.len();
+        let constraint = constraint.get_mut();
+        let fill = catch_unwind(AssertUnwindSafe(|| {
+            (0..=drafted).try_for_each(|i| {
+                if !constraint.mask(i, masks.restrict(row + i))? {
+                    masks.free(row + i);
+                }
+                Ok::<(), crate::Error>(())
+            })
+        }));
+        self.unmasked = match fill {
+            Ok(filled) => filled.err().map(|e| e.to_string()),
+            Err(panic) => Some(fault::message(&*panic)),
+        };
+    }
+
+    /// Its last event, outside of a step.
+    pub fn end(&mut self, reason: FinishReason, message: Option<String>, now: Instant) -> Event {
+        let mut event = Event::empty(self.id);
+        self.finish(&mut event, (reason, message.map(StopReason::Text)), now);
+        event
+    }
+
+    /// Makes `event` the last one: text that was held back comes out, and the figures are added. A panic of the text
+    /// makes it an error.
+    fn finish(&mut self, event: &mut Event, end: End, now: Instant) {
+        let text = &mut event.text;
+        let close = catch_unwind(AssertUnwindSafe(|| self.close_text(text, end)));
+        let (reason, stop_reason) = close.unwrap_or_else(|panic| {
+            failed(format!(
+                "the text could not be ended: {}",
+                fault::message(&*panic)
+            ))
+        });
         event.finish = Some(Finish {
             reason,
             stop_reason,
             stats: self.stats(now),
         });
+    }
+
+    fn close_text(&mut self, text: &mut String, end: End) -> End {
+        self.faults.of(Place::Finish, self.id);
+        let Some(stream) = self.stream.as_mut().filter(|s| s.stopped().is_none()) else {
+            return end;
+        };
+        match stream.finish() {
+            Ok(rest) => text.push_str(&rest),
+            Err(e) => return failed(e.to_string()),
+        }
+        // The end of the text may have completed a stop string that was waiting for an earlier one.
+        match stream.stopped() {
+            Some(hit) if matches!(end.0, FinishReason::Stop | FinishReason::Length) => {
+                (FinishReason::StopSequence, self.stop_string(hit))
+            }
+            _ => end,
+        }
     }
 
     fn stats(&self, now: Instant) -> RequestStats {
@@ -158,4 +366,8 @@ impl Sequence {
             total_time: seconds(self.submitted, now),
         }
     }
+}
+
+fn failed(message: String) -> End {
+    (FinishReason::Error, Some(StopReason::Text(message)))
 }

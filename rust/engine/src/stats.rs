@@ -103,10 +103,8 @@ pub struct Stats {
 /// Where the time of one step went, in microseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct StepCost {
-    /// Deciding which tokens run.
+    /// Deciding which tokens run, and laying them out for the model.
     pub schedule: f32,
-    /// Flattening them into the model's input.
-    pub prepare: f32,
     /// The model.
     pub model: f32,
     /// From logits to tokens, all sequences.
@@ -120,7 +118,7 @@ pub struct StepCost {
 impl StepCost {
     /// All but the model.
     pub fn overhead(&self) -> f32 {
-        self.schedule + self.prepare + self.sample + self.book + self.publish
+        self.schedule + self.sample + self.book + self.publish
     }
 }
 

@@ -1,23 +1,24 @@
 //! The one owner of model and cache: takes commands, computes steps, posts events, publishes figures.
 //! Runs on the engine thread, or inside `Engine::step`. Knows nothing of how requests were made.
-use std::any::Any;
-use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Weak};
+use std::sync::Weak;
 use std::time::Instant;
 
 use candle_vllm_kernels::cpu::Cpu;
-use candle_vllm_model::{Kv, Model};
+use candle_vllm_model::{Kv, Logits, Model, Step};
 use crossbeam_channel::Receiver;
-use parking_lot::Mutex;
 
 use crate::blocks::BlockPool;
-use crate::event::{Event, Finish, FinishReason, RequestStats, StopReason};
+use crate::error::Result;
+use crate::event::{Event, FinishReason};
+use crate::fault::{self, Faults, Place};
+use crate::ledger::{LastWord, Ledger};
 use crate::mailbox::{Inner, Outbox};
-use crate::runner::Runner;
-use crate::scheduler::{Limits, Planned, Scheduler};
+use crate::runner::{Output, Runner};
+use crate::sampler::Masks;
+use crate::scheduler::{Limits, Scheduler};
 use crate::sequence::Sequence;
-use crate::stats::{Counters, Stats, StepCost, StepReport};
+use crate::stats::{Counters, StepCost, StepReport};
 
 /// What the outside asks of a worker.
 pub enum Command {
@@ -29,164 +30,45 @@ pub enum Command {
     Close,
 }
 
-/// What a worker lets others see without asking it.
-#[derive(Default)]
-pub struct Published {
-    /// The latest snapshot.
-    pub stats: Stats,
-    /// Requests submitted and not ended, whether the worker has seen them or not.
-    pub live: usize,
-    /// Whether the queue stands still for want of blocks.
-    pub blocked: bool,
+/// What a worker made of its commands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// It goes on.
+    Step,
+    /// It was closed, or it failed.
+    Stop,
 }
 
 /// Model, cache and everything that runs on them.
 pub struct Worker {
     model: Box<dyn Model>,
     kv: Kv,
-    limits: Limits,
+    step: Step,
+    masks: Masks,
     scheduler: Scheduler,
     runner: Runner,
-    outbox: Outbox,
-    /// Mailboxes of all requests that have had no final event: whatever happens, each gets one.
-    owed: HashMap<u64, Weak<Inner>>,
-    plan: Vec<Planned>,
-    counters: Counters,
-    ended: usize,
-    failure: Option<String>,
-    published: Arc<Mutex<Published>>,
+    outputs: Vec<Output>,
+    news: News,
+    ledger: Ledger,
+    faults: Faults,
+    failed: bool,
 }
 
-impl Worker {
-    /// A worker at rest, whose sampling computes with `cpu`; publishes its first figures.
-    pub fn new(
-        model: Box<dyn Model>,
-        kv: Kv,
-        limits: Limits,
-        eos: Arc<[u32]>,
-        cpu: Cpu,
-        published: Arc<Mutex<Published>>,
-    ) -> Self {
-        let vocab = model.spec().vocab_size;
-        let scheduler = Scheduler::new(limits, BlockPool::new(kv.blocks(), kv.block_size()));
-        let mut worker = Self {
-            model,
-            kv,
-            limits,
-            scheduler,
-            runner: Runner::new(eos, vocab, cpu),
-            outbox: Outbox::default(),
-            owed: HashMap::new(),
-            plan: Vec::new(),
-            counters: Counters::default(),
-            ended: 0,
-            failure: None,
-            published,
-        };
-        worker.publish();
-        worker
-    }
+/// What is to be told and counted of a step or command, until it is published.
+#[derive(Default)]
+struct News {
+    outbox: Outbox,
+    counters: Counters,
+    /// Requests whose last event is in the outbox.
+    ended: Vec<u64>,
+}
 
-    /// The life of the engine thread: sleeps while there is nothing to do, ends with `Close`.
-    pub fn run(mut self, commands: &Receiver<Command>) {
-        if let Some(compute) = self.model.compute() {
-            compute.pool.bind_caller();
-        }
-        loop {
-            if !self.has_work() {
-                match commands.recv() {
-                    Ok(command) => {
-                        if !self.command(command) {
-                            return;
-                        }
-                    }
-                    Err(_) => return self.close(),
-                }
-            }
-            if !self.commands(commands) {
-                return;
-            }
-            self.step();
-        }
-    }
-
-    /// Whether a step has something to do.
-    pub fn has_work(&self) -> bool {
-        !self.scheduler.running().is_empty() || self.scheduler.waiting() > 0
-    }
-
-    /// Carries out all commands that wait; false after `Close`.
-    pub fn commands(&mut self, commands: &Receiver<Command>) -> bool {
-        let mut any = false;
-        while let Ok(command) = commands.try_recv() {
-            any = true;
-            if !self.command(command) {
-                return false;
-            }
-        }
-        if any {
-            self.publish();
-        }
-        true
-    }
-
-    fn command(&mut self, command: Command) -> bool {
-        match command {
-            Command::Add(sequence) => self.add(*sequence),
-            Command::Abort(id) => self.abort(id),
-            Command::Close => {
-                self.close();
-                return false;
-            }
-        }
-        true
-    }
-
-    fn add(&mut self, sequence: Sequence) {
-        self.owed.insert(sequence.id, sequence.mailbox.clone());
-        match &self.failure {
-            None => self.scheduler.add(sequence),
-            Some(message) => {
-                let message = message.clone();
-                self.settle(sequence, FinishReason::Error, Some(message), Instant::now());
-            }
-        }
-    }
-
-    fn abort(&mut self, id: u64) {
-        if let Some(sequence) = self.scheduler.remove(id) {
-            self.settle(sequence, FinishReason::Cancelled, None, Instant::now());
-        }
-    }
-
-    /// Cancels everything.
-    pub fn close(&mut self) {
-        let now = Instant::now();
-        for sequence in self.scheduler.drain() {
-            self.settle(sequence, FinishReason::Cancelled, None, now);
-        }
-        self.publish();
-    }
-
-    /// Ends a sequence that is in no list any more.
-    fn settle(
-        &mut self,
-        mut sequence: Sequence,
-        reason: FinishReason,
-        message: Option<String>,
-        now: Instant,
-    ) {
-        let mut event = sequence.event();
-        sequence.finish(&mut event, reason, message.map(StopReason::Text), now);
-        self.emit(event, &sequence.mailbox);
-    }
-
+impl News {
     /// Keeps an event for its mailbox and counts an end.
-    fn emit(&mut self, event: Event, mailbox: &Weak<Inner>) {
+    fn add(&mut self, event: Event, mailbox: &Weak<Inner>) {
         self.counters.generated_tokens += event.tokens.len() as u64;
         if let Some(finish) = &event.finish {
-            self.owed.remove(&event.request);
-            self.ended += 1;
+            self.ended.push(event.request);
             self.counters.finished += 1;
             match finish.reason {
                 FinishReason::Cancelled => self.counters.aborts += 1,
@@ -198,192 +80,258 @@ impl Worker {
             self.outbox.push(&inner, event);
         }
     }
+}
 
-    /// Computes one step, if there is anything to compute; a panic in it fails all requests and the engine for good.
-    pub fn step(&mut self) -> StepReport {
-        let report = match catch_unwind(AssertUnwindSafe(|| self.try_step())) {
-            Ok(report) => report,
-            Err(panic) => {
-                self.fail(format!(
-                    "the engine failed and must be opened anew: {}",
-                    panic_message(&*panic)
-                ));
-                StepReport::default()
+impl Worker {
+    /// A worker at rest, whose sampling computes with `cpu`; publishes its first figures.
+    pub fn new(
+        model: Box<dyn Model>,
+        kv: Kv,
+        limits: Limits,
+        cpu: Cpu,
+        ledger: Ledger,
+        faults: Faults,
+    ) -> Self {
+        let vocab = model.spec().vocab_size;
+        let pool = BlockPool::new(kv.blocks(), kv.block_size());
+        let mut worker = Self {
+            model,
+            kv,
+            step: Step::default(),
+            masks: Masks::default(),
+            scheduler: Scheduler::new(limits, pool),
+            runner: Runner::new(vocab, cpu, faults.clone()),
+            outputs: Vec::new(),
+            news: News::default(),
+            ledger,
+            faults,
+            failed: false,
+        };
+        worker.publish();
+        worker
+    }
+
+    /// The life of the engine thread: sleeps while there is nothing to do, ends with `Close` or a failure.
+    pub fn run(self, commands: &Receiver<Command>) {
+        let _last = LastWord(self.ledger.clone());
+        let mut worker = self;
+        worker.guard(|w| {
+            if let Some(compute) = w.model.compute() {
+                compute.pool.bind_caller();
             }
-        };
-        let begin = Instant::now();
+        });
+        while worker.obey(commands, true) == Next::Step {
+            worker.step();
+        }
+    }
+
+    /// Runs `work`; a panic in it fails all requests and the engine for good.
+    fn guard<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> Option<T> {
+        if self.failed {
+            return None;
+        }
+        match catch_unwind(AssertUnwindSafe(|| work(self))) {
+            Ok(value) => Some(value),
+            Err(panic) => {
+                self.fail(&fault::message(&*panic));
+                None
+            }
+        }
+    }
+
+    /// Ends everything with an error, now and later. The lists may be broken: only the ledger is trusted, and they stay
+    /// as they are until the worker is dropped.
+    fn fail(&mut self, reason: &str) {
+        self.failed = true;
+        self.ledger.fail(&format!(
+            "the engine failed and must be opened anew: {reason}"
+        ));
+    }
+
+    /// Whether a step has something to do.
+    fn has_work(&self) -> bool {
+        !self.scheduler.running().is_empty() || self.scheduler.waiting() > 0
+    }
+
+    /// Carries out all commands that wait. With `patient`, it waits for one while there is nothing else to do.
+    pub fn obey(&mut self, commands: &Receiver<Command>, patient: bool) -> Next {
+        self.guard(|w| w.carry_out(commands, patient))
+            .unwrap_or(Next::Stop)
+    }
+
+    fn carry_out(&mut self, commands: &Receiver<Command>, patient: bool) -> Next {
+        let mut any = false;
+        loop {
+            let command = if patient && !any && !self.has_work() {
+                commands.recv().unwrap_or(Command::Close)
+            } else {
+                match commands.try_recv() {
+                    Ok(command) => command,
+                    Err(_) => break,
+                }
+            };
+            any = true;
+            self.faults.at(Place::Command);
+            match command {
+                Command::Add(sequence) => self.scheduler.add(*sequence),
+                Command::Abort(id) => self.abort(id),
+                Command::Close => {
+                    self.cancel_all();
+                    return Next::Stop;
+                }
+            }
+        }
+        if any {
+            self.publish();
+        }
+        Next::Step
+    }
+
+    fn abort(&mut self, id: u64) {
+        if let Some(mut sequence) = self.scheduler.remove(id) {
+            self.faults.at(Place::Abort);
+            let event = sequence.end(FinishReason::Cancelled, None, Instant::now());
+            self.news.add(event, &sequence.mailbox);
+        }
+    }
+
+    /// Cancels everything.
+    pub fn close(&mut self) {
+        self.guard(Self::cancel_all);
+    }
+
+    fn cancel_all(&mut self) {
+        let now = Instant::now();
+        for mut sequence in self.scheduler.drain() {
+            let event = sequence.end(FinishReason::Cancelled, None, now);
+            self.news.add(event, &sequence.mailbox);
+        }
         self.publish();
-        let mut report = StepReport {
-            running: self.scheduler.running().len(),
-            waiting: self.scheduler.waiting(),
-            ..report
-        };
-        report.cost.publish = micros(begin, Instant::now());
-        report
+    }
+
+    /// Computes one step, if there is anything to compute.
+    pub fn step(&mut self) -> StepReport {
+        self.guard(Self::try_step).unwrap_or_default()
     }
 
     fn try_step(&mut self) -> StepReport {
-        let begin = Instant::now();
-        self.plan.clear();
-        self.plan.extend_from_slice(self.scheduler.plan());
-        if self.plan.is_empty() {
-            if self.has_work() {
-                self.fail(
-                    "the engine failed and must be opened anew: no waiting request can ever run"
-                        .into(),
-                );
-            }
+        let ended = self.news.counters.finished;
+        let mut clock = Clock::start();
+        self.faults.at(Place::Schedule);
+        let planned = self.scheduler.schedule(&mut self.step, clock.last).len();
+        if planned == 0 && self.has_work() {
+            self.fail("no waiting request can ever run");
+        }
+        if planned == 0 {
             return StepReport::default();
         }
-        for p in &self.plan {
-            self.scheduler.running_mut()[p.index]
-                .started
-                .get_or_insert(begin);
-        }
-        let ended = self.counters.finished;
-        self.counters.steps += 1;
-        let planned = Instant::now();
-        self.runner.prepare(&self.plan, self.scheduler.running());
-        let prepared = Instant::now();
-        let logits = self.runner.forward(&mut *self.model, &mut self.kv);
-        let computed = Instant::now();
-        let mut sampled = computed;
+        let mut cost = StepCost {
+            schedule: clock.lap(),
+            ..StepCost::default()
+        };
+        self.news.counters.steps += 1;
+        let logits = self.compute();
+        cost.model = clock.lap();
         match logits {
             Ok(logits) => {
-                self.runner
-                    .sample(&self.plan, &logits, self.scheduler.running(), &*self.model);
-                sampled = Instant::now();
-                self.commit(&logits, sampled);
+                let plan = (self.scheduler.planned(), self.scheduler.running());
+                let (rows, compute) = ((&logits, &self.masks), self.model.compute());
+                self.runner.finish(plan, rows, compute, &mut self.outputs);
+                cost.sample = clock.lap();
+                self.postprocess(clock.last);
             }
             Err(e) => self.fail_step(&e.to_string()),
         }
+        cost.book = clock.lap();
+        self.publish();
+        cost.publish = clock.lap();
         StepReport {
-            tokens: self.plan.iter().map(|p| p.tokens).sum(),
-            sequences: self.plan.len(),
-            finished: (self.counters.finished - ended) as usize,
-            running: 0,
-            waiting: 0,
-            cost: StepCost {
-                schedule: micros(begin, planned),
-                prepare: micros(planned, prepared),
-                model: micros(prepared, computed),
-                sample: micros(computed, sampled),
-                book: micros(sampled, Instant::now()),
-                publish: 0.0,
-            },
+            tokens: self.step.tokens.len(),
+            sequences: planned,
+            finished: (self.news.counters.finished - ended) as usize,
+            running: self.scheduler.running().len(),
+            waiting: self.scheduler.waiting(),
+            cost,
         }
     }
 
-    /// Books what was computed and sampled; retires what ended and what nobody listens to.
-    fn commit(&mut self, logits: &candle_vllm_model::Logits, now: Instant) {
-        let mut gone = Vec::new();
-        let mut row = 0;
-        for i in 0..self.plan.len() {
-            let p = self.plan[i];
-            let event = self
-                .runner
-                .commit(i, p, logits, row, &mut self.scheduler, now);
-            row += p.logits;
-            let mailbox = self.scheduler.running()[p.index].mailbox.clone();
-            if let Some(event) = event {
-                if event.finish.is_some() {
-                    gone.push((p.index, false));
-                }
-                self.emit(event, &mailbox);
-            }
-            if mailbox.strong_count() == 0 && gone.last().is_none_or(|g| g.0 != p.index) {
-                gone.push((p.index, true));
-            }
-        }
-        // From the back, so that indices stay true.
-        gone.sort_unstable_by(|a, b| b.cmp(a));
-        for (index, unheard) in gone {
-            let sequence = self.scheduler.retire(index);
-            if unheard {
-                self.settle(sequence, FinishReason::Cancelled, None, now);
-            }
-        }
+    /// Runs the model over the step, and meanwhile finds out which tokens may come.
+    fn compute(&mut self) -> Result<Logits> {
+        let rows = self.step.logits_rows();
+        self.scheduler.start_masks();
+        let pending = self.model.launch(&self.step, &mut self.kv)?;
+        self.masks.reset(rows, self.runner.vocab());
+        let logits = pending.finish()?;
+        self.scheduler.fill_masks(&mut self.masks);
+        self.runner.check(&logits, rows)?;
+        Ok(logits)
+    }
+
+    fn postprocess(&mut self, now: Instant) {
+        let (news, outputs) = (&mut self.news, self.outputs.drain(..));
+        let tell = |event, mailbox: &Weak<Inner>| news.add(event, mailbox);
+        self.scheduler.postprocess(outputs, now, tell);
+        self.faults.at(Place::Postprocess);
     }
 
     /// Fails the sequences of the planned step and goes on with the others.
     fn fail_step(&mut self, message: &str) {
         tracing::error!(error = message, "a step failed");
-        let now = Instant::now();
-        let mut indices: Vec<usize> = self.plan.iter().map(|p| p.index).collect();
-        indices.sort_unstable_by(|a, b| b.cmp(a));
-        for index in indices {
-            let sequence = self.scheduler.retire(index);
-            self.settle(sequence, FinishReason::Error, Some(message.to_owned()), now);
-        }
-    }
-
-    /// Fails everything, now and later. The lists may be broken, so only `owed` is trusted.
-    fn fail(&mut self, message: String) {
-        tracing::error!(error = message, "the engine failed");
-        for (request, mailbox) in std::mem::take(&mut self.owed) {
-            let stop_reason = Some(StopReason::Text(message.clone()));
-            let finish = Finish {
-                reason: FinishReason::Error,
-                stop_reason,
-                stats: RequestStats::default(),
-            };
-            let event = Event {
-                request,
-                tokens: Vec::new(),
-                text: String::new(),
-                logprobs: Vec::new(),
-                prompt_logprobs: None,
-                finish: Some(finish),
-            };
-            self.emit(event, &mailbox);
-        }
-        let pool = BlockPool::new(self.kv.blocks(), self.kv.block_size());
-        self.scheduler = Scheduler::new(self.limits, pool);
-        self.plan.clear();
-        self.failure = Some(message);
+        let news = &mut self.news;
+        let tell = |event, mailbox: &Weak<Inner>| news.add(event, mailbox);
+        self.scheduler.fail_planned(message, Instant::now(), tell);
     }
 
     /// See `BlockPool::check`.
     #[cfg(test)]
-    pub(crate) fn check_blocks(&self) -> Result<(), String> {
+    pub(crate) fn check_blocks(&self) -> std::result::Result<(), String> {
         self.scheduler
             .pool()
             .check(self.scheduler.running().iter().map(|s| &s.blocks[..]))
     }
 
-    /// Posts the events and shows the new figures; the figures first, so that who reads an end finds its blocks free.
+    /// Shows the new figures and posts the events, in this order: whoever reads of an end finds its blocks free.
     fn publish(&mut self) {
+        self.faults.at(Place::Publish);
         let (pool, tally) = (self.scheduler.pool(), self.scheduler.tally());
-        self.counters.prompt_tokens = tally.prompt_tokens;
-        self.counters.prefix_hit_tokens = tally.prefix_hit_tokens;
-        self.counters.preemptions = tally.preemptions;
+        let news = &mut self.news;
+        news.counters.prompt_tokens = tally.prompt_tokens;
+        news.counters.prefix_hit_tokens = tally.prefix_hit_tokens;
+        news.counters.preemptions = tally.preemptions;
         {
-            let mut published = self.published.lock();
-            let stats = &mut published.stats;
+            let mut entries = self.ledger.lock();
+            let stats = &mut entries.stats;
             stats.running = self.scheduler.running().len();
             stats.kv_blocks_total = pool.total();
             stats.kv_blocks_free = pool.available();
             stats.kv_blocks_cached = pool.cached();
-            stats.counters = self.counters;
-            stats.healthy = self.failure.is_none();
-            if stats.failure != self.failure {
-                stats.failure.clone_from(&self.failure);
-            }
-            published.blocked = self.scheduler.is_blocked();
-            published.live = published
-                .live
-                .saturating_sub(std::mem::take(&mut self.ended));
+            stats.counters = news.counters;
+            stats.healthy = true;
+            entries.blocked = self.scheduler.is_blocked();
+            entries.live = entries.live.saturating_sub(news.ended.len());
         }
-        self.outbox.flush();
+        news.outbox.flush(&self.faults);
+        self.ledger.settle(&mut news.ended);
     }
 }
 
-fn micros(from: Instant, to: Instant) -> f32 {
-    to.duration_since(from).as_secs_f32() * 1e6
+/// Times one part after the other.
+struct Clock {
+    last: Instant,
 }
 
-fn panic_message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "panic of unknown kind".into())
+impl Clock {
+    fn start() -> Self {
+        Self {
+            last: Instant::now(),
+        }
+    }
+
+    /// Microseconds since the last lap.
+    fn lap(&mut self) -> f32 {
+        let now = Instant::now();
+        let lap = now.duration_since(self.last).as_secs_f32() * 1e6;
+        self.last = now;
+        lap
+    }
 }

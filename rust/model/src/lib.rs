@@ -9,6 +9,7 @@ pub mod kv;
 pub mod layers;
 pub mod loader;
 pub mod logits;
+pub mod pending;
 pub mod quant;
 pub mod step;
 pub mod weights;
@@ -17,6 +18,7 @@ pub use backend::tensor::Tensor;
 pub use error::{Error, Refused, Result};
 pub use kv::Kv;
 pub use logits::Logits;
+pub use pending::Pending;
 pub use step::{Slice, Step};
 
 use backend::{Backend, KvDtype, cpu::Dtype};
@@ -62,11 +64,16 @@ pub trait Model: Send {
     /// An empty cache of `blocks` blocks.
     fn new_kv(&self, blocks: usize) -> Result<Kv>;
 
-    /// Computes one step: writes the new tokens' keys and values into `kv` and returns the logits, shape
+    /// Begins one step, which writes the new tokens' keys and values into `kv`. What comes of it are the logits, shape
     /// `[step.logits_rows(), vocab_size]`, in row order.
     ///
     /// A row's bits depend on its own sequence's tokens alone: not on the other rows, the chunking or the threads.
-    fn forward(&mut self, step: &Step, kv: &mut Kv) -> Result<Logits>;
+    fn launch<'a>(&'a mut self, step: &'a Step, kv: &'a mut Kv) -> Result<Pending<'a>>;
+
+    /// [`Model::launch`] and [`Pending::finish`] in one, where nothing is to be done in between.
+    fn forward(&mut self, step: &Step, kv: &mut Kv) -> Result<Logits> {
+        self.launch(step, kv)?.finish()
+    }
 
     /// The threads that compute, for work on the logits between two steps; `None` when there are none on the host.
     fn compute(&self) -> Option<&Compute> {

@@ -34,17 +34,26 @@ impl Step {
         self.slices.clear();
     }
 
-    /// Adds one sequence's part; `logits` is how many of its last rows need logits.
-    pub fn push(&mut self, tokens: &[u32], position: usize, blocks: &[u32], logits: usize) {
+    /// Adds one sequence's part: tokens that it has, and behind them a `draft` of what may follow. `logits` is how many
+    /// of its last rows need logits.
+    pub fn push(
+        &mut self,
+        tokens: &[u32],
+        draft: &[u32],
+        position: usize,
+        blocks: &[u32],
+        logits: usize,
+    ) {
         let (t, b) = (self.tokens.len(), self.blocks.len());
         self.tokens.extend_from_slice(tokens);
+        self.tokens.extend_from_slice(draft);
         self.blocks.extend_from_slice(blocks);
         let end = self.tokens.len();
         self.slices.push(Slice {
             tokens: t..end,
             position,
             blocks: b..self.blocks.len(),
-            logits: end - logits.min(tokens.len())..end,
+            logits: end - logits.min(end - t)..end,
         });
     }
 

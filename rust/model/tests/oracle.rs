@@ -68,7 +68,7 @@ fn logits(model: &mut dyn Model, tokens: &[u32], chunk: usize, blocks: &[u32]) -
     let (mut step, mut out) = (Step::default(), Vec::new());
     for (i, part) in tokens.chunks(chunk).enumerate() {
         step.clear();
-        step.push(part, i * chunk, blocks, part.len());
+        step.push(part, &[], i * chunk, blocks, part.len());
         out.extend_from_slice(model.forward(&step, &mut kv).unwrap().data());
     }
     out
@@ -179,7 +179,7 @@ fn bits_do_not_depend_on_the_batch() {
             .collect();
         let (mut kv, mut step) = (model.new_kv(64).unwrap(), Step::default());
         for (i, p) in prompts.iter().enumerate() {
-            step.push(p, 0, &[2 * i as u32, 2 * i as u32 + 1], p.len());
+            step.push(p, &[], 0, &[2 * i as u32, 2 * i as u32 + 1], p.len());
         }
         let together = model.forward(&step, &mut kv).unwrap();
         let alone: Vec<f32> = alone.concat();

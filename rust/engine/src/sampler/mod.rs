@@ -1,5 +1,6 @@
 //! From one row of logits to one token, by that request's own parameters.
 //! A pure function of the row and the request's state: nothing of other rows, of chunks or of time enters.
+mod mask;
 mod random;
 mod select;
 
@@ -8,6 +9,7 @@ use std::ops::ControlFlow::{self, Break, Continue};
 
 use candle_vllm_kernels::cpu::Cpu;
 use candle_vllm_kernels::cpu::logits::{self, Few, GROUP, GROUPS, STRIPE, Softmax};
+pub use mask::Masks;
 use random::Numbers;
 pub use random::fresh_seed;
 use select::Entry;
@@ -61,6 +63,29 @@ impl SamplingState {
     }
 }
 
+/// What the next token is drawn from.
+#[derive(Debug, Clone, Copy)]
+pub struct Row<'a> {
+    /// One a token.
+    pub logits: &'a [f32],
+    /// Their maxima ([`logits::maxima`]), where they are known.
+    pub maxima: Option<&'a [f32]>,
+    /// Which tokens may come, as a row of [`Masks`]; `None` = all.
+    pub mask: Option<&'a [u32]>,
+}
+
+impl<'a> Row<'a> {
+    /// A free row of which nothing else is known.
+    #[cfg(test)]
+    pub fn of(logits: &'a [f32]) -> Self {
+        Self {
+            logits,
+            maxima: None,
+            mask: None,
+        }
+    }
+}
+
 /// Weight, relative to the best, from which on values are looked at one by one.
 const FIRST_LOOK: f32 = 1.0 / 512.0;
 
@@ -92,26 +117,31 @@ impl Sampler {
         }
     }
 
-    /// Draws the next token from a row of logits, with its maxima ([`logits::maxima`]) where they are known. In this order:
-    /// logit_bias, mask of end ids before `min_tokens`, penalties, temperature, top_k, top_p, min_p, and random numbers of
-    /// (seed, tokens generated so far).
+    /// Draws the next token from a row of logits. In this order: the row's mask, logit_bias, mask of end ids before
+    /// `min_tokens`, penalties, temperature, top_k, top_p, min_p, and random numbers of (seed, tokens generated so far).
     ///
     /// # Errors
-    /// When the row holds NaN or no finite largest value.
+    /// When the row holds NaN or no finite largest value, as when no token may come.
     pub fn sample(
         &mut self,
-        (row, maxima): (&[f32], Option<&[f32]>),
+        row: Row<'_>,
         params: &GenerationParams,
         state: &SamplingState,
     ) -> Result<u32> {
-        let masked = state.generated < params.min_tokens && !state.ends.is_empty();
-        if params.logit_bias.is_empty() && !masked && state.seen.is_none() {
-            return self.draw((row, maxima), params, state);
+        let early = state.generated < params.min_tokens && !state.ends.is_empty();
+        let as_is = params.logit_bias.is_empty() && !early && state.seen.is_none();
+        if as_is && row.mask.is_none() {
+            return self.draw((row.logits, row.maxima), params, state);
         }
         let mut logits = std::mem::take(&mut self.logits);
-        logits.clear();
-        logits.extend_from_slice(row);
-        adjust(&mut logits, params, state, masked);
+        match row.mask {
+            Some(mask) => mask::apply(mask, row.logits, &mut logits),
+            None => {
+                logits.clear();
+                logits.extend_from_slice(row.logits);
+            }
+        }
+        adjust(&mut logits, params, state, early);
         let token = self.draw((&logits, None), params, state);
         self.logits = logits;
         token

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use candle_vllm_kernels::cpu::Compute;
-use candle_vllm_model::{Kv, Logits, Model, Result, Spec, Step, Tensor};
+use candle_vllm_model::{Kv, Logits, Model, Pending, Result, Spec, Step, Tensor};
 
 use crate::stats::ModelInfo;
 
@@ -133,7 +133,13 @@ impl Model for Fake {
         ))
     }
 
-    fn forward(&mut self, step: &Step, kv: &mut Kv) -> Result<Logits> {
+    fn launch<'a>(&'a mut self, step: &'a Step, kv: &'a mut Kv) -> Result<Pending<'a>> {
+        Ok(Pending::new(|| self.run(step, kv)))
+    }
+}
+
+impl Fake {
+    fn run(&mut self, step: &Step, kv: &mut Kv) -> Result<Logits> {
         let now = self.controls.steps.fetch_add(1, Ordering::SeqCst) + 1;
         self.controls
             .tokens

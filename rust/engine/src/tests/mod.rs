@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod fake;
 mod lifecycle;
+mod panics;
 mod requests;
+mod rules;
 mod workload;

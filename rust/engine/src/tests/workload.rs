@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use super::fake::{BLOCK, Fake, VOCAB, logits};
 use crate::event::{Event, FinishReason, TokenLogprob};
-use crate::sampler::{Sampler, SamplingState};
+use crate::sampler::{Row, Sampler, SamplingState};
 use crate::{Engine, EngineConfig, GenerationParams, Mailbox, Prompt, Request};
 
 /// SplitMix64.
@@ -68,7 +68,7 @@ fn alone(prompt: &[u32], params: &GenerationParams, max_len: usize) -> Outcome {
             return out;
         }
         let row = logits(tokens.iter().copied(), VOCAB);
-        let token = sampler.sample((&row, None), params, &state).unwrap();
+        let token = sampler.sample(Row::of(&row), params, &state).unwrap();
         if let Some(k) = params.logprobs {
             out.logprobs.push(sampler.logprobs(&row, token, k).unwrap());
         }

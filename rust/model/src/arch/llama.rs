@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::{Flags, Runtime};
 use crate::{
-    Error, Kv, Logits, Model, Result, Spec, Step, Tensor,
+    Error, Kv, Logits, Model, Pending, Result, Spec, Step, Tensor,
     backend::{Backend, KvDtype, KvShape},
     config::Config,
     layers::{Attention, Mlp, Norm, Rope},
@@ -138,7 +138,13 @@ impl Model for Llama {
         self.backend.new_kv(&self.kv, blocks)
     }
 
-    fn forward(&mut self, step: &Step, kv: &mut Kv) -> Result<Logits> {
+    fn launch<'a>(&'a mut self, step: &'a Step, kv: &'a mut Kv) -> Result<Pending<'a>> {
+        Ok(Pending::new(move || self.run(step, kv)))
+    }
+}
+
+impl Llama {
+    fn run(&mut self, step: &Step, kv: &mut Kv) -> Result<Logits> {
         let backend = self.backend.as_mut();
         let wanted: Vec<Range<usize>> = step.slices.iter().map(|s| s.logits.clone()).collect();
         let all = step.logits_rows() == step.tokens.len();

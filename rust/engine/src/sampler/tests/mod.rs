@@ -73,7 +73,7 @@ fn chi_square(
     let mut counts = vec![0f64; p.len()];
     for i in 0..n {
         state.generated = params.min_tokens + i;
-        counts[sampler.sample((logits, None), params, &state).unwrap() as usize] += 1.0;
+        counts[sampler.sample(Row::of(logits), params, &state).unwrap() as usize] += 1.0;
     }
     let (mut chi, mut freedom, mut rare, mut rare_expected) = (0.0, -1.0, 0.0, 0.0);
     for (i, (&count, &p)) in counts.iter().zip(p).enumerate() {
@@ -186,7 +186,7 @@ fn many_seeds_at_the_first_position_are_as_random_as_one_seed_at_many() {
             &[],
             0,
         );
-        counts[sampler().sample((&logits, None), &params, &state).unwrap() as usize] += 1.0;
+        counts[sampler().sample(Row::of(&logits), &params, &state).unwrap() as usize] += 1.0;
     }
     let chi: f64 = counts
         .iter()
@@ -209,7 +209,7 @@ fn penalties_and_bias_act_from_the_first_token_on() {
     let logits = [1.0f32, 0.9, -0.5, 0.0];
     let pick = |params: &GenerationParams, prompt: &[u32]| {
         let state = SamplingState::new(params, prompt, &[], 0);
-        sampler().sample((&logits, None), params, &state).unwrap()
+        sampler().sample(Row::of(&logits), params, &state).unwrap()
     };
     assert_eq!(pick(&greedy(), &[0]), 0);
     assert_eq!(
@@ -262,7 +262,7 @@ fn frequency_counts_and_presence_does_not() {
     let pick = |params: GenerationParams, times: usize| {
         let mut state = SamplingState::new(&params, &[], &[], 0);
         (0..times).for_each(|_| state.accept(0));
-        sampler().sample((&logits, None), &params, &state).unwrap()
+        sampler().sample(Row::of(&logits), &params, &state).unwrap()
     };
     let frequency = || GenerationParams {
         frequency_penalty: 0.4,
@@ -295,7 +295,7 @@ fn end_ids_are_masked_until_min_tokens() {
         ..greedy()
     };
     let mut state = SamplingState::new(&params, &[], &[0], 0);
-    let pick = |state: &SamplingState| sampler().sample((&logits, None), &params, state).unwrap();
+    let pick = |state: &SamplingState| sampler().sample(Row::of(&logits), &params, state).unwrap();
     assert_eq!(pick(&state), 2);
     state.accept(2);
     assert_eq!(pick(&state), 2);
@@ -307,7 +307,7 @@ fn end_ids_are_masked_until_min_tokens() {
     };
     let state = SamplingState::new(&free, &[], &[0], 0);
     assert_eq!(
-        sampler().sample((&logits, None), &free, &state).unwrap(),
+        sampler().sample(Row::of(&logits), &free, &state).unwrap(),
         0,
         "eos is an ordinary token then"
     );
@@ -323,7 +323,7 @@ fn greedy_takes_the_first_maximum_and_so_does_a_vanishing_temperature() {
         };
         let state = SamplingState::new(&params, &[], &[], 3);
         assert_eq!(
-            sampler().sample((&logits, None), &params, &state).unwrap(),
+            sampler().sample(Row::of(&logits), &params, &state).unwrap(),
             1
         );
     }
@@ -334,7 +334,7 @@ fn greedy_takes_the_first_maximum_and_so_does_a_vanishing_temperature() {
     let state = SamplingState::new(&params, &[], &[], 3);
     assert_eq!(
         sampler()
-            .sample((&[0.0, 7.0, 6.9, 1.0], None), &params, &state)
+            .sample(Row::of(&[0.0, 7.0, 6.9, 1.0]), &params, &state)
             .unwrap(),
         1
     );
@@ -347,9 +347,9 @@ fn a_row_depends_on_no_row_before_it() {
         let logits = row([20, 150, 3000][i as usize % 3], 4.0, i);
         let (_, params) = cases().swap_remove(i as usize % cases().len());
         let state = SamplingState::new(&params, &[1, 2], &[], 0);
-        let fresh = sampler().sample((&logits, None), &params, &state).unwrap();
+        let fresh = sampler().sample(Row::of(&logits), &params, &state).unwrap();
         assert_eq!(
-            shared.sample((&logits, None), &params, &state).unwrap(),
+            shared.sample(Row::of(&logits), &params, &state).unwrap(),
             fresh
         );
         let fresh = sampler().logprobs(&logits, 3, 5).unwrap();
@@ -366,7 +366,14 @@ fn known_maxima_change_nothing() {
         let mut maxima = vec![0.0; logits::maxima_len(logits.len())];
         logits::maxima(Cpu::detect().unwrap(), &logits, &mut maxima);
         let [known, found] = [Some(&maxima[..]), None].map(|maxima| {
-            let drawn = sampler().sample((&logits, maxima), &params, &state);
+            let drawn = sampler().sample(
+                Row {
+                    maxima,
+                    ..Row::of(&logits)
+                },
+                &params,
+                &state,
+            );
             drawn.unwrap()
         });
         assert_eq!(known, found, "{name}");
@@ -376,7 +383,11 @@ fn known_maxima_change_nothing() {
     logits::maxima(Cpu::detect().unwrap(), &nan, &mut maxima);
     let params = greedy();
     let state = SamplingState::new(&params, &[], &[], 0);
-    let drawn = sampler().sample((&nan, Some(&maxima)), &params, &state);
+    let known = Row {
+        maxima: Some(&maxima),
+        ..Row::of(&nan)
+    };
+    let drawn = sampler().sample(known, &params, &state);
     assert!(drawn.is_err());
 }
 
@@ -390,7 +401,7 @@ fn every_instruction_set_draws_the_same_tokens() {
             .into_iter()
             .map(|cpu| {
                 let mut sampler = Sampler::new(cpu);
-                let token = sampler.sample((&logits, None), &params, &state).unwrap();
+                let token = sampler.sample(Row::of(&logits), &params, &state).unwrap();
                 (token, sampler.logprobs(&logits, token, 5).unwrap())
             })
             .collect();
@@ -418,7 +429,7 @@ fn seeds_decide() {
         };
         let mut state = SamplingState::new(&params, &[], &[], fallback);
         state.generated = position;
-        sampler().sample((&logits, None), &params, &state).unwrap()
+        sampler().sample(Row::of(&logits), &params, &state).unwrap()
     };
     assert_eq!(draw(Some(5), 1, 0), draw(Some(5), 2, 0));
     let different = |f: &dyn Fn(u64) -> u32| {
@@ -476,12 +487,12 @@ fn bad_rows_are_errors() {
     for bad in [f32::NAN, f32::INFINITY] {
         let mut logits = row(100, 1.0, 1);
         logits[50] = bad;
-        assert!(sampler().sample((&logits, None), &params, &state).is_err());
+        assert!(sampler().sample(Row::of(&logits), &params, &state).is_err());
         assert!(sampler().logprobs(&logits, 0, 1).is_err());
     }
     assert!(
         sampler()
-            .sample((&[f32::NEG_INFINITY; 9], None), &params, &state)
+            .sample(Row::of(&[f32::NEG_INFINITY; 9]), &params, &state)
             .is_err()
     );
 }
