@@ -7,13 +7,11 @@ one token a step, and counts blocks as the real one does.
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Iterator
-from types import SimpleNamespace
+from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
 from candle_vllm import checks
-from candle_vllm.errors import QueueFullError, RequestCancelledError
+from candle_vllm.errors import GenerationError, QueueFullError, RequestCancelledError
 from candle_vllm.params import GenerationParams
 from candle_vllm.records import (
     EngineStats,
@@ -21,6 +19,7 @@ from candle_vllm.records import (
     GenerationChunk,
     GenerationOutput,
     GenerationStats,
+    ModelInfo,
     TokenLogprob,
 )
 
@@ -34,44 +33,63 @@ BLOCKS = 1000
 
 
 class FakeHandle:
-    """One request; both kinds of iteration, and cancellation."""
+    """One request: read by iterating or as a whole; cancelled and closed as the real one is."""
 
     def __init__(self, engine: FakeEngine, prompt: list[int], params: GenerationParams) -> None:
         self._engine = engine
         self._prompt = prompt
-        self._params = params
         self._chunks = engine.script(prompt, params)
-        self._ended = False
+        self._read: list[GenerationChunk] = []
+        self._closed = False
         self.cancelled = False
 
-    def _step(self) -> GenerationChunk | None:
-        if self.cancelled and not self._ended:
-            raise RequestCancelledError("the request was cancelled")
-        chunk = next(self._chunks, None)
-        if chunk is None or chunk.finish_reason is not None:
-            self._ended = True
-            self._engine.live.discard(self)
-        return chunk
+    @property
+    def done(self) -> bool:
+        return self._closed or self not in self._engine.live
 
     def cancel(self) -> None:
-        if not self._ended:
+        if not self.done:
             self.cancelled = True
-        self._engine.live.discard(self)
+            self._engine.live.discard(self)
 
-    def __iter__(self) -> Iterator[GenerationChunk]:
-        while (chunk := self._step()) is not None:
-            yield chunk
-            if chunk.finish_reason is not None:
-                return
-            time.sleep(self._engine.delay)
+    def close(self) -> None:
+        self.cancel()
+        self._closed = True
 
-    async def __aiter__(self) -> AsyncIterator[GenerationChunk]:
-        await self._engine.gate.wait()
-        while (chunk := self._step()) is not None:
-            yield chunk
-            if chunk.finish_reason is not None:
-                return
+    async def result_async(self) -> GenerationOutput:
+        try:
+            async for chunk in self:
+                self._read.append(chunk)
+        except BaseException:
+            self.close()
+            raise
+        if not self._read or self._read[-1].finish_reason is None:
+            raise RequestCancelledError("the request was closed before its answer was complete")
+        return FakeEngine.output(self._prompt, self._read)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> GenerationChunk:
+        try:
+            await self._engine.gate.wait()
             await asyncio.sleep(self._engine.delay)
+        except BaseException:
+            self.close()
+            raise
+        if self._closed:
+            raise StopAsyncIteration
+        chunk = self._cancelled() if self.cancelled else next(self._chunks, None)
+        if chunk is None:
+            raise StopAsyncIteration
+        if chunk.finish_reason is not None:
+            self._engine.live.discard(self)
+            self.cancelled = False
+            self._chunks = iter(())
+        return chunk
+
+    def _cancelled(self) -> GenerationChunk:
+        return FakeEngine.last("", [], None, FinishReason.CANCELLED, None, self._prompt, 0)
 
 
 class FakeEngine:
@@ -83,9 +101,11 @@ class FakeEngine:
         self.fail_after: int | None = None
         self.max_queue: int | None = None
         self.context = 2048
+        self.batch = 16
         self.chat_templates: dict[str, str] = {"default": CHATML}
         self.special_tokens = {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>"}
         self.live: set[FakeHandle] = set()
+        self.how: dict[str, Any] = {}
         self.submitted: list[tuple[list[int], GenerationParams]] = []
         self.gate = asyncio.Event()
         self.gate.set()
@@ -97,18 +117,28 @@ class FakeEngine:
             setattr(self, name, value)
 
     @property
-    def model_info(self) -> Any:
-        return SimpleNamespace(
+    def model_info(self) -> ModelInfo:
+        return ModelInfo(
             name="fake",
+            path="/nowhere/fake",
             architecture="FakeForCausalLM",
+            layers=1,
+            hidden_size=8,
+            vocab_size=EOS + 1,
+            max_position=self.context,
+            max_sequence_length=self.context,
+            max_batch_size=self.batch,
+            step_tokens=512,
+            block_size=16,
+            kv_blocks=BLOCKS,
+            kv_bytes=BLOCKS * 16,
             dtype="f32",
+            kv_dtype="f32",
+            parameters=8,
+            weight_bytes=32,
             device="cpu",
             threads=1,
-            kv_dtype="f32",
-            max_sequence_length=self.context,
-            max_batch_size=16,
-            block_size=16,
-            vocab_size=EOS + 1,
+            eos_token_ids=(EOS,),
         )
 
     def __enter__(self) -> Self:
@@ -130,8 +160,8 @@ class FakeEngine:
                 text = text[1:]
         return ids
 
-    def detokenize(self, ids: list[int], skip_special_tokens: bool = True) -> str:
-        return bytes(token for token in ids if token < 256).decode(errors="replace")
+    def detokenize(self, tokens: Sequence[int], skip_special_tokens: bool = True) -> str:
+        return bytes(token for token in tokens if token < 256).decode(errors="replace")
 
     def token_bytes(self, token: int) -> bytes:
         return bytes([token]) if token < 256 else next(k for k, v in SPECIAL.items() if v == token).encode()
@@ -143,39 +173,31 @@ class FakeEngine:
             kv_blocks_total=BLOCKS,
             kv_blocks_free=BLOCKS - 10 * len(self.live),
             healthy=self.failure is None,
+            closed=self.closed,
             failure=self.failure,
         )
 
-    def add_request(self, prompt: str | list[int], params: GenerationParams | None = None, **how: Any) -> FakeHandle:
-        self.how = how
+    def add_request(
+        self,
+        prompt: str | Sequence[int],
+        params: GenerationParams | None = None,
+        *,
+        cache_salt: str | None = None,
+        priority: int = 0,
+        skip_special_tokens: bool = True,
+    ) -> FakeHandle:
+        self.how = {"cache_salt": cache_salt, "priority": priority, "skip_special_tokens": skip_special_tokens}
         ids = self.tokenize(prompt) if isinstance(prompt, str) else list(prompt)
         if any(token > EOS for token in ids):
             checks.refuse("prompt", max(ids), f"made of token ids from 0 to {EOS}")
+        if self.closed or self.failure:
+            raise GenerationError(self.failure or "the engine is closed")
         if self.max_queue is not None and len(self.live) >= self.max_queue:
             raise QueueFullError(f"{len(self.live)} requests wait already; try again later")
         self.submitted.append((ids, params or GenerationParams()))
         handle = FakeHandle(self, ids, params or GenerationParams())
         self.live.add(handle)
         return handle
-
-    def generate(self, prompts: list[list[int]], params: list[GenerationParams], **how: Any) -> list[GenerationOutput]:
-        handles = [self.add_request(prompt, one, **how) for prompt, one in zip(prompts, params, strict=True)]
-        return [self._output(prompt, list(handle)) for prompt, handle in zip(prompts, handles, strict=True)]
-
-    async def generate_async(
-        self, prompts: list[list[int]], params: list[GenerationParams], **how: Any
-    ) -> list[GenerationOutput]:
-        handles = []
-        try:
-            for prompt, one in zip(prompts, params, strict=True):
-                handles.append(self.add_request(prompt, one, **how))
-            return [
-                self._output(prompt, [chunk async for chunk in handle])
-                for prompt, handle in zip(prompts, handles, strict=True)
-            ]
-        finally:
-            for handle in handles:
-                handle.cancel()
 
     def close(self) -> None:
         self.closed = True
@@ -198,10 +220,14 @@ class FakeEngine:
         tokens = list(text.encode()) + ([EOS] if finish is FinishReason.STOP else [])
         if len(tokens) > params.max_tokens:
             tokens, finish = tokens[: params.max_tokens], FinishReason.LENGTH
+        if not tokens:
+            scored = None if params.prompt_logprobs is None else self._scored(prompt, params.prompt_logprobs)
+            yield self.last("", [], None, FinishReason.LENGTH, None, prompt, 0, scored)
+            return
         pending = b""
         for at, token in enumerate(tokens):
             if self.fail_after is not None and at >= self.fail_after:
-                yield self._last("", [], None, FinishReason.ERROR, "the device caught fire", prompt, at)
+                yield self.last("", [], None, FinishReason.ERROR, "the device caught fire", prompt, at)
                 return
             pending += bytes([token]) if token < 256 else b""
             whole = pending.decode(errors="ignore")
@@ -209,14 +235,18 @@ class FakeEngine:
             logprobs = None if params.logprobs is None else [_logprob(token, params.logprobs)]
             scored = None
             if params.prompt_logprobs is not None and at == 0:
-                scored = [None, *(_logprob(one, params.prompt_logprobs) for one in prompt[1:])]
+                scored = self._scored(prompt, params.prompt_logprobs)
             if at == len(tokens) - 1:
-                yield self._last(whole, [token], logprobs, finish, hit, prompt, at + 1, scored)
+                yield self.last(whole, [token], logprobs, finish, hit, prompt, at + 1, scored)
             else:
                 yield GenerationChunk(text=whole, token_ids=[token], logprobs=logprobs, prompt_logprobs=scored)
 
     @staticmethod
-    def _last(
+    def _scored(prompt: list[int], count: int) -> list[TokenLogprob | None]:
+        return [None, *(_logprob(one, count) for one in prompt[1:])]
+
+    @staticmethod
+    def last(
         text: str,
         tokens: list[int],
         logprobs: list[TokenLogprob] | None,
@@ -245,7 +275,7 @@ class FakeEngine:
         )
 
     @staticmethod
-    def _output(prompt: list[int], chunks: list[GenerationChunk]) -> GenerationOutput:
+    def output(prompt: list[int], chunks: list[GenerationChunk]) -> GenerationOutput:
         last = chunks[-1]
         assert last.finish_reason is not None
         assert last.stats is not None

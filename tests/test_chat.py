@@ -146,6 +146,7 @@ def test_choosing_among_templates() -> None:
     assert templates.choose(with_tools=True).render([USER]) == "tools"
     assert templates.choose() is templates.choose()
     assert ChatTemplates("only").choose(with_tools=True).render([USER]) == "only"
-    for nothing in ({}, None):
+    absent: tuple[dict[str, str] | None, ...] = ({}, None)
+    for nothing in absent:
         with pytest.raises(ChatTemplateError, match="no chat template"):
             ChatTemplates(nothing).choose()

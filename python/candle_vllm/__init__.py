@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from candle_vllm.errors import CandleVllmError as CandleVllmError
     from candle_vllm.errors import ConfigError as ConfigError
     from candle_vllm.errors import DeviceError as DeviceError
+    from candle_vllm.errors import EngineFailedError as EngineFailedError
     from candle_vllm.errors import GenerationError as GenerationError
     from candle_vllm.errors import McpConnectionError as McpConnectionError
     from candle_vllm.errors import McpToolExecutionError as McpToolExecutionError
@@ -49,6 +50,7 @@ _HOMES = {
         "CandleVllmError",
         "ConfigError",
         "DeviceError",
+        "EngineFailedError",
         "GenerationError",
         "McpConnectionError",
         "McpToolExecutionError",

@@ -4,6 +4,7 @@
     |- ModelLoadError           the model is missing, broken or of a kind that is not supported
     |- TokenizationError        text could not be turned into tokens or back
     |- GenerationError          a request failed while it ran, or was refused for its content
+    |  `- EngineFailedError     the engine has failed, or was closed, and takes no request
     |- DeviceError              the device is not there or cannot do this
     |- ConfigError              a setting or parameter is out of range (also a ValueError)
     |- McpConnectionError       an MCP server cannot be reached or does not speak the protocol
@@ -25,6 +26,7 @@ __all__ = [
     "CandleVllmError",
     "ConfigError",
     "DeviceError",
+    "EngineFailedError",
     "GenerationError",
     "McpConnectionError",
     "McpToolExecutionError",
@@ -53,6 +55,10 @@ class TokenizationError(CandleVllmError):
 
 class GenerationError(CandleVllmError):
     """A request failed while it ran, or was refused for its content."""
+
+
+class EngineFailedError(GenerationError):
+    """The engine has failed, or was closed: no request runs any more."""
 
 
 class DeviceError(CandleVllmError):

@@ -68,8 +68,8 @@ def test_latency(capsys: pytest.CaptureFixture[str], random_model: Path) -> None
 
 def test_prompts_of_a_batch_that_take_many_steps(capsys: pytest.CaptureFixture[str], random_model: Path) -> None:
     # 12 prompts of 20 tokens in steps of 16: the first decodes long before the last prompt is read.
-    argv = ("latency", "--f", str(random_model), "--threads", "1", "--prompt", "0", "--batch", "12", "--repeats", "1")
-    argv += ("--decode-prompt", "20", "--decode-tokens", "3", "--prefill-chunk-size")
+    argv = ["latency", "--f", str(random_model), "--threads", "1", "--prompt", "0", "--batch", "12", "--repeats", "1"]
+    argv += ["--decode-prompt", "20", "--decode-tokens", "3", "--prefill-chunk-size"]
     for chunk in ("16", "0"):
         [rate] = result(capsys, *argv, chunk)["decode"]
         assert (rate["batch"], rate["prompt_tokens"], rate["steps"]) == (12, 20, 2), chunk
@@ -129,7 +129,7 @@ class Server:
     def __init__(self) -> None:
         self.bodies: list[tuple[str, dict[str, Any]]] = []
         self.running = self.most = 0
-        self.pieces = [{"choices": [{"delta": {"content": "a"}}]} for _ in range(3)]
+        self.pieces: list[Any] = [{"choices": [{"delta": {"content": "a"}}]} for _ in range(3)]
         self.usage: dict[str, int] | None = {"prompt_tokens": 5, "completion_tokens": 3}
         self.pause = 0.002
         self.fail_every = 0
@@ -267,7 +267,7 @@ def test_answers_that_are_none(capsys: pytest.CaptureFixture[str], server: Serve
     elif fault == "in the stream":
         server.pieces, said = [{"error": {"message": "out of memory"}}], "out of memory"
     elif fault == "not JSON":
-        server.pieces, said = ["no object"], "no object"  # type: ignore[list-item]
+        server.pieces, said = ["no object"], "no object"
     else:
         server.pause, said = 1.0, "no complete answer in 0.05 s"
         argv += ["--timeout", "0.05"]

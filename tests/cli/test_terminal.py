@@ -42,6 +42,7 @@ def test_lines_are_turns(engine: FakeEngine, capsys: pytest.CaptureFixture[str],
 def test_complete(engine: FakeEngine, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
     assert main(["complete", "abc", "--echo"]) == 0
     assert capsys.readouterr().out == "abcYou said: abc\n"
+    engine.closed = False
     feed(monkeypatch, "from a pipe")
     assert main(["complete", "--stop", "pipe"]) == 0
     assert capsys.readouterr().out == "You said: from a \n"

@@ -18,7 +18,7 @@ async def test_a_lease_gives_what_requests_need() -> None:
     engine = FakeEngine()
     models: Models = single(engine, ["a", "b"], SamplingDefaults(temperature=0.5), waiting=Waiting(3, 40))
     async with models.lease("b") as model:
-        assert model.engine is engine  # type: ignore[comparison-overlap]
+        assert model.engine is engine
         assert (model.names, model.defaults.named()) == (("a", "b"), {"temperature": 0.5})
         assert model.templates.choose().render([{"role": "user", "content": "hi"}]).startswith("<|im_start|>user\nhi")
         assert model.fingerprint == single(FakeEngine(), ["a", "b"])._model.fingerprint

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+import os
+import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import openai.types.chat
 import pytest
 
-from candle_vllm.errors import ConfigError, GenerationError, QueueFullError, RequestCancelledError
 from candle_vllm.openai import (
     ApiError,
     ChatCompletion,
@@ -32,7 +36,7 @@ def engine() -> FakeEngine:
 @pytest.fixture
 def adapter(engine: FakeEngine) -> OpenAIAdapter:
     """An adapter over it that takes any model name."""
-    return OpenAIAdapter(engine)  # type: ignore[arg-type]
+    return OpenAIAdapter(engine)
 
 
 def joined(chunks: list[ChatCompletionChunk], index: int = 0) -> str:
@@ -61,7 +65,7 @@ async def test_four_doors_one_answer(adapter: OpenAIAdapter, engine: FakeEngine)
     for chunks in (streamed, astreamed):
         assert chunks[-1].usage == whole.usage == awaited.usage
     assert len({(params.seed, params.temperature) for _, params in engine.submitted}) == 2
-    assert adapter.engine is engine  # type: ignore[comparison-overlap]
+    assert adapter.engine is engine
 
 
 def test_usage_counts_the_prompt_once(adapter: OpenAIAdapter) -> None:
@@ -125,9 +129,6 @@ def test_forms_of_prompts(adapter: OpenAIAdapter, prompt: Any, texts: list[str])
 
 @pytest.mark.parametrize("prompt", [[], [[]], [""], [-1], ["a", 1], 5, None, [[1], "a"], {"a": 1}])
 def test_what_is_no_prompt(adapter: OpenAIAdapter, prompt: Any) -> None:
-    if prompt == [""]:
-        adapter.completion({"model": "any", "prompt": prompt})
-        return
     with pytest.raises(ApiError) as refusal:
         adapter.completion({"model": "any", "prompt": prompt})
     assert (refusal.value.param or "").startswith("prompt")
@@ -185,14 +186,14 @@ def test_what_the_engine_is_asked(adapter: OpenAIAdapter, engine: FakeEngine) ->
 
 
 def test_defaults_give_way_to_requests(engine: FakeEngine) -> None:
-    adapter = OpenAIAdapter(engine, defaults=SamplingDefaults(temperature=0.2, top_k=9))  # type: ignore[arg-type]
+    adapter = OpenAIAdapter(engine, defaults=SamplingDefaults(temperature=0.2, top_k=9))
     adapter.chat_completion(HELLO)
     adapter.chat_completion({**HELLO, "temperature": 1.5, "top_k": 0})
     assert [(p.temperature, p.top_k) for _, p in engine.submitted] == [(0.2, 9), (1.5, None)]
 
 
 def test_names_of_models(engine: FakeEngine) -> None:
-    adapter = OpenAIAdapter(engine, model_names=["a", "b"])  # type: ignore[arg-type]
+    adapter = OpenAIAdapter(engine, model_names=["a", "b"])
     assert [card.id for card in adapter.models().data] == ["a", "b"]
     assert adapter.chat_completion({**HELLO, "model": "b"}).model == "b"
     for refused in (lambda: adapter.chat_completion(HELLO), lambda: adapter.model("c")):
@@ -204,7 +205,7 @@ def test_names_of_models(engine: FakeEngine) -> None:
 def test_reasoning_effort_reaches_templates_that_know_it(adapter: OpenAIAdapter, engine: FakeEngine) -> None:
     adapter.chat_completion({**HELLO, "reasoning_effort": "none"})
     engine.chat_templates = {"default": CHATML + "{{ reasoning_effort }}{{ enable_thinking }}"}
-    knowing = OpenAIAdapter(engine)  # type: ignore[arg-type]
+    knowing = OpenAIAdapter(engine)
     knowing.chat_completion({**HELLO, "reasoning_effort": "low", "chat_template_kwargs": {"enable_thinking": 7}})
     assert engine.detokenize(engine.submitted[-1][0]).endswith("low7")
     with pytest.raises(ApiError, match="field of its own"):
@@ -221,20 +222,92 @@ def test_an_answer_that_was_begun(adapter: OpenAIAdapter, engine: FakeEngine) ->
         )
 
 
-async def test_failures_are_the_engine_s_errors(adapter: OpenAIAdapter, engine: FakeEngine) -> None:
+async def refused(call: Any) -> ApiError:
+    """The ApiError that awaiting or calling this raises."""
+    try:
+        result = call()
+        if inspect.isawaitable(result):
+            await result
+    except ApiError as error:
+        return error
+    raise AssertionError("nothing was refused")
+
+
+async def test_failures_are_told_in_the_api_s_words(adapter: OpenAIAdapter, engine: FakeEngine) -> None:
     engine.fail_after = 2
-    with pytest.raises(GenerationError, match="caught fire"):
-        adapter.chat_completion(HELLO)
-    with pytest.raises(GenerationError, match="caught fire"):
+    failed = await refused(lambda: adapter.chat_completion(HELLO))
+    assert (failed.status, failed.code) == (500, "generation_failed")
+    assert "caught fire" in failed.message
+    with pytest.raises(ApiError, match="caught fire"):
         [chunk async for chunk in adapter.achat_completion_stream({**HELLO, "n": 2})]
     assert not engine.live
     engine.max_queue = 0
-    with pytest.raises(QueueFullError):
-        await adapter.achat_completion(HELLO)
-    with pytest.raises(ConfigError):
-        adapter.completion({"model": "any", "prompt": [5000]})
-    with pytest.raises(ApiError, match="no chat template"):
-        OpenAIAdapter(FakeEngine(chat_templates={})).chat_completion(HELLO)  # type: ignore[arg-type]
+    for call in (adapter.achat_completion, adapter.chat_completion):
+        full = await refused(lambda call=call: call(HELLO))
+        assert (full.status, full.code, full.extra) == (503, "queue_full", {"queued": False})
+    beyond = await refused(lambda: adapter.completion({"model": "any", "prompt": [5000]}))
+    assert (beyond.status, beyond.param) == (400, "prompt")
+    bare = OpenAIAdapter(FakeEngine(chat_templates={}))
+    assert "no chat template" in (await refused(lambda: bare.chat_completion(HELLO))).message
+    engine.failure = "the device caught fire"
+    dead = await refused(lambda: adapter.chat_completion(HELLO))
+    assert (dead.status, dead.code) == (503, "engine_failed")
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"messages": [{"role": "user", "content": "\ud83d"}]}, "messages[0].content"),
+        ({"stop": "\ud83d"}, "stop"),
+        ({"cache_salt": "\ud83d"}, "cache_salt"),
+        ({"stop": ["x"] * 1025}, "stop"),
+        ({"stop": [""]}, "stop"),
+        ({"logit_bias": {"9" * 5000: 1}}, "logit_bias." + "9" * 40),
+        ({"chat_template_kwargs": {"self": 1}}, "chat_template_kwargs.self"),
+        ({"max_completion_tokens": 0}, "max_completion_tokens"),
+    ],
+)
+async def test_what_callers_in_process_get_wrong(adapter: OpenAIAdapter, change: dict[str, Any], param: str) -> None:
+    error = await refused(lambda: adapter.chat_completion({**HELLO, **change}))
+    assert (error.status, error.param) == (400, param)
+
+
+async def test_integers_as_keys_of_logit_bias(adapter: OpenAIAdapter, engine: FakeEngine) -> None:
+    adapter.chat_completion({**HELLO, "logit_bias": {65: -100, "66": 1}})
+    assert engine.submitted[-1][1].logit_bias == {65: -100.0, 66: 1.0}
+
+
+async def test_all_answers_of_a_request_find_a_place_or_none(adapter: OpenAIAdapter, engine: FakeEngine) -> None:
+    engine.max_queue = 2
+    assert (await refused(lambda: adapter.achat_completion({**HELLO, "n": 3}))).code == "queue_full"
+    with pytest.raises(ApiError, match="wait already"):
+        next(adapter.chat_completion_stream({**HELLO, "n": 3}))
+    assert not engine.live
+
+
+def test_from_many_threads_and_under_a_running_loop(adapter: OpenAIAdapter) -> None:
+    def said(word: str) -> str:
+        request = {"model": "any", "messages": [{"role": "user", "content": word}]}
+        streamed = joined(list(adapter.chat_completion_stream(request)))
+        assert adapter.chat_completion(request).choices[0].message.content == streamed
+        return streamed
+
+    with ThreadPoolExecutor(8) as pool:
+        words = [f"word {at}" for at in range(40)]
+        assert list(pool.map(said, words)) == [f"You said: {word}" for word in words]
+
+    async def within() -> str:
+        return said("inside")
+
+    assert asyncio.run(within()) == "You said: inside"
+
+
+def test_interrupting_a_blocking_call_frees_its_work(adapter: OpenAIAdapter, engine: FakeEngine) -> None:
+    engine.delay, engine.answer = 0.01, "word " * 2000
+    threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGINT]).start()
+    with pytest.raises(KeyboardInterrupt):
+        adapter.chat_completion(HELLO)
+    assert not engine.live
 
 
 @pytest.mark.parametrize("answers", [1, 3])
@@ -255,11 +328,6 @@ async def test_cancelling_and_closing_free_the_work(adapter: OpenAIAdapter, engi
     await stream.aclose()
     assert not engine.live
 
-    unread = await adapter.achat_completion_json(request)
-    assert len(engine.live) == answers
-    await unread.aclose()
-    assert not engine.live
-
     plain = adapter.chat_completion_stream(request)
     next(plain)
     assert len(engine.live) == answers
@@ -272,5 +340,5 @@ async def test_an_engine_closed_under_its_streams(adapter: OpenAIAdapter, engine
     stream = adapter.achat_completion_stream(HELLO)
     await anext(stream)
     engine.close()
-    with pytest.raises(RequestCancelledError):
+    with pytest.raises(ApiError, match="cancelled"):
         [chunk async for chunk in stream]

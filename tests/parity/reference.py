@@ -26,7 +26,8 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
     """Log-probabilities of each row, in float64."""
     wide = logits.astype(np.float64)
     wide -= wide.max(-1, keepdims=True)
-    return wide - np.log(np.exp(wide).sum(-1, keepdims=True))
+    shifted: np.ndarray = wide - np.log(np.exp(wide).sum(-1, keepdims=True))
+    return shifted
 
 
 def archive(path: Path) -> dict[str, np.ndarray]:
@@ -37,4 +38,5 @@ def archive(path: Path) -> dict[str, np.ndarray]:
 
 def smollm2() -> dict[str, Any]:
     """SmolLM2-135M-Instruct: chats and texts."""
-    return json.loads((GOLDENS / "smollm2" / "reference.json").read_text())
+    reference: dict[str, Any] = json.loads((GOLDENS / "smollm2" / "reference.json").read_text())
+    return reference

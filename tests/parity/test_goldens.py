@@ -42,7 +42,7 @@ def worst(engine: InferenceEngine, reference: dict[str, np.ndarray]) -> float:
     for k in range(3):
         logits = reference[f"logits_{k}"]
         got = all_positions(engine, reference[f"prompt_{k}"].tolist())[-len(logits) :]
-        gaps.append(np.abs(got - log_softmax(logits)).max() / logits.std())
+        gaps.append(float(np.abs(got - log_softmax(logits)).max() / logits.std()))
     return max(gaps)
 
 

@@ -5,7 +5,7 @@ preemption, with one thread and with two.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,9 @@ def bits(output: GenerationOutput) -> tuple[tuple[int, ...], list[bytes]]:
 
 
 @pytest.fixture(params=[(case, mode) for case in CASES for mode in MODES], ids=lambda p: f"{p[0]}-{p[1]}")
-def opener(request: pytest.FixtureRequest, checkpoint: Callable[[str], Path]) -> Callable[..., object]:
+def opener(
+    request: pytest.FixtureRequest, checkpoint: Callable[[str], Path]
+) -> Callable[..., AbstractContextManager[InferenceEngine]]:
     case, mode = request.param
 
     @contextmanager
@@ -42,7 +44,9 @@ def opener(request: pytest.FixtureRequest, checkpoint: Callable[[str], Path]) ->
     return open_engine
 
 
-def test_bits_are_a_function_of_the_sequence_alone(opener: Callable[..., object]) -> None:
+def test_bits_are_a_function_of_the_sequence_alone(
+    opener: Callable[..., AbstractContextManager[InferenceEngine]],
+) -> None:
     with opener() as engine:
         alone = [bits(engine.generate(prompt, PARAMS)) for prompt in PROMPTS]
     with opener(max_batch_size=32) as engine:
@@ -56,7 +60,7 @@ def test_bits_are_a_function_of_the_sequence_alone(opener: Callable[..., object]
         assert [bits(out) for out in engine.generate(PROMPTS[:8], PARAMS)] == alone[:8]
 
 
-def test_bits_survive_a_prefix_hit(opener: Callable[..., object]) -> None:
+def test_bits_survive_a_prefix_hit(opener: Callable[..., AbstractContextManager[InferenceEngine]]) -> None:
     with opener(enable_prefix_cache=True) as engine:
         first = engine.generate(PROMPTS[0], PARAMS)
         again = engine.generate(PROMPTS[0], PARAMS)
@@ -65,7 +69,7 @@ def test_bits_survive_a_prefix_hit(opener: Callable[..., object]) -> None:
         assert bits(again) == bits(first)
 
 
-def test_bits_survive_preemption(opener: Callable[..., object]) -> None:
+def test_bits_survive_preemption(opener: Callable[..., AbstractContextManager[InferenceEngine]]) -> None:
     with opener() as engine:
         alone = [bits(engine.generate(prompt, PARAMS)) for prompt in PROMPTS[:12]]
         block_bytes = engine.model_info.kv_bytes // engine.model_info.kv_blocks

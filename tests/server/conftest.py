@@ -64,4 +64,4 @@ def engine() -> FakeEngine:
 @pytest.fixture
 def live(engine: FakeEngine, serve: Callable[..., LiveServer]) -> LiveServer:
     """A server over the fake engine, under the model name ``fake``."""
-    return serve(create_app(engine, model_names=["fake"]))  # type: ignore[arg-type]
+    return serve(create_app(engine, model_names=["fake"]))

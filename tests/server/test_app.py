@@ -123,7 +123,8 @@ def test_what_only_the_engine_can_check(live: Any) -> None:
 def test_documentation_is_served(live: Any) -> None:
     schema = httpx.get(live.url + "/openapi.json").json()
     body = schema["paths"]["/v1/chat/completions"]["post"]["requestBody"]["content"]["application/json"]["schema"]
-    assert "messages" in body["properties"]
+    name = body["$ref"].rpartition("/")[2]
+    assert "messages" in schema["components"]["schemas"][name]["properties"]
 
 
 @pytest.mark.parametrize(
@@ -207,7 +208,7 @@ def test_bodies_that_are_not_requests(live: Any, path: str) -> None:
 
 
 def test_a_body_above_the_limit(engine: FakeEngine, serve: Any) -> None:
-    live = serve(create_app(engine, model_names=["fake"], max_body_bytes=1000))  # type: ignore[arg-type]
+    live = serve(create_app(engine, model_names=["fake"], max_body_bytes=1000))
     body = json.dumps({**HELLO, "user": "x" * 2000}).encode()
     headers = {"content-type": "application/json"}
     whole = httpx.post(live.url + "/v1/chat/completions", content=body, headers=headers)
@@ -283,8 +284,8 @@ def test_faults_of_the_program_tell_nothing_of_the_inside(
 
 def test_mounted_under_another_application(engine: FakeEngine, serve: Any) -> None:
     outer = FastAPI()
-    outer.mount("/llm/one", create_app(engine, model_names=["fake"]))  # type: ignore[arg-type]
-    adapter = OpenAIAdapter(engine, model_names=["other"])  # type: ignore[arg-type]
+    outer.mount("/llm/one", create_app(engine, model_names=["fake"]))
+    adapter = OpenAIAdapter(engine, model_names=["other"])
     outer.mount("/llm/two", create_app(adapter))
     live = serve(outer)
     assert post(live, "/llm/one/v1/chat/completions", HELLO).status_code == 200

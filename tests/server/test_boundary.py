@@ -86,7 +86,7 @@ async def test_head_is_a_get_without_a_body_and_slashes_make_no_difference(path:
     assert head.headers == full.headers
 
 
-KEYED = {"api_keys": parse_keys(["alice sk"]), "allowed_hosts": LOOPBACK_HOSTS}
+KEYED: dict[str, Any] = {"api_keys": parse_keys(["alice sk"]), "allowed_hosts": LOOPBACK_HOSTS}
 
 
 @pytest.mark.parametrize(

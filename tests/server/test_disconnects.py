@@ -93,7 +93,7 @@ def test_half_of_many_streams(live: Any, engine: FakeEngine) -> None:
             async for line in reply.aiter_lines():
                 if not line or line == "data: [DONE]":
                     continue
-                said += json.loads(line[6:])["choices"][0]["delta"].get("content", "")
+                said += str(json.loads(line[6:])["choices"][0]["delta"].get("content", ""))
                 if leave and len(said) > 30:
                     return said
         return said

@@ -8,8 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
-from candle_vllm.openai import OpenAIAdapter
-from candle_vllm.server import ModelSlot, create_app
+from candle_vllm.models import LoadedModel
+from candle_vllm.models.slot import ModelSlot
+from candle_vllm.server import create_app
 from fake_engine import FakeEngine
 
 HELLO = {"model": "fake", "messages": [{"role": "user", "content": "hello"}]}
@@ -23,13 +24,13 @@ def client(slot: ModelSlot) -> httpx.AsyncClient:
 async def waiters(slot: ModelSlot, count: int) -> None:
     """Wait until so many requests wait."""
     async with asyncio.timeout(10):
-        for _ in iter(lambda: slot.waiting < count, False):
+        for _ in iter(lambda: slot.status().queue_lengths["fake"] < count, False):
             await asyncio.sleep(0.01)
 
 
-def adapter() -> OpenAIAdapter:
+def model() -> LoadedModel:
     """What the slot is waiting for."""
-    return OpenAIAdapter(FakeEngine(), model_names=["fake"])  # type: ignore[arg-type]
+    return LoadedModel.over(FakeEngine(), names=["fake"])
 
 
 async def test_waiting_requests_are_answered_when_the_model_is_there() -> None:
@@ -42,7 +43,7 @@ async def test_waiting_requests_are_answered_when_the_model_is_there() -> None:
             for stream in (False, True)
         ]
         await waiters(slot, 2)
-        slot.set_ready(adapter())
+        slot.set_ready(model())
         assert [reply.status_code for reply in await asyncio.gather(*waiting)] == [200, 200]
         assert (await http.get("/health")).json()["status"] == "ok"
         assert (await http.get("/v1/models")).json()["data"][0]["id"] == "fake"
@@ -59,19 +60,19 @@ async def test_a_full_queue(size: int) -> None:
         assert int(reply.headers["retry-after"]) > 0
         error = reply.json()["error"]
         assert (error["type"], error["queued"]) == ("server_busy", False)
-        slot.set_ready(adapter())
+        slot.set_ready(model())
         await asyncio.gather(*waiting)
 
 
 async def test_waiting_too_long() -> None:
-    slot = ModelSlot(["fake"], request_timeout=0.05)
+    slot = ModelSlot(["fake"], timeout=0.05)
     async with client(slot) as http:
         streaming = asyncio.create_task(http.post("/v1/chat/completions", json={**HELLO, "stream": True}))
         reply = await http.post("/v1/chat/completions", json=HELLO)
         assert reply.status_code == 503
         assert reply.json()["error"]["queued"] is True
         assert not streaming.done()
-        slot.set_ready(adapter())
+        slot.set_ready(model())
         assert (await streaming).status_code == 200
 
 

@@ -47,15 +47,17 @@ async def test_just_large_enough() -> None:
 async def test_too_slow() -> None:
     uploads = Uploads(Limits(body_grace=0.1, body_rate=100))
     began = time.monotonic()
+    drops: list[bytes | float] = [b"x", 0.05] * 1000
     with pytest.raises(ApiError) as error:
-        await uploads.receive(scope(), source([*([b"x", 0.05] * 1000), b""]))
+        await uploads.receive(scope(), source([*drops, b""]))
     assert (error.value.status, error.value.code) == (408, "request_timeout")
     assert time.monotonic() - began < 2
 
 
 async def test_slow_but_steady() -> None:
     uploads = Uploads(Limits(body_grace=0.2, body_rate=100))
-    body, _ = await uploads.receive(scope(), source([*([b"x" * 20, 0.05] * 10), b""]))
+    pieces: list[bytes | float] = [b"x" * 20, 0.05] * 10
+    body, _ = await uploads.receive(scope(), source([*pieces, b""]))
     assert len(body) == 200
 
 

@@ -25,8 +25,9 @@ from candle_vllm.cli.address import Address, parse_address
 from candle_vllm.cli.loading import load_engine, summary
 from candle_vllm.cli.settings import UsageError, engine_config, sampling_defaults, served_names
 from candle_vllm.errors import CandleVllmError
-from candle_vllm.openai import OpenAIAdapter
-from candle_vllm.server import ModelSlot, create_app
+from candle_vllm.models import LoadedModel
+from candle_vllm.models.slot import ModelSlot
+from candle_vllm.server import create_app
 
 if TYPE_CHECKING:
     from candle_vllm.engine import InferenceEngine
@@ -131,7 +132,7 @@ class Service:
 
     async def run(self, listener: socket.socket) -> int:
         """Serve on ``listener`` until told to stop."""
-        slot = ModelSlot(self._names, queue_size=self._args.queue_size, request_timeout=self._args.request_timeout)
+        slot = ModelSlot(self._names, queue_size=self._args.queue_size, timeout=self._args.request_timeout)
         grace = self._args.shutdown_timeout
         server = _Server(
             uvicorn.Config(
@@ -184,7 +185,7 @@ class Service:
         logger.info("listening on %s, loading %s", self._address.url, self._config.model_path)
         try:
             self._engine = await _in_daemon_thread(lambda: load_engine(self._args, self._config))
-            slot.set_ready(OpenAIAdapter(self._engine, model_names=self._names, defaults=self._defaults))
+            slot.set_ready(LoadedModel.over(self._engine, names=self._names, defaults=self._defaults))
         except Exception as error:
             self._failure = error
             slot.set_failed(str(error))

@@ -6,5 +6,6 @@ Alone imports `candle_vllm._native`; knows nothing of chats, tools or HTTP.
 from candle_vllm.engine.builder import EngineBuilder
 from candle_vllm.engine.handle import RequestHandle
 from candle_vllm.engine.inference import InferenceEngine, Prompt
+from candle_vllm.engine.protocol import Engine, Request
 
-__all__ = ["EngineBuilder", "InferenceEngine", "Prompt", "RequestHandle"]
+__all__ = ["Engine", "EngineBuilder", "InferenceEngine", "Prompt", "Request", "RequestHandle"]

@@ -10,6 +10,7 @@ from candle_vllm.models.observe import Observer, Unseen
 from candle_vllm.models.provider import Models, OnStatus, Selection
 from candle_vllm.models.single import SingleModel
 from candle_vllm.models.status import ModelEntry, ModelState, ModelStatus, WaitPhase, WaitStatus
+from candle_vllm.models.tokens import TokenTexts
 
 __all__ = [
     "Admission",
@@ -24,6 +25,7 @@ __all__ = [
     "Selection",
     "SingleModel",
     "Ticket",
+    "TokenTexts",
     "Unseen",
     "WaitPhase",
     "WaitStatus",

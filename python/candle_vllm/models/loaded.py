@@ -13,10 +13,11 @@ from candle_vllm.errors import ConfigError
 from candle_vllm.models.admission import Admission
 from candle_vllm.models.defaults import SamplingDefaults
 from candle_vllm.models.observe import UNSEEN, Observer
+from candle_vllm.models.tokens import TokenTexts
 from candle_vllm.records import ModelInfo
 
 if TYPE_CHECKING:
-    from candle_vllm.engine import InferenceEngine
+    from candle_vllm.engine import Engine
 
 __all__ = ["LoadedModel", "Waiting"]
 
@@ -35,7 +36,7 @@ class Waiting:
 class LoadedModel:
     """A model that is there. Made with `over`."""
 
-    engine: InferenceEngine
+    engine: Engine
     info: ModelInfo
     templates: ChatTemplates
     names: tuple[str, ...]
@@ -44,6 +45,8 @@ class LoadedModel:
     """For what a request leaves out."""
     admission: Admission
     """Whoever submits to the engine asks here first."""
+    texts: TokenTexts
+    """What its tokens say."""
     fingerprint: str
     """Changes when the model, or how it is computed, does."""
     created: int = field(default_factory=lambda: int(time.time()))
@@ -52,7 +55,7 @@ class LoadedModel:
     @classmethod
     def over(
         cls,
-        engine: InferenceEngine,
+        engine: Engine,
         *,
         names: Sequence[str] | None = None,
         defaults: SamplingDefaults | None = None,
@@ -78,5 +81,6 @@ class LoadedModel:
                 max_waiting_tokens=waiting.tokens,
                 observer=observer,
             ),
+            texts=TokenTexts(engine),
             fingerprint="fp_" + hashlib.sha256(repr(info).encode()).hexdigest()[:10],
         )

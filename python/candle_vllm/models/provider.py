@@ -44,6 +44,11 @@ class Models(Protocol):
         """
         ...
 
+    @property
+    def active(self) -> LoadedModel | None:
+        """The model that is loaded now, without a lease: it may be given back at any moment."""
+        ...
+
     def listing(self) -> Sequence[ModelEntry]:
         """The models that requests may name; at once, whatever is under way."""
         ...

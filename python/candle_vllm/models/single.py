@@ -14,7 +14,7 @@ from candle_vllm.models.provider import OnStatus, Selection
 from candle_vllm.models.status import ModelEntry, ModelStatus
 
 if TYPE_CHECKING:
-    from candle_vllm.engine import InferenceEngine
+    from candle_vllm.engine import Engine
 
 __all__ = ["SingleModel"]
 
@@ -27,7 +27,7 @@ class SingleModel:
 
     def __init__(
         self,
-        engine: InferenceEngine,
+        engine: Engine,
         names: Sequence[str] | None = None,
         defaults: SamplingDefaults | None = None,
         *,
@@ -39,7 +39,7 @@ class SingleModel:
         self._in_flight = 0
 
     @property
-    def model(self) -> LoadedModel:
+    def active(self) -> LoadedModel:
         """The one there is."""
         return self._model
 

@@ -1,22 +1,40 @@
-"""OpenAI's API over an engine in this process: the adapter, its typed requests and replies, its errors."""
+"""OpenAI's API in this process: the adapter, the table of endpoints, typed requests and replies, errors."""
 
-from candle_vllm.models.defaults import SamplingDefaults
+from candle_vllm.models import SamplingDefaults
 from candle_vllm.openai.adapter import OpenAIAdapter
-from candle_vllm.openai.chat_types import ChatCompletion, ChatCompletionChunk, ChatCompletionRequest, ChatMessage
+from candle_vllm.openai.chat_types import (
+    ChatCompletion,
+    ChatCompletionChunk,
+    ChatCompletionMessage,
+    ChatCompletionRequest,
+    ChatMessage,
+    Choice,
+    ChoiceDelta,
+    CompletionUsage,
+)
 from candle_vllm.openai.completion_types import Completion, CompletionRequest
+from candle_vllm.openai.endpoint import Endpoint, Writer
+from candle_vllm.openai.endpoints import ENDPOINTS
 from candle_vllm.openai.errors import ApiError
-from candle_vllm.openai.model_types import ModelCard, ModelList
+from candle_vllm.openai.models import Model, ModelList
 
 __all__ = [
+    "ENDPOINTS",
     "ApiError",
     "ChatCompletion",
     "ChatCompletionChunk",
+    "ChatCompletionMessage",
     "ChatCompletionRequest",
     "ChatMessage",
+    "Choice",
+    "ChoiceDelta",
     "Completion",
     "CompletionRequest",
-    "ModelCard",
+    "CompletionUsage",
+    "Endpoint",
+    "Model",
     "ModelList",
     "OpenAIAdapter",
     "SamplingDefaults",
+    "Writer",
 ]

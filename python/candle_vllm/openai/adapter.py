@@ -1,237 +1,212 @@
-"""OpenAIAdapter: OpenAI's API as calls on an engine in this process. The HTTP server calls it and adds nothing.
+"""OpenAIAdapter: OpenAI's API as calls in this process. The HTTP server takes the same road and adds nothing.
 
 Must not know of HTTP.
 """
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Generic, Self, TypeGuard, TypeVar, cast
 
 import pydantic
+from pydantic import BaseModel
 
-from candle_vllm.chat import ChatTemplateError, ChatTemplates
-from candle_vllm.models.defaults import SamplingDefaults
-from candle_vllm.openai.chat_run import ChatRun
-from candle_vllm.openai.chat_types import ChatCompletion, ChatCompletionChunk, ChatCompletionRequest
-from candle_vllm.openai.completion_run import CompletionRun, prompts_of, refuse_unsupported_completion
-from candle_vllm.openai.completion_types import Completion, CompletionRequest
+from candle_vllm.engine import Engine
+from candle_vllm.generation import Account, Event, Observer, Road, fold
+from candle_vllm.models import Models, SamplingDefaults, SingleModel
+from candle_vllm.openai.bridge import Bridge
+from candle_vllm.openai.chat import CHAT_COMPLETION
+from candle_vllm.openai.completions import COMPLETION
+from candle_vllm.openai.doors import AsyncStreamed, AsyncWhole, Streamed, Whole
+from candle_vllm.openai.endpoint import Endpoint, Writer
 from candle_vllm.openai.errors import ApiError, api_error, validation_error
-from candle_vllm.openai.jobs import cancel, merged, submit
-from candle_vllm.openai.json_chunks import JsonChunks, Run
-from candle_vllm.openai.model_types import ModelCard, ModelList
-from candle_vllm.openai.prompts import prompt_text, refuse_unsupported_chat, text_length
-from candle_vllm.openai.reply_head import fingerprint_of
-from candle_vllm.openai.sampling import SamplingRequest, refuse_unsupported
-from candle_vllm.openai.tokens import TokenTexts
-from candle_vllm.records import GenerationOutput
+from candle_vllm.openai.models import Model, ModelList
 
-if TYPE_CHECKING:
-    from candle_vllm.engine import InferenceEngine
+__all__ = ["OpenAIAdapter", "Opened"]
 
-# Rendering and encoding more characters than this would hold the event loop up for about a millisecond.
-_LONG_PROMPT = 8_000
-
-RequestT = TypeVar("RequestT", bound=SamplingRequest)
+RequestT = TypeVar("RequestT", bound=BaseModel)
+ReplyT = TypeVar("ReplyT", bound=BaseModel)
+ChunkT = TypeVar("ChunkT", bound=BaseModel)
 
 
 class OpenAIAdapter:
-    """OpenAI's Chat Completions and Completions over one engine.
+    """OpenAI's API over an engine, or over models that are loaded as they are asked for.
 
-    Requests are dictionaries of OpenAI's form or the typed requests of this package; replies and chunks are
-    typed. What cannot be honoured raises :class:`ApiError` with status 400 that names the field. The methods
-    whose names begin with ``a`` are for asyncio; cancelling their task, or closing their iterator, frees the
-    engine's work at once.
+    Requests are dictionaries of OpenAI's form or the typed requests of this package; replies and chunks are typed.
+    Whatever is refused or fails raises :class:`ApiError`, whose envelope says what and why. The methods whose names
+    begin with ``a`` are for asyncio; cancelling their task, or closing their iterator, frees the engine's work at once.
+    The others block, with the GIL released, and may be called in any thread.
 
-    ``model_names`` are the names that requests may use; with None any name is taken.
-    ``defaults`` apply to requests that leave a sampling field out.
+    Over an engine, ``model_names`` are the names that requests may use (None: any name), and ``defaults`` apply to
+    requests that leave a sampling field out. ``observers`` hear how requests fare.
     """
+
+    chat_completion = Whole(CHAT_COMPLETION)
+    achat_completion = AsyncWhole(CHAT_COMPLETION)
+    chat_completion_stream = Streamed(CHAT_COMPLETION)
+    achat_completion_stream = AsyncStreamed(CHAT_COMPLETION)
+    completion = Whole(COMPLETION)
+    acompletion = AsyncWhole(COMPLETION)
+    completion_stream = Streamed(COMPLETION)
+    acompletion_stream = AsyncStreamed(COMPLETION)
 
     def __init__(
         self,
-        engine: InferenceEngine,
+        served: Engine | Models,
         *,
         model_names: Sequence[str] | None = None,
         defaults: SamplingDefaults | None = None,
+        observers: Sequence[Observer] = (),
     ) -> None:
-        self._engine = engine
-        self._names = None if model_names is None else tuple(model_names)
-        self._defaults = defaults or SamplingDefaults()
-        self._templates = ChatTemplates(engine.chat_templates, engine.special_tokens)
-        self._texts = TokenTexts(engine)
-        self._created = int(time.time())
-        self._fingerprint = fingerprint_of(engine.model_info)
+        models = served if _are_models(served) else SingleModel(cast(Engine, served), model_names, defaults)
+        self._road = Road(models, observers)
+        self._bridge = Bridge()
 
     @property
-    def engine(self) -> InferenceEngine:
-        """The engine underneath."""
-        return self._engine
+    def engine(self) -> Engine:
+        """The engine of the model that is active; raises :class:`ApiError` where none is loaded at the moment."""
+        active = self._road.models.active
+        if active is None:
+            raise ApiError("No model is loaded at the moment.", code="model_not_loaded", status=503)
+        return active.engine
+
+    @property
+    def served(self) -> Models:
+        """The models underneath."""
+        return self._road.models
 
     @property
     def model_names(self) -> tuple[str, ...]:
-        """The names under which the model is served."""
-        return self._names or (self._engine.model_info.name,)
+        """The names that requests may use, the main one first."""
+        return tuple(entry.id for entry in self._road.models.listing())
 
     def models(self) -> ModelList:
-        """What ``GET /v1/models`` shows."""
-        return ModelList(data=[self.model(name) for name in self.model_names])
+        """What ``GET /v1/models`` shows; at once, whatever is under way."""
+        entries = self._road.models.listing()
+        return ModelList(
+            data=[Model(id=entry.id, created=entry.created, max_model_len=entry.max_model_len) for entry in entries]
+        )
 
-    def model(self, name: str) -> ModelCard:
+    def model(self, name: str) -> Model:
         """What ``GET /v1/models/{name}`` shows; raises :class:`ApiError` with status 404 for another name."""
-        if name not in self.model_names:
-            raise self._unknown_model(name)
-        return ModelCard(id=name, created=self._created, max_model_len=self._context)
+        for model in self.models().data:
+            if model.id == name:
+                return model
+        raise ApiError(
+            f"The model '{name[:200]}' does not exist. Served here: {', '.join(self.model_names)}.",
+            param="model",
+            code="model_not_found",
+            status=404,
+        )
 
-    def chat_completion(self, request: ChatCompletionRequest | Mapping[str, Any]) -> ChatCompletion:
-        """The whole reply to a conversation; blocks, with the GIL released."""
-        run = self._chat_run(self._typed(ChatCompletionRequest, request, stream=False))
-        return run.reply(self._generate(run))
+    def close(self) -> None:
+        """End the thread behind the blocking methods. The engine is its owner's and stays."""
+        self._bridge.close()
 
-    async def achat_completion(self, request: ChatCompletionRequest | Mapping[str, Any]) -> ChatCompletion:
-        """The whole reply to a conversation."""
-        run = await self._achat_run(self._typed(ChatCompletionRequest, request, stream=False))
-        return run.reply(await self._agenerate(run))
+    def __enter__(self) -> Self:
+        return self
 
-    def chat_completion_stream(
-        self, request: ChatCompletionRequest | Mapping[str, Any]
-    ) -> Generator[ChatCompletionChunk, None, None]:
-        """The reply in chunks, each as soon as it is there. The work begins with the first chunk asked for."""
-        run = self._chat_run(self._typed(ChatCompletionRequest, request, stream=True))
-        return (ChatCompletionChunk.model_validate_json(text) for text in self._chunks(run))
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
-    async def achat_completion_stream(
-        self, request: ChatCompletionRequest | Mapping[str, Any]
-    ) -> AsyncGenerator[ChatCompletionChunk, None]:
-        """The reply in chunks, each as soon as it is there."""
-        async with await self.achat_completion_json(request) as chunks:
-            async for text in chunks:
-                yield ChatCompletionChunk.model_validate_json(text)
+    # Any endpoint of the table by its row.
 
-    async def achat_completion_json(self, request: ChatCompletionRequest | Mapping[str, Any]) -> JsonChunks:
-        """As :meth:`achat_completion_stream`, but the request is submitted when this returns, and chunks are JSON text.
+    def reply(self, endpoint: Endpoint[RequestT, ReplyT, ChunkT], request: RequestT | Mapping[str, Any]) -> ReplyT:
+        """The whole reply; blocks, with the GIL released."""
+        return self._bridge.call(self.areply(endpoint, request))
 
-        For servers: errors of the request are raised before the first byte of a reply must be sent.
-        """
-        run = await self._achat_run(self._typed(ChatCompletionRequest, request, stream=True))
-        return JsonChunks(run, submit(self._engine, run.jobs, run.submission))
-
-    def completion(self, request: CompletionRequest | Mapping[str, Any]) -> Completion:
-        """The whole reply to a legacy completion; blocks, with the GIL released."""
-        run = self._completion_run(self._typed(CompletionRequest, request, stream=False))
-        return run.reply(self._generate(run))
-
-    async def acompletion(self, request: CompletionRequest | Mapping[str, Any]) -> Completion:
-        """The whole reply to a legacy completion."""
-        run = await self._acompletion_run(self._typed(CompletionRequest, request, stream=False))
-        return run.reply(await self._agenerate(run))
-
-    def completion_stream(self, request: CompletionRequest | Mapping[str, Any]) -> Generator[Completion, None, None]:
-        """The reply to a legacy completion in chunks, each as soon as it is there."""
-        run = self._completion_run(self._typed(CompletionRequest, request, stream=True))
-        return (Completion.model_validate_json(text) for text in self._chunks(run))
-
-    async def acompletion_stream(
-        self, request: CompletionRequest | Mapping[str, Any]
-    ) -> AsyncGenerator[Completion, None]:
-        """The reply to a legacy completion in chunks, each as soon as it is there."""
-        async with await self.acompletion_json(request) as chunks:
-            async for text in chunks:
-                yield Completion.model_validate_json(text)
-
-    async def acompletion_json(self, request: CompletionRequest | Mapping[str, Any]) -> JsonChunks:
-        """As :meth:`acompletion_stream`, but submitted when this returns, and chunks are JSON text."""
-        run = await self._acompletion_run(self._typed(CompletionRequest, request, stream=True))
-        return JsonChunks(run, submit(self._engine, run.jobs, run.submission))
-
-    @property
-    def _context(self) -> int:
-        return self._engine.model_info.max_sequence_length
-
-    def _unknown_model(self, name: str) -> ApiError:
-        served = ", ".join(self.model_names)
-        message = f"The model '{name}' does not exist. Served here: {served}."
-        return ApiError(message, param="model", code="model_not_found", status=404)
-
-    def _typed(self, kind: type[RequestT], request: RequestT | Mapping[str, Any], *, stream: bool) -> RequestT:
-        """The checked request; whether it streams is said by the method that was called."""
-        if isinstance(request, kind):
-            typed = request if request.stream is stream else request.model_copy(update={"stream": stream})
-        else:
-            fields: dict[str, Any] = dict(cast(Mapping[str, Any], request))
+    async def areply(
+        self,
+        endpoint: Endpoint[RequestT, ReplyT, ChunkT],
+        request: RequestT | Mapping[str, Any],
+        account: Account | None = None,
+    ) -> ReplyT:
+        """The whole reply: the fold of the events that its stream would be written from."""
+        with _api_errors():
+            opened = self.open(endpoint, request, stream=False, account=account)
             try:
-                typed = kind.model_validate({**fields, "stream": stream})
-            except pydantic.ValidationError as error:
-                raise validation_error(error) from error
-        if not typed.model:
-            typed = typed.model_copy(update={"model": self.model_names[0]})
-        if self._names is not None and typed.model not in self._names:
-            raise self._unknown_model(typed.model)
-        refuse_unsupported(typed)
-        return typed
+                return opened.writer.reply(await fold(opened.events))
+            finally:
+                await opened.events.aclose()
 
-    def _chat_run(self, request: ChatCompletionRequest) -> ChatRun:
-        refuse_unsupported_chat(request)
-        try:
-            prompt = self._engine.tokenize(prompt_text(request, self._templates))
-        except ChatTemplateError as error:
+    def stream(
+        self, endpoint: Endpoint[RequestT, ReplyT, ChunkT], request: RequestT | Mapping[str, Any]
+    ) -> Generator[ChunkT, None, None]:
+        """The chunks, each as soon as it is there; work begins with the first one asked for."""
+        return self._bridge.iterate(self.astream(endpoint, request))
+
+    async def astream(
+        self,
+        endpoint: Endpoint[RequestT, ReplyT, ChunkT],
+        request: RequestT | Mapping[str, Any],
+        account: Account | None = None,
+    ) -> AsyncGenerator[ChunkT, None]:
+        """The chunks, each as soon as it is there; work begins with the first one asked for."""
+        with _api_errors():
+            opened = self.open(endpoint, request, stream=True, account=account)
+            try:
+                async for event in opened.events:
+                    for chunk in opened.writer.chunks(event):
+                        yield chunk
+                for chunk in opened.writer.closing():
+                    yield chunk
+            finally:
+                await opened.events.aclose()
+
+    def open(
+        self,
+        endpoint: Endpoint[RequestT, ReplyT, ChunkT],
+        request: RequestT | Mapping[str, Any],
+        *,
+        stream: bool,
+        account: Account | None = None,
+    ) -> Opened[ReplyT, ChunkT]:
+        """A request's events and what writes them. Nothing is under way before the first event is asked for.
+
+        Raises :class:`ApiError` for what the endpoint refuses. `account`, the caller's own, is kept up to date.
+        """
+        account = account or Account()
+        account.endpoint = endpoint.name
+        typed = _typed(endpoint.request, request, stream)
+        return Opened(self._road.run(endpoint.parse(typed), account), endpoint.writer(typed, account))
+
+
+class Opened(Generic[ReplyT, ChunkT]):
+    """A request whose events have not begun, and its writer. To be closed by `events.aclose()`."""
+
+    __slots__ = ("events", "writer")
+
+    def __init__(self, events: AsyncGenerator[Event, None], writer: Writer[ReplyT, ChunkT]) -> None:
+        self.events = events
+        self.writer = writer
+
+
+class _api_errors:  # noqa: N801 - reads as a statement
+    """Raises whatever goes wrong as the error that its client is to see."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, Exception) and not isinstance(error, ApiError):
             raise api_error(error) from error
-        return ChatRun(
-            request,
-            prompt,
-            context=self._context,
-            defaults=self._defaults,
-            texts=self._texts,
-            fingerprint=self._fingerprint,
-        )
 
-    async def _achat_run(self, request: ChatCompletionRequest) -> ChatRun:
-        if text_length(request) < _LONG_PROMPT:
-            return self._chat_run(request)
-        return await asyncio.to_thread(self._chat_run, request)
 
-    def _completion_run(self, request: CompletionRequest) -> CompletionRun:
-        refuse_unsupported_completion(request)
-        special = request.add_special_tokens is not False
-        prompts: list[list[int]] = []
-        echoes: list[str] = []
-        for prompt in prompts_of(request):
-            if isinstance(prompt, str):
-                prompts.append(self._engine.tokenize(prompt, add_special_tokens=special))
-                echoes.append(prompt)
-            else:
-                prompts.append(prompt)
-                echoes.append(self._engine.detokenize(prompt) if request.echo else "")
-        return CompletionRun(
-            request,
-            prompts,
-            echoes,
-            context=self._context,
-            defaults=self._defaults,
-            texts=self._texts,
-            fingerprint=self._fingerprint,
-        )
+def _are_models(served: Engine | Models) -> TypeGuard[Models]:
+    return hasattr(served, "lease")
 
-    async def _acompletion_run(self, request: CompletionRequest) -> CompletionRun:
-        if isinstance(request.prompt, str) and len(request.prompt) < _LONG_PROMPT:
-            return self._completion_run(request)
-        return await asyncio.to_thread(self._completion_run, request)
 
-    def _generate(self, run: Run) -> list[GenerationOutput]:
-        prompts, params = [job.prompt for job in run.jobs], [job.params for job in run.jobs]
-        return self._engine.generate(prompts, params, **run.submission)
-
-    async def _agenerate(self, run: Run) -> list[GenerationOutput]:
-        prompts, params = [job.prompt for job in run.jobs], [job.params for job in run.jobs]
-        return await self._engine.generate_async(prompts, params, **run.submission)
-
-    def _chunks(self, run: Run) -> Iterator[str]:
-        handles = submit(self._engine, run.jobs, run.submission)
-        try:
-            yield from run.opening()
-            for index, chunk in merged(handles):
-                yield from run.pieces(index, chunk)
-            yield from run.closing()
-        finally:
-            cancel(handles)
+def _typed(kind: type[RequestT], request: RequestT | Mapping[str, Any], stream: bool) -> RequestT:
+    """The checked request; whether it streams is said by the method that was called."""
+    if isinstance(request, kind):
+        same = getattr(request, "stream", None) is stream
+        return request if same else request.model_copy(update={"stream": stream})
+    try:
+        return kind.model_validate({**cast(Mapping[str, Any], request), "stream": stream})
+    except pydantic.ValidationError as error:
+        raise validation_error(error) from error

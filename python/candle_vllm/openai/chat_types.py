@@ -9,7 +9,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from candle_vllm.openai.sampling import FinishText, SamplingRequest
+from candle_vllm.generation import FinishText
+from candle_vllm.openai.request import SamplingRequest, Utf8
+
+# Bounds far above what people send and far below what holds the event loop.
+_MOST_MESSAGES = 10_000
+_MOST_PARTS = 1_000
+_MOST_TOOLS = 1_000
 
 
 class ContentPart(BaseModel):
@@ -18,8 +24,8 @@ class ContentPart(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True)
 
     type: str
-    text: str | None = None
-    refusal: str | None = None
+    text: Utf8 | None = None
+    refusal: Utf8 | None = None
 
     @model_validator(mode="after")
     def _has_its_text(self) -> ContentPart:
@@ -53,9 +59,9 @@ class ChatMessage(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True)
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[ContentPart] | None = None
+    content: Utf8 | Annotated[list[ContentPart], Field(fail_fast=True, max_length=_MOST_PARTS)] | None = None
     name: str | None = None
-    tool_calls: list[ToolCall] | None = None
+    tool_calls: Annotated[list[ToolCall], Field(fail_fast=True, max_length=_MOST_TOOLS)] | None = None
     tool_call_id: str | None = None
 
     @model_validator(mode="after")
@@ -84,7 +90,9 @@ def _plain(messages: object) -> object:
 class ChatCompletionRequest(SamplingRequest):
     """The body of ``POST /v1/chat/completions``."""
 
-    messages: Annotated[list[ChatMessage], BeforeValidator(_plain), Field(min_length=1)]
+    messages: Annotated[
+        list[ChatMessage], Field(fail_fast=True, min_length=1, max_length=_MOST_MESSAGES), BeforeValidator(_plain)
+    ]
     """The conversation. Messages of replies, this package's or the openai client's, may stand among them."""
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     """The newer name of ``max_tokens``; it wins where both are given."""
@@ -94,7 +102,7 @@ class ChatCompletionRequest(SamplingRequest):
     # Known, and either harmless or refused by name where they would change the answer.
     audio: dict[str, Any] | None = None
     function_call: str | dict[str, Any] | None = None
-    functions: list[dict[str, Any]] | None = None
+    functions: Annotated[list[dict[str, Any]], Field(fail_fast=True, max_length=_MOST_TOOLS)] | None = None
     metadata: dict[str, str] | None = None
     modalities: list[str] | None = None
     moderation: dict[str, Any] | None = None
@@ -109,7 +117,7 @@ class ChatCompletionRequest(SamplingRequest):
     service_tier: str | None = None
     store: bool | None = None
     tool_choice: str | dict[str, Any] | None = None
-    tools: list[dict[str, Any]] | None = None
+    tools: Annotated[list[dict[str, Any]], Field(fail_fast=True, max_length=_MOST_TOOLS)] | None = None
     verbosity: Literal["low", "medium", "high"] | None = None
     web_search_options: dict[str, Any] | None = None
 
@@ -117,7 +125,7 @@ class ChatCompletionRequest(SamplingRequest):
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
-    documents: list[dict[str, Any]] | None = None
+    documents: Annotated[list[dict[str, Any]], Field(fail_fast=True, max_length=_MOST_MESSAGES)] | None = None
 
 
 class PromptTokensDetails(BaseModel):
@@ -127,7 +135,7 @@ class PromptTokensDetails(BaseModel):
     """Tokens whose keys and values were in the prefix cache."""
 
 
-class Usage(BaseModel):
+class CompletionUsage(BaseModel):
     """Tokens of a request, over all its answers; the prompt counts once."""
 
     prompt_tokens: int
@@ -145,7 +153,7 @@ class TopLogprob(BaseModel):
     """The token's UTF-8 bytes, which alone need not be whole characters."""
 
 
-class TokenLogprobEntry(TopLogprob):
+class ChatCompletionTokenLogprob(TopLogprob):
     """The token of a position and its rivals."""
 
     top_logprobs: list[TopLogprob]
@@ -154,11 +162,11 @@ class TokenLogprobEntry(TopLogprob):
 class ChoiceLogprobs(BaseModel):
     """Log-probabilities of an answer's tokens, in order."""
 
-    content: list[TokenLogprobEntry] | None
+    content: list[ChatCompletionTokenLogprob] | None
     refusal: None = None
 
 
-class AnswerMessage(BaseModel):
+class ChatCompletionMessage(BaseModel):
     """What the assistant says."""
 
     role: Literal["assistant"] = "assistant"
@@ -166,11 +174,11 @@ class AnswerMessage(BaseModel):
     refusal: None = None
 
 
-class ChatChoice(BaseModel):
+class Choice(BaseModel):
     """One answer."""
 
     index: int
-    message: AnswerMessage
+    message: ChatCompletionMessage
     logprobs: ChoiceLogprobs | None = None
     finish_reason: FinishText
 
@@ -183,13 +191,13 @@ class ChatCompletion(BaseModel):
     created: int
     """Seconds since 1970."""
     model: str
-    choices: list[ChatChoice]
-    usage: Usage
+    choices: list[Choice]
+    usage: CompletionUsage
     service_tier: Literal["default"] = "default"
     system_fingerprint: str
 
 
-class Delta(BaseModel):
+class ChoiceDelta(BaseModel):
     """What a chunk adds to one answer; absent fields are unset."""
 
     role: Literal["assistant"] | None = None
@@ -201,9 +209,20 @@ class ChunkChoice(BaseModel):
     """One answer's part of a chunk."""
 
     index: int
-    delta: Delta
+    delta: ChoiceDelta
     logprobs: ChoiceLogprobs | None = None
     finish_reason: FinishText | None = None
+
+
+class WaitMetadata(BaseModel):
+    """What a request waits for before its first token."""
+
+    status: Literal["queued", "waiting_for_model", "loading", "processing"]
+    position: int
+    """Its place among the requests for the model; 1 is next, 0 once it has the model."""
+    model: str
+    eta_ms: int | None
+    """Milliseconds until it has the model; null while nothing was measured."""
 
 
 class ChatCompletionChunk(BaseModel):
@@ -215,6 +234,9 @@ class ChatCompletionChunk(BaseModel):
     """Seconds since 1970; the same in all chunks."""
     model: str
     choices: list[ChunkChoice]
-    usage: Usage | None = None
+    usage: CompletionUsage | None = None
     service_tier: Literal["default"] = "default"
-    system_fingerprint: str
+    system_fingerprint: str | None = None
+    """None in chunks that come before the model is there."""
+    candle_metadata: WaitMetadata | None = None
+    """Only in chunks that tell what the request waits for; their delta is empty."""

@@ -9,21 +9,24 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from candle_vllm.openai.chat_types import Usage
-from candle_vllm.openai.sampling import FinishText, SamplingRequest
+from candle_vllm.generation import FinishText
+from candle_vllm.openai.chat_types import CompletionUsage, WaitMetadata
+from candle_vllm.openai.request import SamplingRequest, Utf8
 
 TokenId = Annotated[int, Field(ge=0, lt=2**32)]
-TokenIds = Annotated[list[TokenId], Field(min_length=1)]
+TokenIds = Annotated[list[TokenId], Field(fail_fast=True, min_length=1)]
+
+_MOST_PROMPTS = 2048
 
 
 class CompletionRequest(SamplingRequest):
     """The body of ``POST /v1/completions``."""
 
     prompt: (
-        str
-        | Annotated[list[TokenId], Field(min_length=1)]
-        | Annotated[list[str], Field(min_length=1)]
-        | Annotated[list[TokenIds], Field(min_length=1)]
+        Utf8
+        | TokenIds
+        | Annotated[list[Utf8], Field(fail_fast=True, min_length=1, max_length=_MOST_PROMPTS)]
+        | Annotated[list[TokenIds], Field(fail_fast=True, min_length=1, max_length=_MOST_PROMPTS)]
     )
     """A text, several texts, token ids, or several lists of them."""
     echo: bool | None = None
@@ -38,7 +41,7 @@ class CompletionRequest(SamplingRequest):
     """Whether a text prompt gets the tokenizer's own first token; true unless told."""
 
 
-class CompletionLogprobs(BaseModel):
+class Logprobs(BaseModel):
     """Log-probabilities of a text's tokens: four lists of the same length."""
 
     tokens: list[str]
@@ -54,7 +57,7 @@ class CompletionChoice(BaseModel):
 
     index: int
     text: str
-    logprobs: CompletionLogprobs | None = None
+    logprobs: Logprobs | None = None
     finish_reason: FinishText | None
 
 
@@ -67,5 +70,8 @@ class Completion(BaseModel):
     """Seconds since 1970."""
     model: str
     choices: list[CompletionChoice]
-    usage: Usage | None = None
-    system_fingerprint: str
+    usage: CompletionUsage | None = None
+    system_fingerprint: str | None = None
+    """None in chunks that come before the model is there."""
+    candle_metadata: WaitMetadata | None = None
+    """Only in chunks that tell what the request waits for; they have no choices."""

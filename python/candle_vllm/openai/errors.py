@@ -11,15 +11,18 @@ from typing import Any
 
 import pydantic
 
-from candle_vllm.chat import ChatTemplateError
 from candle_vllm.errors import (
     CandleVllmError,
     ConfigError,
+    EngineFailedError,
+    ModelLoadError,
+    ModelNotFoundError,
     QueueFullError,
     RequestCancelledError,
     RequestTimeoutError,
     TokenizationError,
 )
+from candle_vllm.generation import RequestError
 
 INVALID_REQUEST = "invalid_request_error"
 SERVER_ERROR = "server_error"
@@ -73,20 +76,16 @@ def api_error(error: BaseException) -> ApiError:
     """The envelope of any error; what is not known becomes a 500 that tells nothing of the inside."""
     if isinstance(error, ApiError):
         return error
-    if isinstance(error, ChatTemplateError):
-        return ApiError(str(error), param=error.field, code="invalid_value")
+    if isinstance(error, RequestError):
+        return ApiError(str(error), param=error.param, code=error.code)
     if isinstance(error, pydantic.ValidationError):
         return validation_error(error)
-    if isinstance(error, QueueFullError):
-        return ApiError(
-            str(error), code="queue_full", status=503, type=SERVER_BUSY, retry_after=1, extra={"queued": False}
-        )
-    if isinstance(error, RequestTimeoutError):
-        return ApiError(str(error), code="timeout", status=503, type=SERVER_BUSY, retry_after=5, extra={"queued": True})
-    if isinstance(error, RequestCancelledError):
-        return ApiError(str(error), code="request_cancelled", status=503, type=SERVER_ERROR, retry_after=1)
+    if isinstance(error, ModelNotFoundError):
+        return ApiError(str(error), param="model", code="model_not_found", status=404)
+    if (busy := _busy(error)) is not None:
+        return busy
     if isinstance(error, ConfigError):
-        return ApiError(str(error), param=_ENGINE_FIELDS.get(error.field or ""), code="invalid_value")
+        return ApiError(str(error), param=error.field, code="invalid_value")
     if isinstance(error, TokenizationError):
         return ApiError(str(error), code="invalid_value")
     if isinstance(error, CandleVllmError):
@@ -94,13 +93,22 @@ def api_error(error: BaseException) -> ApiError:
     return ApiError("The server had an error while processing your request.", status=500, type=SERVER_ERROR)
 
 
-# Fields of requests that the engine checks again, against the model.
-_ENGINE_FIELDS = {
-    "prompt": "prompt",
-    "prompt_logprobs": "logprobs",
-    "logit_bias": "logit_bias",
-    "stop_token_ids": "stop_token_ids",
-}
+def _busy(error: BaseException) -> ApiError | None:
+    """The envelope of what may be gone when the request is sent again."""
+    if isinstance(error, QueueFullError):
+        code, kind, wait = "queue_full", SERVER_BUSY, error.retry_after or 1
+    elif isinstance(error, RequestTimeoutError):
+        code, kind, wait = "timeout", SERVER_BUSY, getattr(error, "retry_after", None) or 5
+    elif isinstance(error, RequestCancelledError):
+        code, kind, wait = "request_cancelled", SERVER_ERROR, 1
+    elif isinstance(error, ModelLoadError):
+        code, kind, wait = "model_load_failed", SERVER_ERROR, None
+    elif isinstance(error, EngineFailedError):
+        code, kind, wait = "engine_failed", SERVER_ERROR, None
+    else:
+        return None
+    extra = {"queued": isinstance(error, RequestTimeoutError)} if kind is SERVER_BUSY else None
+    return ApiError(str(error), code=code, status=503, type=kind, retry_after=wait, extra=extra)
 
 
 _CODES = {

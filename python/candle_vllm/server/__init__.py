@@ -1,6 +1,5 @@
-"""The HTTP door: OpenAI's API as an ASGI application over an engine or an adapter."""
+"""The HTTP door: the table of endpoints as an ASGI application over an engine, models or an adapter."""
 
 from candle_vllm.server.app import create_app
-from candle_vllm.server.slot import ModelSlot
 
-__all__ = ["ModelSlot", "create_app"]
+__all__ = ["create_app"]

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel
 
 
-class ModelCard(BaseModel):
+class Model(BaseModel):
     """One served model."""
 
     id: str
@@ -15,12 +15,12 @@ class ModelCard(BaseModel):
     created: int
     """Seconds since 1970."""
     owned_by: str = "candle-vllm"
-    max_model_len: int
-    """Longest sequence in tokens, prompt and answer (vLLM's field)."""
+    max_model_len: int | None = None
+    """Longest sequence in tokens, prompt and answer (vLLM's field); null while the model was never loaded."""
 
 
 class ModelList(BaseModel):
     """All served models."""
 
     object: Literal["list"] = "list"
-    data: list[ModelCard]
+    data: list[Model]

@@ -1,0 +1,90 @@
+"""What the layers above need of an engine and of a request under way; a test's fake implements the same.
+
+Holds no behaviour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol, Self
+
+from candle_vllm.params import GenerationParams
+from candle_vllm.records import EngineStats, GenerationChunk, GenerationOutput, ModelInfo
+
+__all__ = ["Engine", "Request"]
+
+
+class Request(Protocol):
+    """One request under way; `RequestHandle` says what each method promises."""
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended, read or not."""
+        ...
+
+    def cancel(self) -> None:
+        """Free its memory now; its reader gets a last chunk."""
+        ...
+
+    def close(self) -> None:
+        """Free its memory now and drop what was not read."""
+        ...
+
+    async def result_async(self) -> GenerationOutput:
+        """The whole answer."""
+        ...
+
+    def __aiter__(self) -> Self: ...
+
+    async def __anext__(self) -> GenerationChunk: ...
+
+
+class Engine(Protocol):
+    """One loaded model; `InferenceEngine` says what each method promises."""
+
+    @property
+    def model_info(self) -> ModelInfo:
+        """What was loaded and how it runs."""
+        ...
+
+    @property
+    def chat_templates(self) -> Mapping[str, str]:
+        """Jinja texts by name."""
+        ...
+
+    @property
+    def special_tokens(self) -> Mapping[str, str]:
+        """Texts of the special tokens that templates name."""
+        ...
+
+    def stats(self) -> EngineStats:
+        """Figures of this moment."""
+        ...
+
+    def tokenize(self, text: str, add_special_tokens: bool = False) -> list[int]:
+        """Token ids of a text."""
+        ...
+
+    def detokenize(self, tokens: Sequence[int], skip_special_tokens: bool = True) -> str:
+        """The text of token ids."""
+        ...
+
+    def token_bytes(self, token: int) -> bytes:
+        """The bytes that a token adds to a text."""
+        ...
+
+    def add_request(
+        self,
+        prompt: str | Sequence[int],
+        params: GenerationParams | None = None,
+        *,
+        cache_salt: str | None = None,
+        priority: int = 0,
+        skip_special_tokens: bool = True,
+    ) -> Request:
+        """Submit one request and return at once."""
+        ...
+
+    def close(self) -> None:
+        """Cancel all requests and give the memory back."""
+        ...

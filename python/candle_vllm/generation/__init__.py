@@ -1,0 +1,48 @@
+"""The road that every request takes, whichever endpoint or door it came by: request in, typed events out.
+
+Must not know of request forms, replies or HTTP.
+"""
+
+from candle_vllm.generation.account import Account, Observer
+from candle_vllm.generation.errors import RequestError
+from candle_vllm.generation.events import (
+    Event,
+    Finished,
+    FinishText,
+    PromptLogprobs,
+    Reasoning,
+    Started,
+    Status,
+    Text,
+    Tokens,
+    ToolArguments,
+    ToolCallStarted,
+)
+from candle_vllm.generation.fold import Answer, Call, Reply, fold
+from candle_vllm.generation.request import Conversation, GenerationRequest, Prompts
+from candle_vllm.generation.run import Road
+
+__all__ = [
+    "Account",
+    "Answer",
+    "Call",
+    "Conversation",
+    "Event",
+    "FinishText",
+    "Finished",
+    "GenerationRequest",
+    "Observer",
+    "PromptLogprobs",
+    "Prompts",
+    "Reasoning",
+    "Reply",
+    "RequestError",
+    "Road",
+    "Started",
+    "Status",
+    "Text",
+    "Tokens",
+    "ToolArguments",
+    "ToolCallStarted",
+    "fold",
+]

@@ -1,0 +1,209 @@
+"""From a request to what the engine is asked: prompts as token ids, parameters of each answer.
+
+Whatever is slow for a long prompt runs in a thread, lest the event loop stand still.
+Must not know how answers are read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from candle_vllm.chat import ChatTemplate, ChatTemplateError
+from candle_vllm.errors import ConfigError, TokenizationError
+from candle_vllm.generation.errors import RequestError
+from candle_vllm.generation.request import Conversation, GenerationRequest, Prompts
+from candle_vllm.models import LoadedModel
+from candle_vllm.params import GenerationParams
+
+__all__ = ["MOST_ANSWERS", "Prepared", "prepare", "seed_of_choice"]
+
+MOST_ANSWERS = 2048
+"""Of one request, over all its prompts."""
+
+_LIGHT = 8_000
+"""Characters and values whose rendering and encoding hold the event loop for about a millisecond."""
+_U64 = 2**64 - 1
+# Variables that the renderer itself sets; a request may not replace them.
+_RESERVED = frozenset({"messages", "tools", "documents", "add_generation_prompt", "continue_final_message", "self"})
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What is submitted: answer i belongs to prompt i // n and is sampled by `params[i]`."""
+
+    prompts: Sequence[list[int]]
+    params: Sequence[GenerationParams]
+    answers: int
+    """Answers to each prompt."""
+
+    def __iter__(self) -> Any:
+        """(prompt, parameters) of each answer, in order."""
+        return iter([(self.prompts[at // self.answers], params) for at, params in enumerate(self.params)])
+
+
+async def prepare(request: GenerationRequest, model: LoadedModel) -> Prepared:
+    """The prompts and parameters of a request to this model. Raises RequestError naming the client's field."""
+    count_answers(request)
+    work = _prompts_of_conversation if isinstance(request.input, Conversation) else _prompts_of_items
+    if _lighter_than(_LIGHT, _weighed(request.input)):
+        prompts = work(request, model)
+    else:
+        prompts = await asyncio.to_thread(work, request, model)
+    params = [_params(request, model, prompt) for prompt in prompts]
+    return Prepared(prompts, [_of_choice(one, choice) for one in params for choice in range(request.n)], request.n)
+
+
+def count_answers(request: GenerationRequest) -> None:
+    """Refuse more answers than one request may have, before anything is built for them."""
+    prompts = len(request.input.items) if isinstance(request.input, Prompts) else 1
+    if prompts * request.n > MOST_ANSWERS:
+        raise request.refusal(
+            "prompt", f"has {prompts} prompts with {request.n} answers each, above {MOST_ANSWERS} answers a request."
+        )
+
+
+def _weighed(source: Conversation | Prompts) -> Any:
+    if isinstance(source, Prompts):
+        return source.items
+    return (source.messages, source.tools, source.documents, source.variables)
+
+
+def _lighter_than(budget: int, value: Any) -> bool:
+    """Whether texts, lists and mappings under `value` stay below `budget` characters and values together."""
+    waiting = [value]
+    while waiting:
+        each = waiting.pop()
+        budget -= 1
+        if isinstance(each, str):
+            budget -= len(each)
+        elif isinstance(each, Mapping | list | tuple):
+            budget -= len(each)
+            if budget > 0:
+                waiting += each.values() if isinstance(each, Mapping) else each
+        if budget < 0:
+            return False
+    return True
+
+
+def _prompts_of_conversation(request: GenerationRequest, model: LoadedModel) -> list[list[int]]:
+    conversation = request.input
+    assert isinstance(conversation, Conversation)
+    if conversation.continue_final_message and conversation.add_generation_prompt:
+        raise request.refusal("continue_final_message", "and 'add_generation_prompt' exclude each other.")
+    try:
+        template = model.templates.choose(with_tools=bool(conversation.tools))
+        text = template.render(
+            conversation.messages,
+            tools=conversation.tools,
+            documents=conversation.documents,
+            add_generation_prompt=conversation.add_generation_prompt,
+            continue_final_message=conversation.continue_final_message,
+            variables=_variables(request, conversation, template),
+        )
+        return [model.engine.tokenize(text)]
+    except ChatTemplateError as error:
+        raise RequestError(str(error), param=request.named(error.field)) from error
+    except TokenizationError as error:
+        raise request.refusal("messages", f"cannot be encoded: {error}") from error
+
+
+def _variables(request: GenerationRequest, conversation: Conversation, template: ChatTemplate) -> dict[str, Any]:
+    given = dict(conversation.variables)
+    for name in given:
+        if name in _RESERVED:
+            raise request.refusal(f"variables.{name}", "has a field of its own.")
+    effort = conversation.reasoning_effort
+    if effort is None:
+        return given
+    if template.mentions("reasoning_effort"):
+        return {"reasoning_effort": effort, **given}
+    if template.mentions("enable_thinking"):
+        return {"enable_thinking": effort != "none", **given}
+    if effort == "none":
+        return given
+    raise request.refusal(
+        "reasoning_effort",
+        "can only be 'none': this model does not reason before it answers.",
+        "unsupported_parameter",
+    )
+
+
+def _prompts_of_items(request: GenerationRequest, model: LoadedModel) -> list[list[int]]:
+    source = request.input
+    assert isinstance(source, Prompts)
+    prompts = []
+    for at, item in enumerate(source.items):
+        place = f"prompt[{at}]" if len(source.items) > 1 else "prompt"
+        try:
+            ids = model.engine.tokenize(item, source.add_special_tokens) if isinstance(item, str) else list(item)
+        except TokenizationError as error:
+            raise request.refusal(place, f"cannot be encoded: {error}") from error
+        if not ids:
+            raise request.refusal(place, "is empty; this model needs at least one token to begin with.", "empty_array")
+        largest = max(ids)
+        if largest >= model.engine.model_info.vocab_size:
+            raise request.refusal(
+                place,
+                f"holds the token id {largest}; this model's vocabulary ends at "
+                f"{model.engine.model_info.vocab_size - 1}.",
+            )
+        prompts.append(ids)
+    return prompts
+
+
+def _params(request: GenerationRequest, model: LoadedModel, prompt: list[int]) -> GenerationParams:
+    limit = _room(request, model, prompt)
+    fields = {**model.defaults.named(), **request.sampling}
+    if fields.get("min_tokens", 0) > limit:
+        raise request.refusal("min_tokens", f"is {fields['min_tokens']}, above the {limit} tokens allowed.")
+    try:
+        return GenerationParams(
+            max_tokens=limit, logprobs=request.logprobs, prompt_logprobs=request.prompt_logprobs, **fields
+        )
+    except ConfigError as error:
+        raise refused(request, error) from error
+
+
+def refused(request: GenerationRequest, error: ConfigError) -> RequestError:
+    """A refusal by the engine's own checks, in the client's words."""
+    if error.field is None:
+        return RequestError(str(error))
+    shown = request.named(error.field)
+    return RequestError(str(error.named(shown)), param=shown)
+
+
+def _room(request: GenerationRequest, model: LoadedModel, prompt: list[int]) -> int:
+    """Tokens that an answer may have: as many as wanted, or as the context leaves where that is less."""
+    context = model.engine.model_info.max_sequence_length
+    room = context - len(prompt)
+    what = request.named("messages" if isinstance(request.input, Conversation) else "prompt")
+    if room < (0 if request.max_tokens == 0 else 1):
+        raise RequestError(
+            f"This model's maximum context length is {context} tokens. However, your {what} resulted in "
+            f"{len(prompt)} tokens. Please reduce the length of the {what}.",
+            param=what,
+            code="context_length_exceeded",
+        )
+    return room if request.max_tokens is None else min(request.max_tokens, room)
+
+
+def _of_choice(params: GenerationParams, choice: int) -> GenerationParams:
+    if params.seed is None or choice == 0:
+        return params
+    return replace(params, seed=seed_of_choice(params.seed, choice))
+
+
+def seed_of_choice(seed: int, choice: int) -> int:
+    """The seed of answer number `choice`: the first has the request's own, the others are drawn from it.
+
+    The mixing function is SplitMix64 (Steele, Lea, Flood 2014), so that neighbouring seeds share no answers.
+    """
+    if choice == 0:
+        return seed & _U64
+    mixed = (seed + choice * 0x9E3779B97F4A7C15) & _U64
+    mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & _U64
+    mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & _U64
+    return mixed ^ (mixed >> 31)

@@ -1,0 +1,82 @@
+"""GenerationRequest: what any endpoint asks for, in one frozen form. Holds no behaviour beyond naming its fields."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from candle_vllm.generation.errors import RequestError
+
+__all__ = ["Conversation", "GenerationRequest", "Prompts"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversation:
+    """Messages that the model's own chat template turns into one prompt."""
+
+    messages: Sequence[Mapping[str, Any]]
+    """Dictionaries shaped as OpenAI's messages."""
+    tools: Sequence[Mapping[str, Any]] = ()
+    """Tools that the template shows, in OpenAI's form."""
+    documents: Sequence[Mapping[str, Any]] = ()
+    """Documents that the template shows."""
+    add_generation_prompt: bool = True
+    """Whether the prompt ends where the assistant begins to speak."""
+    continue_final_message: bool = False
+    """Whether the last message is left open and goes on."""
+    variables: Mapping[str, Any] = field(default_factory=dict)
+    """More variables for the template."""
+    reasoning_effort: str | None = None
+    """How much the model is to think, where its template knows of that."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompts:
+    """Finished prompts, each with answers of its own."""
+
+    items: Sequence[str | Sequence[int]]
+    """Texts, or lists of token ids."""
+    add_special_tokens: bool = True
+    """Whether a text gets the tokenizer's own first token."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationRequest:
+    """One request on its way. An endpoint makes it from its own request form; everything below reads only this."""
+
+    input: Conversation | Prompts
+    model: str = ""
+    """Name of the model; empty means the one that is served."""
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of `GenerationParams` that the client set; the model's defaults stand in for the others."""
+    max_tokens: int | None = None
+    """Tokens of each answer at most; None = what the context leaves."""
+    n: int = 1
+    """Answers to each prompt."""
+    stream: bool = False
+    """Whether pieces are wanted as they come; otherwise each answer arrives at once, as the same events."""
+    logprobs: int | None = None
+    """Log-probabilities of the answer's tokens: None = off, k = and the k best."""
+    prompt_logprobs: int | None = None
+    """The same for the prompt's tokens."""
+    cache_salt: str | None = None
+    """Computed prefixes are shared only between requests of the same salt."""
+    priority: int = 0
+    """Smaller runs first."""
+    skip_special_tokens: bool = True
+    """Whether special tokens are left out of the text."""
+    timeout: float | None = None
+    """Seconds that it may wait before it begins; None = the server's own limit."""
+    fields: Mapping[str, str] = field(default_factory=dict)
+    """What the client calls a field of the engine or of this class, where that is another name."""
+
+    def named(self, name: str) -> str:
+        """What the client calls this field, a place in it (`a.b`, `a[0]`) included."""
+        stem = name.partition(".")[0].partition("[")[0]
+        return self.fields.get(stem, stem) + name[len(stem) :]
+
+    def refusal(self, name: str, problem: str, code: str = "invalid_value") -> RequestError:
+        """The error that says what is wrong with a field, in the client's words; `problem` goes on after its name."""
+        shown = self.named(name)
+        return RequestError(f"'{shown}' {problem}", param=shown, code=code)

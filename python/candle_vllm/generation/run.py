@@ -1,0 +1,273 @@
+"""Road: one request from its model's lease to its last event. Every endpoint and both doors run it.
+
+Closing the stream of events, or cancelling the task that reads it, frees the work wherever it is: waiting for
+the model, queued, running. Must not know of endpoints or HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing
+from typing import Any
+
+from candle_vllm.engine import Request
+from candle_vllm.errors import ConfigError, EngineFailedError, GenerationError, RequestCancelledError
+from candle_vllm.generation.account import Account, Observer, Observers
+from candle_vllm.generation.events import (
+    Event,
+    Finished,
+    FinishText,
+    PromptLogprobs,
+    Started,
+    Status,
+    Text,
+    Tokens,
+)
+from candle_vllm.generation.prepare import Prepared, count_answers, prepare, refused
+from candle_vllm.generation.request import GenerationRequest
+from candle_vllm.models import LoadedModel, Models, WaitStatus
+from candle_vllm.records import FinishReason, GenerationChunk
+
+__all__ = ["Road"]
+
+_AT_ONCE = 32
+"""Submissions after which the event loop gets a turn."""
+
+
+class Road:
+    """The way of every request to the models. `observers` hear how requests fare."""
+
+    def __init__(self, models: Models, observers: Sequence[Observer] = ()) -> None:
+        self.models = models
+        self._observers = Observers(observers)
+
+    async def run(self, request: GenerationRequest, account: Account | None = None) -> AsyncGenerator[Event, None]:
+        """The events of a request. Whatever is wrong with the request itself is raised by the first step.
+
+        `account`, the caller's own where it has one, is kept up to date.
+        """
+        account = account or Account()
+        account.stream, account.n, account.max_tokens = request.stream, request.n, request.max_tokens
+        account.model = request.model or account.model
+        self._observers.started(account)
+        try:
+            async with aclosing(self._events(request, account)) as events:
+                async for event in events:
+                    yield event
+        except BaseException as error:
+            account.error = error
+            raise
+        finally:
+            self._observers.ended(account)
+
+    async def _events(self, request: GenerationRequest, account: Account) -> AsyncGenerator[Event, None]:
+        count_answers(request)
+        entering = _Entering(self.models, request)
+        try:
+            async with aclosing(entering.waits()) as waits:
+                async for wait in waits:
+                    yield Status(wait)
+            model = entering.model
+            prepared = await prepare(request, model)
+            account.model = request.model or model.names[0]
+            account.prompt_tokens = sum(map(len, prepared.prompts))
+            with model.admission.admit(len(prepared.params), account.prompt_tokens * request.n) as ticket:
+                handles = await _submit(request, model, prepared)
+                try:
+                    account.submitted = time.monotonic()
+                    yield Started(model, account.model, prepared.prompts, len(handles))
+                    async with aclosing(_merged(handles, whole=not request.stream)) as pieces:
+                        async for index, chunk in pieces:
+                            ticket.begun()
+                            self._count(account, request, index, chunk)
+                            for event in _events_of(request, index, chunk):
+                                yield event
+                finally:
+                    for handle in handles:
+                        handle.close()
+        finally:
+            await entering.leave()
+
+    def _count(self, account: Account, request: GenerationRequest, index: int, chunk: GenerationChunk) -> None:
+        if chunk.token_ids:
+            account.generated_tokens += len(chunk.token_ids)
+            self._observers.tokens(account, len(chunk.token_ids), time.monotonic())
+        stats = chunk.stats
+        if stats is None or chunk.finish_reason is None:
+            return
+        if not request.stream and account.submitted is not None:
+            # Nobody saw the first token of a whole answer come; the engine knows when it did.
+            first = account.submitted + stats.queue_time + stats.prefill_time
+            account.first_token_at = min(first, account.first_token_at or first)
+        if index % request.n == 0:
+            # Further answers to one prompt find it in the cache; only what the first one found counts.
+            account.cached_tokens += stats.cached_tokens
+        account.queue_time = max(account.queue_time, stats.queue_time)
+        account.prefill_time = max(account.prefill_time, stats.prefill_time)
+        account.finish_reasons.append(str(chunk.finish_reason))
+
+
+class _Entering:
+    """Takes a lease of the model, and tells meanwhile what it waits for."""
+
+    def __init__(self, models: Models, request: GenerationRequest) -> None:
+        self._request = request
+        self._waits: asyncio.Queue[WaitStatus] = asyncio.Queue()
+        self._lease: AbstractAsyncContextManager[LoadedModel] = models.lease(
+            request.model or None,
+            on_status=self._waits.put_nowait if request.stream else None,
+            priority=request.priority,
+            deadline=None if request.timeout is None else time.monotonic() + request.timeout,
+        )
+        self._task: asyncio.Task[LoadedModel] | None = None
+
+    @property
+    def model(self) -> LoadedModel:
+        """The model, once all waits are over."""
+        assert self._task is not None
+        return self._task.result()
+
+    async def waits(self) -> AsyncGenerator[WaitStatus, None]:
+        """What is waited for, as it changes; ends when the model is there, and raises why it is not."""
+        self._task = asyncio.create_task(_enter(self._lease))
+        if not self._request.stream:
+            await asyncio.wait({self._task})
+        while not self._task.done():
+            next_wait = asyncio.ensure_future(self._waits.get())
+            try:
+                await asyncio.wait({self._task, next_wait}, return_when=asyncio.FIRST_COMPLETED)
+                if next_wait.done() and not self._task.done():
+                    yield next_wait.result()
+            finally:
+                next_wait.cancel()
+        self._task.result()
+
+    async def leave(self) -> None:
+        """Give the lease back, or stop waiting for it."""
+        task = self._task
+        if task is None:
+            return
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
+        if not task.cancelled() and task.exception() is None:
+            await self._lease.__aexit__(None, None, None)
+
+
+async def _enter(lease: AbstractAsyncContextManager[LoadedModel]) -> LoadedModel:
+    return await lease.__aenter__()
+
+
+async def _submit(request: GenerationRequest, model: LoadedModel, prepared: Prepared) -> list[Request]:
+    """Submit every answer, or none: when one is refused the others are taken back and the refusal is raised."""
+    handles: list[Request] = []
+    try:
+        for prompt, params in prepared:
+            handles.append(
+                model.engine.add_request(
+                    prompt,
+                    params,
+                    cache_salt=request.cache_salt,
+                    priority=request.priority,
+                    skip_special_tokens=request.skip_special_tokens,
+                )
+            )
+            if len(handles) % _AT_ONCE == 0:
+                await asyncio.sleep(0)
+    except BaseException as error:
+        for handle in handles:
+            handle.close()
+        if isinstance(error, ConfigError):
+            raise refused(request, error) from error
+        if isinstance(error, GenerationError) and not _able(model):
+            raise EngineFailedError(f"the engine takes no requests: {error}") from error
+        raise
+    return handles
+
+
+def _able(model: LoadedModel) -> bool:
+    stats = model.engine.stats()
+    return stats.healthy and not stats.closed
+
+
+async def _merged(handles: Sequence[Request], *, whole: bool) -> AsyncGenerator[tuple[int, GenerationChunk], None]:
+    """The pieces of all answers with their indices, in the order in which they come; `whole`: one piece an answer."""
+    if len(handles) == 1:
+        if whole:
+            yield 0, await _whole(handles[0])
+            return
+        async for chunk in handles[0]:
+            yield 0, chunk
+        return
+    arrived: asyncio.Queue[tuple[int, GenerationChunk | BaseException | None]] = asyncio.Queue()
+    tasks = [asyncio.create_task(_forward(at, handle, whole, arrived)) for at, handle in enumerate(handles)]
+    running = len(tasks)
+    try:
+        while running:
+            index, item = await arrived.get()
+            if isinstance(item, BaseException):
+                raise item
+            if item is None:
+                running -= 1
+            else:
+                yield index, item
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _forward(index: int, handle: Request, whole: bool, arrived: asyncio.Queue[Any]) -> None:
+    try:
+        if whole:
+            arrived.put_nowait((index, await _whole(handle)))
+        else:
+            async for chunk in handle:
+                arrived.put_nowait((index, chunk))
+        arrived.put_nowait((index, None))
+    except Exception as error:
+        arrived.put_nowait((index, error))
+
+
+async def _whole(handle: Request) -> GenerationChunk:
+    """The whole answer as one piece; nothing wakes the loop before it is there."""
+    output = await handle.result_async()
+    return GenerationChunk(
+        text=output.text,
+        token_ids=output.tokens,
+        logprobs=output.logprobs,
+        prompt_logprobs=output.prompt_logprobs,
+        finish_reason=output.finish_reason,
+        stop_reason=output.stop_reason,
+        stats=output.stats,
+    )
+
+
+def _events_of(request: GenerationRequest, index: int, chunk: GenerationChunk) -> list[Event]:
+    events: list[Event] = []
+    if chunk.prompt_logprobs is not None:
+        events.append(PromptLogprobs(index, chunk.prompt_logprobs))
+    if request.logprobs is not None and chunk.logprobs:
+        last = len(chunk.token_ids) - (chunk.finish_reason is FinishReason.STOP)
+        if last:
+            events.append(Tokens(index, chunk.token_ids[:last], chunk.logprobs[:last]))
+    if chunk.text:
+        events.append(Text(index, chunk.text))
+    if chunk.finish_reason is not None:
+        assert chunk.stats is not None
+        events.append(Finished(index, _finish_text(chunk), chunk.stop_reason, chunk.stats))
+    return events
+
+
+def _finish_text(chunk: GenerationChunk) -> FinishText:
+    """OpenAI's word for why an answer ended; raises when it did not end well."""
+    reason = chunk.finish_reason
+    if reason is FinishReason.LENGTH:
+        return "length"
+    if reason in (FinishReason.STOP, FinishReason.STOP_SEQUENCE):
+        return "stop"
+    if reason is FinishReason.CANCELLED:
+        raise RequestCancelledError("the request was cancelled before its answer was complete")
+    raise GenerationError(str(chunk.stop_reason) if chunk.stop_reason else "the answer could not be completed")

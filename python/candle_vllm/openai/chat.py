@@ -1,0 +1,235 @@
+"""Chat Completions: from the request to the road, from events to chunks and the whole reply."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from candle_vllm.generation import (
+    Account,
+    Answer,
+    Conversation,
+    Event,
+    Finished,
+    FinishText,
+    GenerationRequest,
+    Reply,
+    Started,
+    Status,
+    Text,
+    Tokens,
+)
+from candle_vllm.openai.chat_types import (
+    ChatCompletion,
+    ChatCompletionChunk,
+    ChatCompletionMessage,
+    ChatCompletionRequest,
+    Choice,
+    ChoiceDelta,
+    ChoiceLogprobs,
+    ChunkChoice,
+    WaitMetadata,
+)
+from candle_vllm.openai.endpoint import Endpoint, TextFrame, fresh_id, now
+from candle_vllm.openai.errors import invalid, unsupported
+from candle_vllm.openai.logprobs import chat_logprobs
+from candle_vllm.openai.request import refuse_unsupported, sampling_fields
+from candle_vllm.openai.usage import usage_of
+from candle_vllm.records import TokenLogprob
+
+__all__ = ["CHAT_COMPLETION"]
+
+
+def parse(request: ChatCompletionRequest) -> GenerationRequest:
+    """What the request asks of the road. Raises a 400 for each field that cannot be honoured."""
+    refuse_unsupported(request)
+    _refuse_unsupported_chat(request)
+    newer = request.max_completion_tokens is not None
+    continued = bool(request.continue_final_message)
+    opens = request.add_generation_prompt
+    return GenerationRequest(
+        input=Conversation(
+            messages=[message.model_dump(exclude_none=True) for message in request.messages],
+            documents=request.documents or (),
+            add_generation_prompt=not continued if opens is None else opens,
+            continue_final_message=continued,
+            variables=request.chat_template_kwargs or {},
+            reasoning_effort=request.reasoning_effort,
+        ),
+        model=request.model,
+        sampling=sampling_fields(request),
+        max_tokens=request.max_completion_tokens if newer else request.max_tokens,
+        n=request.n or 1,
+        stream=bool(request.stream),
+        logprobs=(request.top_logprobs or 0) if request.logprobs else None,
+        cache_salt=request.cache_salt,
+        priority=request.priority or 0,
+        skip_special_tokens=request.skip_special_tokens is not False,
+        fields={
+            "max_tokens": "max_completion_tokens" if newer else "max_tokens",
+            "prompt": "messages",
+            "stop_sequences": "stop",
+            "variables": "chat_template_kwargs",
+        },
+    )
+
+
+def _refuse_unsupported_chat(request: ChatCompletionRequest) -> None:
+    if request.tools and request.tool_choice != "none":
+        raise unsupported("tools", "Tool calling is not supported yet; leave 'tools' out or set tool_choice to 'none'.")
+    if request.tool_choice not in (None, "none", "auto"):
+        raise unsupported("tool_choice", "Tool calling is not supported yet; 'tool_choice' can only be 'none'.")
+    if request.functions and request.function_call != "none":
+        raise unsupported("functions", "Function calling is not supported yet; leave 'functions' out.")
+    if request.function_call not in (None, "none", "auto"):
+        raise unsupported("function_call", "Function calling is not supported yet; leave 'function_call' out.")
+    _refuse_format(request.response_format)
+    if request.modalities is not None and request.modalities != ["text"]:
+        raise unsupported("modalities", "Only text is generated; 'modalities' can only be [\"text\"].")
+    for field in ("audio", "web_search_options", "moderation"):
+        if getattr(request, field) is not None:
+            raise unsupported(field, f"'{field}' is not supported.")
+    if request.store:
+        raise unsupported("store", "Answers are not stored here; leave 'store' false.")
+    if request.verbosity not in (None, "medium"):
+        raise unsupported("verbosity", "This model has no verbosity setting; leave it at 'medium'.")
+    if request.max_tokens == 0:
+        raise invalid("max_tokens", "'max_tokens' must be at least 1.")
+    if request.top_logprobs is not None and not request.logprobs:
+        raise invalid("top_logprobs", "'top_logprobs' needs 'logprobs' to be true.")
+
+
+def _refuse_format(response_format: dict[str, Any] | None) -> None:
+    if response_format is None:
+        return
+    kind = response_format.get("type")
+    if kind in ("json_object", "json_schema"):
+        raise unsupported("response_format", f"A response_format of type {kind!r} cannot be enforced yet; use 'text'.")
+    if kind != "text":
+        raise invalid("response_format.type", "'response_format.type' must be 'text', 'json_object' or 'json_schema'.")
+
+
+class ChatWriter:
+    """Writes one chat's chunks or its reply."""
+
+    def __init__(self, request: ChatCompletionRequest, account: Account) -> None:
+        self._account = account
+        self._top = request.top_logprobs or 0
+        options = request.stream_options
+        self._usage_at_end = bool(options and options.include_usage)
+        self._usage_always = bool(options and options.continuous_usage_stats)
+        self._started: Started | None = None
+        self._frames: dict[int, TextFrame] = {}
+        self._waiting_logprobs: dict[int, ChoiceLogprobs] = {}
+        self._head: dict[str, Any] = {
+            "id": fresh_id("chatcmpl", account),
+            "object": "chat.completion.chunk",
+            "created": now(),
+            "model": request.model,
+            "service_tier": "default",
+            "system_fingerprint": None,
+        }
+        if self._usage_at_end:
+            self._head["usage"] = None
+
+    def chunks(self, event: Event) -> Sequence[ChatCompletionChunk]:
+        """The chunks that this event makes due."""
+        match event:
+            case Text(index, text):
+                return [self._chunk(index, ChoiceDelta(content=text), self._waiting_logprobs.pop(index, None))]
+            case Tokens(index, _, logprobs):
+                # They go with the text that they complete.
+                earlier = self._waiting_logprobs.get(index)
+                entries = self._logprobs(logprobs)
+                if earlier is not None and earlier.content and entries.content:
+                    entries.content[:0] = earlier.content
+                self._waiting_logprobs[index] = entries
+                return []
+            case Finished(index, reason):
+                left = self._waiting_logprobs.pop(index, None)
+                unseen = [] if left is None else [self._chunk(index, ChoiceDelta(content=""), left)]
+                return [*unseen, self._chunk(index, ChoiceDelta(), finish=reason)]
+            case Started():
+                self._start(event)
+                opening = ChoiceDelta(role="assistant", content="", refusal=None)
+                return [self._chunk(index, opening) for index in range(event.answers)]
+            case Status(wait):
+                metadata = WaitMetadata(
+                    status=wait.status, position=wait.position, model=wait.model, eta_ms=wait.eta_ms
+                )
+                return [self._chunk(0, ChoiceDelta()).model_copy(update={"candle_metadata": metadata})]
+            case _:
+                return []
+
+    def quick(self, event: Event) -> str | None:
+        """The JSON text of a plain piece of text."""
+        if type(event) is not Text or self._usage_always or event.index in self._waiting_logprobs:
+            return None
+        frame = self._frames.get(event.index)
+        if frame is None:
+            marked = self._chunk(event.index, ChoiceDelta(content=TextFrame.MARK))
+            frame = self._frames[event.index] = TextFrame(marked)
+        return frame.around(event.text)
+
+    def closing(self) -> Sequence[ChatCompletionChunk]:
+        """The chunk with the usage, where it was asked for."""
+        if not self._usage_at_end:
+            return []
+        return [ChatCompletionChunk(**{**self._head, "choices": [], "usage": usage_of(self._account)})]
+
+    def reply(self, reply: Reply) -> ChatCompletion:
+        """The whole reply."""
+        self._start(reply.started)
+        return ChatCompletion(
+            id=self._head["id"],
+            object="chat.completion",
+            created=self._head["created"],
+            model=self._head["model"],
+            choices=[self._choice(index, answer) for index, answer in enumerate(reply.answers)],
+            usage=usage_of(self._account),
+            service_tier="default",
+            system_fingerprint=self._head["system_fingerprint"],
+        )
+
+    def _start(self, started: Started) -> None:
+        self._started = started
+        self._head["model"] = started.name
+        self._head["system_fingerprint"] = started.model.fingerprint
+
+    def _choice(self, index: int, answer: Answer) -> Choice:
+        if answer.finished is None:
+            raise RuntimeError("an answer has no end")
+        return Choice(
+            index=index,
+            message=ChatCompletionMessage(role="assistant", content=answer.text, refusal=None),
+            logprobs=self._logprobs(answer.logprobs) if answer.logprobs else None,
+            finish_reason=answer.finished.reason,
+        )
+
+    def _chunk(
+        self,
+        index: int,
+        delta: ChoiceDelta,
+        logprobs: ChoiceLogprobs | None = None,
+        finish: FinishText | None = None,
+    ) -> ChatCompletionChunk:
+        choice = ChunkChoice(index=index, delta=delta, logprobs=logprobs, finish_reason=finish)
+        if self._usage_always:
+            return ChatCompletionChunk(**{**self._head, "choices": [choice], "usage": usage_of(self._account)})
+        return ChatCompletionChunk(**self._head, choices=[choice])
+
+    def _logprobs(self, entries: Sequence[TokenLogprob]) -> ChoiceLogprobs:
+        if self._started is None:
+            raise RuntimeError("tokens come before the answer has started")
+        return ChoiceLogprobs(content=chat_logprobs(entries, self._top, self._started.model.texts), refusal=None)
+
+
+CHAT_COMPLETION = Endpoint(
+    name="chat_completion",
+    path="/v1/chat/completions",
+    request=ChatCompletionRequest,
+    reply=ChatCompletion,
+    chunk=ChatCompletionChunk,
+    parse=parse,
+    writer=ChatWriter,
+)

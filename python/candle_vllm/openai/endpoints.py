@@ -1,0 +1,11 @@
+"""The table of endpoints. One more is one file and one row here."""
+
+from __future__ import annotations
+
+from candle_vllm.openai.chat import CHAT_COMPLETION
+from candle_vllm.openai.completions import COMPLETION
+from candle_vllm.openai.endpoint import AnyEndpoint
+
+__all__ = ["ENDPOINTS"]
+
+ENDPOINTS: tuple[AnyEndpoint, ...] = (CHAT_COMPLETION, COMPLETION)

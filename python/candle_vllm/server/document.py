@@ -1,0 +1,94 @@
+"""The OpenAPI document: bodies and replies of the table's endpoints, which read and write by themselves.
+
+Must not know how requests are answered.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from candle_vllm.openai.endpoint import AnyEndpoint
+
+__all__ = ["describe", "version"]
+
+_COMPONENT = "#/components/schemas/{model}"
+
+
+def version() -> str:
+    """The package's version."""
+    try:
+        return importlib.metadata.version("candle-vllm")
+    except importlib.metadata.PackageNotFoundError:
+        return "0"
+
+
+class ErrorDetail(BaseModel):
+    """What was wrong."""
+
+    message: str
+    type: str
+    param: str | None
+    """The request's field at fault."""
+    code: str | None
+    queued: bool | None = None
+    """With `server_busy`: whether the request had waited."""
+
+
+class ErrorEnvelope(BaseModel):
+    """The reply to a request that is refused or fails."""
+
+    error: ErrorDetail
+
+
+def describe(app: FastAPI, endpoints: Sequence[AnyEndpoint]) -> None:
+    """Have the application's document tell these endpoints' bodies, replies and errors."""
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _document(app, endpoints)
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign]
+
+
+def _document(app: FastAPI, endpoints: Sequence[AnyEndpoint]) -> dict[str, Any]:
+    document = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
+    refs, schemas = models_json_schema(
+        [
+            (ErrorEnvelope, "serialization"),
+            *((endpoint.request, "validation") for endpoint in endpoints),
+            *((kind, "serialization") for endpoint in endpoints for kind in (endpoint.reply, endpoint.chunk)),
+        ],
+        ref_template=_COMPONENT,
+    )
+    document.setdefault("components", {}).setdefault("schemas", {}).update(schemas.get("$defs", {}))
+    for endpoint in endpoints:
+        operation = document["paths"][endpoint.path]["post"]
+        operation["requestBody"] = {
+            "required": True,
+            "content": {"application/json": {"schema": refs[endpoint.request, "validation"]}},
+        }
+        operation["responses"]["200"] = {
+            "description": "The whole reply, or with 'stream' its chunks.",
+            "content": {
+                "application/json": {"schema": refs[endpoint.reply, "serialization"]},
+                _MEDIA[endpoint.framing]: {"schema": refs[endpoint.chunk, "serialization"]},
+            },
+        }
+    error = {"application/json": {"schema": refs[ErrorEnvelope, "serialization"]}}
+    for path in document["paths"].values():
+        for operation in path.values():
+            operation["responses"].pop("422", None)
+            operation["responses"]["4XX"] = {"description": "Refused; the envelope says why.", "content": error}
+            operation["responses"]["5XX"] = {"description": "Failed, or busy.", "content": error}
+    return document
+
+
+_MEDIA = {"data": "text/event-stream", "events": "text/event-stream", "lines": "application/x-ndjson"}

@@ -1,0 +1,143 @@
+"""ChunkStream: a request's chunks as a reply that streams, each sent when it is there.
+
+Must not know of endpoints beyond how their chunks are framed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pydantic import BaseModel
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from candle_vllm.generation import Event, Started, Status
+from candle_vllm.openai.adapter import Opened
+from candle_vllm.openai.endpoint import AnyEndpoint, Framing, serialised
+from candle_vllm.openai.errors import api_error
+from candle_vllm.server.replies import ClientGoneError, unless_gone
+
+__all__ = ["ChunkStream"]
+
+logger = logging.getLogger("candle_vllm.server")
+
+_SILENCE = 10.0
+"""Seconds without a byte after which a comment is sent: proxies cut connections that are silent for longer."""
+
+
+def _data(text: str, kind: str) -> str:
+    return f"data: {text}\n\n"
+
+
+def _named(text: str, kind: str) -> str:
+    return f"event: {kind}\ndata: {text}\n\n"
+
+
+def _line(text: str, kind: str) -> str:
+    return text + "\n"
+
+
+_FRAMES: dict[Framing, tuple[Callable[[str, str], str], str, str]] = {
+    "data": (_data, "data: [DONE]\n\n", ": waiting\n\n"),
+    "events": (_named, "", ": waiting\n\n"),
+    "lines": (_line, "", ""),
+}
+"""How the JSON text of a chunk of a type, the end, and a sign of life are written."""
+_MEDIA_TYPES: dict[Framing, str] = {
+    "data": "text/event-stream",
+    "events": "text/event-stream",
+    "lines": "application/x-ndjson",
+}
+
+
+class ChunkStream(Response):
+    """The reply of a request that streams.
+
+    Its work ends however the reply does: when it is complete, when the client goes away, when the server stops. An
+    error that comes after the first byte is sent as a chunk of its own. `statuses`: whether chunks tell what the
+    request waits for; comments keep the connection alive otherwise.
+    """
+
+    def __init__(self, endpoint: AnyEndpoint, opened: Opened[Any, Any], *, statuses: bool = True) -> None:
+        self._opened = opened
+        self._framing = endpoint.framing
+        self._frame, self._end, self._comment = _FRAMES[endpoint.framing]
+        self._statuses = statuses
+        self._quick: Callable[[Event], str | None] = getattr(opened.writer, "quick", lambda event: None)
+        self._first: Event | None = None
+        self._sent = time.monotonic()
+        super().__init__(
+            headers={"cache-control": "no-cache", "x-accel-buffering": "no"},
+            media_type=_MEDIA_TYPES[endpoint.framing],
+        )
+        # A stream has no length; Response has set that of an empty body.
+        del self.headers["content-length"]
+
+    async def begin(self) -> None:
+        """Wait for the first event; raises what is wrong with the request, before anything was sent."""
+        self._first = await anext(self._opened.events)
+
+    async def aclose(self) -> None:
+        """End the request's work."""
+        await self._opened.events.aclose()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the reply."""
+        try:
+            await unless_gone(receive, self._pump(send))
+        except (ClientGoneError, OSError):
+            logger.debug("client left %s before its stream ended", scope["path"])
+        finally:
+            await self.aclose()
+
+    async def _pump(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        alive = asyncio.create_task(self._keep_alive(send))
+        try:
+            if self._first is not None:
+                await self._write(send, self._first)
+            async for event in self._opened.events:
+                if not isinstance(event, Status | Started):
+                    # From here on the answer itself is the sign of life.
+                    alive.cancel()
+                await self._write(send, event)
+            last = self._framed(self._opened.writer.closing()) + self._end
+        except OSError:
+            raise
+        except Exception as error:
+            last = self._failure(error)
+        finally:
+            alive.cancel()
+        await send({"type": "http.response.body", "body": last.encode(), "more_body": False})
+
+    async def _write(self, send: Send, event: Event) -> None:
+        if (quick := self._quick(event)) is not None:
+            body = self._frame(quick, "")
+        elif isinstance(event, Status) and not self._statuses:
+            return
+        else:
+            body = self._framed(self._opened.writer.chunks(event))
+        if body:
+            self._sent = time.monotonic()
+            await send({"type": "http.response.body", "body": body.encode(), "more_body": True})
+
+    def _framed(self, chunks: Sequence[BaseModel]) -> str:
+        return "".join([self._frame(serialised(chunk), getattr(chunk, "type", "")) for chunk in chunks])
+
+    def _failure(self, error: Exception) -> str:
+        known = api_error(error)
+        if known.status == 500:
+            logger.error("stream failed: %s", error, exc_info=error)
+        return self._frame(json.dumps(known.envelope()), "error") + self._end
+
+    async def _keep_alive(self, send: Send) -> None:
+        while self._comment:
+            await asyncio.sleep(max(self._sent + _SILENCE - time.monotonic(), 0.1))
+            if time.monotonic() - self._sent >= _SILENCE:
+                self._sent = time.monotonic()
+                await send({"type": "http.response.body", "body": self._comment.encode(), "more_body": True})
