@@ -1,0 +1,21 @@
+"""xLAM: a JSON list of calls, alone or after text, bare or within a fence or tags, as its generations differ."""
+
+from __future__ import annotations
+
+from candle_vllm.tools.tagged import TaggedJson
+
+__all__ = ["Xlam"]
+
+
+class Xlam(TaggedJson):
+    """A JSON list with or without something around it."""
+
+    names = ("xlam",)
+    signs = (("xLAM",), ("tool_calls", "parallel tool calls", '"tool_calls"'))
+    tags = (("<tool_call>", "</tool_call>"), ("[TOOL_CALLS]", ""))
+    fences = (("```json", "```"), ("```", "```"), ("</think>", ""))
+    marks = ("<tool_call>", "</tool_call>", "[TOOL_CALLS]")
+    bare = True
+    many = True
+    repeats = False
+    prose = r"[^\[\s](?s:.*)"

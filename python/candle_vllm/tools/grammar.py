@@ -1,0 +1,157 @@
+"""Grammars that hold a model to its tool calls: text in llguidance's dialect of Lark, built rule by rule.
+
+Knows how schemas and special tokens are written there; what a call looks like is each format's business.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from candle_vllm.errors import ConfigError
+
+from .schemas import Tool, kinds_of
+
+__all__ = ["Lark"]
+
+# Layout as `json.dumps` writes it or compact; free white space lets small models write nothing else.
+_JSON_LAYOUT = {"item_separator": ", ?", "key_separator": ": ?", "whitespace_flexible": False}
+_BOUNDS = frozenset(("format", "pattern", "minLength", "maxLength"))
+
+
+class Lark:
+    """The rules of one grammar. `special` maps texts that are tokens of their own to their ids.
+
+    Methods give expressions to build others from; equal rules are written once.
+    """
+
+    def __init__(self, special: Mapping[str, int]) -> None:
+        self._special = {text: special[text] for text in sorted(special, key=len, reverse=True)}
+        self._rules: dict[tuple[str, str], str] = {}
+        self._terminals = {"/(?s:.*)/": "TEXT"}
+
+    def choose(self, tools: Sequence[Tool], choice: str) -> list[Tool]:
+        """The tools that a choice leaves."""
+        chosen = [tool for tool in tools if choice in ("auto", "required", tool.name)]
+        if not chosen:
+            known = [tool.name for tool in tools]
+            near = difflib.get_close_matches(choice, known, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(f"tool_choice {choice!r} names none of the tools {known}{hint}")
+        return chosen
+
+    def text(self, start: str) -> str:
+        """The whole grammar."""
+        rules = [f"{name}{options}: {body}" for (body, options), name in self._rules.items()]
+        terminals = [f"{name}: {body}" for body, name in self._terminals.items()]
+        return "\n".join(["%llguidance {}", f"start: {start}", *rules, *terminals]) + "\n"
+
+    def rule(self, body: str, options: str = "") -> str:
+        """The name of a rule with this body and llguidance's options."""
+        return self._rules.setdefault((body, f"[{options}]" if options else ""), f"r{len(self._rules)}")
+
+    def either(self, choices: Iterable[str]) -> str:
+        """One of these."""
+        unique = list(dict.fromkeys(choices))
+        return unique[0] if len(unique) == 1 else self.rule(" | ".join(unique))
+
+    def literal(self, text: str) -> str:
+        """This text, its special tokens as tokens; "" for no text."""
+        return " ".join(self._parts(text))
+
+    def _parts(self, text: str) -> list[str]:
+        for mark, id_ in self._special.items():
+            before, found, after = text.partition(mark)
+            if found:
+                return [*self._parts(before), f"<[{id_}]>", *self._parts(after)]
+        return [json.dumps(text, ensure_ascii=False)] if text else []
+
+    def until(self, end: str) -> str:
+        """Any text up to and with `end`."""
+        first, *rest = self._parts(end)
+        if first.startswith("<["):
+            return " ".join(("TEXT?", first, *rest))
+        if rest:
+            name = self._terminals.setdefault(f"/(?s:.*)/ {first}", f"UPTO{len(self._terminals)}")
+            return " ".join((name, *rest))
+        return self.rule("/(?s:.*)/", f"suffix={first}")
+
+    def json(self, schema: Any, *, strict: bool) -> str:
+        """JSON that fits a schema; what llguidance cannot enforce is an error for `strict`, else it is ignored."""
+        body = dict(schema) if isinstance(schema, Mapping) else {}
+        body["x-guidance"] = {**_JSON_LAYOUT, "lenient": not strict}
+        return self.rule(f"%json {json.dumps(body, ensure_ascii=False)}")
+
+    def arguments(self, tool: Tool) -> str:
+        """A tool's arguments as one JSON object, closed unless its schema opens it."""
+        schema: dict[str, Any] = {"properties": {}, **tool.parameters, "type": "object"}
+        if not isinstance(schema["properties"], Mapping):
+            schema["properties"] = {}
+        if not tool.open and not _combines(schema):
+            schema["additionalProperties"] = False
+        return self.json(schema, strict=tool.strict)
+
+    def raw(self, schema: Any, tool: Tool, end: str) -> str:
+        """A value written as plain text where it may be a string and as JSON where not, with the `end` that follows."""
+        kinds = kinds_of(schema, tool.parameters)
+        values = _choices(schema)
+        if values is not None:
+            plain = [value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for value in values]
+            return f"{self.either(map(self.literal, plain))} {self.literal(end)}"
+        if kinds and "string" not in kinds:
+            return f"{self.json(schema, strict=tool.strict)} {self.literal(end)}"
+        self.refuse_bounds(schema, tool)
+        return self.until(end)
+
+    def refuse_bounds(self, schema: Any, tool: Tool) -> None:
+        """An error where a strict tool bounds text in a way that this way of writing cannot enforce."""
+        bounds = _BOUNDS & set(schema) if isinstance(schema, Mapping) else set()
+        if tool.strict and bounds:
+            raise ConfigError(
+                f"the strict tool {tool.name!r} uses {sorted(bounds)[0]!r} on a text, which this model's format of "
+                "tool calls cannot enforce; leave it out or set strict to false"
+            )
+
+    def sequence(self, required: Sequence[str], optional: Sequence[str], separator: str) -> str:
+        """All of `required` and any of `optional`, in this order, with separators between; "" for nothing at all."""
+        between = self.literal(separator)
+        tail = " ".join(f"({between} {item})?" if between else f"({item})?" for item in optional)
+        if required or not between:
+            return " ".join((f" {between} ".join(required), tail)).strip()
+        starts = [
+            " ".join((item, *(f"({between} {other})?" for other in optional[at + 1 :])))
+            for at, item in enumerate(optional)
+        ]
+        return f"({' | '.join(starts)})?" if starts else ""
+
+    def lazily(self, opening: str, body: str, parallel: bool, prose: str, separator: str = "") -> str:
+        """Free text in which a call, once begun, is held to its grammar."""
+        if not opening:
+            more = f" ({self.literal(separator)} {body})*" if parallel else ""
+            return f"/{prose}/ | {body}{more}"
+        first, *rest = self._parts(opening)
+        call = " ".join((*rest, body))
+        if first.startswith("<["):
+            return f"(TEXT? {first} {call})* TEXT?" if parallel else f"TEXT? ({first} {call})?"
+        if rest:
+            head = self.until(opening)
+            return f"({head} {body})* TEXT?" if parallel else f"TEXT | {head} {body}"
+        head = self.rule(f"TEXT {first}", "lazy")
+        end = self.rule("TEXT")
+        return f"({head} {body})* {end}" if parallel else f"{end} | {head} {body}"
+
+
+def _combines(schema: Mapping[str, Any]) -> bool:
+    return any(key in schema for key in ("anyOf", "oneOf", "allOf", "$ref", "patternProperties"))
+
+
+def _choices(schema: Any) -> list[Any] | None:
+    """The values of an enumeration."""
+    if not isinstance(schema, Mapping):
+        return None
+    if "const" in schema:
+        return [schema["const"]]
+    values = schema.get("enum")
+    return values if isinstance(values, list) and values else None
