@@ -4,6 +4,7 @@ import json
 import random
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,7 +28,7 @@ class Reply:
     truncated: bool
 
 
-def fold(pieces: list[str], form: str, tools: list[dict]) -> Reply:
+def fold(pieces: list[str], form: str, tools: list[dict[str, Any]]) -> Reply:
     splitter = Splitter(form, tools)
     events = [event for piece in pieces for event in splitter.feed(piece)] + splitter.end()
     reply = Reply("", [], [], [], splitter.truncated)
@@ -57,7 +58,7 @@ def cut(text: str, rng: random.Random) -> list[str]:
 
 
 @pytest.mark.parametrize(("form", "case"), CASES)
-def test_case(form: str, case: dict) -> None:
+def test_case(form: str, case: dict[str, Any]) -> None:
     tools = case.get("tools", FILES[form]["tools"])
     whole = fold([case["text"]], form, tools)
     assert whole.content == (case["content"] or "")
@@ -77,7 +78,7 @@ def test_case(form: str, case: dict) -> None:
 
 
 @pytest.mark.parametrize(("form", "case"), CASES)
-def test_random_splits(form: str, case: dict) -> None:
+def test_random_splits(form: str, case: dict[str, Any]) -> None:
     tools = case.get("tools", FILES[form]["tools"])
     whole = fold([case["text"]], form, tools)
     rng = random.Random(case["name"])
@@ -89,7 +90,7 @@ def test_random_splits(form: str, case: dict) -> None:
 
 
 @pytest.mark.parametrize(("form", "case"), CASES)
-def test_parse_says_the_same(form: str, case: dict) -> None:
+def test_parse_says_the_same(form: str, case: dict[str, Any]) -> None:
     tools = case.get("tools", FILES[form]["tools"])
     whole = fold([case["text"]], form, tools)
     reply = parse(case["text"], form, tools)
