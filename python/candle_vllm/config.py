@@ -58,6 +58,9 @@ class EngineConfig:
     """Requests that may wait; one more raises `QueueFullError`. None = no limit."""
     background: bool = True
     """Whether the engine runs by itself; False = only when `InferenceEngine.step` is called or a caller waits."""
+    generation_config: str = "auto"
+    """Sampling where neither a request nor its server says anything: `auto` = as the checkpoint recommends
+    (generation_config.json, `general.sampling.*` of a GGUF), `none` = the defaults of `GenerationParams`."""
     weight_file: str | None = None
     """The file to take where a repository or folder holds several, e.g. `model-Q4_K_M.gguf`."""
     revision: str | None = None
@@ -90,6 +93,7 @@ class EngineConfig:
             self, "cpu_affinity", None if self.cpu_affinity is None else checks.cores("cpu_affinity", self.cpu_affinity)
         )
         put(self, "max_queue", checks.optional_integer("max_queue", self.max_queue, 0, _I31, none="no limit"))
+        checks.choice("generation_config", self.generation_config, ("auto", "none"))
         for name in ("enable_chunked_prefill", "enable_prefix_cache", "background"):
             checks.boolean(name, getattr(self, name))
         if self.enable_cuda_graph is not None:

@@ -3,8 +3,10 @@
 The conversion from native events stands in `engine/collect.py`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 __all__ = [
     "EngineStats",
@@ -211,3 +213,6 @@ class ModelInfo:
     """Ids that end an answer."""
     bos_token_id: int | None = None
     """Beginning-of-sequence id, if the tokenizer names one."""
+    generation_config: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """Sampling that the model's maker recommends, as far as the checkpoint says: `temperature`, `top_p`, `top_k`,
+    `min_p`, `repetition_penalty`, as `GenerationParams` has them. Empty with the setting `generation_config="none"`."""

@@ -66,15 +66,13 @@ def plain(prompt: Prompt) -> Prompt:
 
 
 def parameters(params: object) -> GenerationParams:
-    """The parameters, or the defaults for None; raises ConfigError for anything else."""
-    if params is None:
-        return GenerationParams()
+    """The parameters; raises ConfigError for anything else."""
     if not isinstance(params, GenerationParams):
         checks.refuse("params", params, "GenerationParams")
     return params
 
 
-def jobs(prompts: Any, params: GenerationParams | Sequence[GenerationParams] | None) -> list[Job]:
+def jobs(prompts: Any, params: object) -> list[Job]:
     """A job a prompt: one set of parameters serves all, or a list has one each."""
     if isinstance(prompts, _NO_LISTS) or not isinstance(prompts, Iterable):
         checks.refuse("prompt", prompts, "a text, a list of token ids, or a list of these")

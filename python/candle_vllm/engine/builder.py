@@ -87,6 +87,10 @@ class EngineBuilder:
         """Whether the engine runs by itself or only when stepped."""
         return self._set("background", enabled)
 
+    def generation_config(self, source: str) -> Self:
+        """`auto` (the checkpoint's recommendation) or `none`."""
+        return self._set("generation_config", source)
+
     def weight_file(self, name: str | None) -> Self:
         """The file to take where a repository or folder holds several."""
         return self._set("weight_file", name)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 from candle_vllm import _native, checks
 from candle_vllm.config import EngineConfig
@@ -49,6 +49,8 @@ class InferenceEngine:
     - `cache_salt`: computed prefixes are shared only between requests of the same salt;
     - `priority`: smaller runs first and is preempted last (default 0);
     - `skip_special_tokens`: whether special tokens are left out of the text (default True).
+
+    Without parameters a prompt is sampled as `default_params()` says.
     """
 
     def __init__(self, config: EngineConfig | None = None, *, progress: Progress | None = None) -> None:
@@ -92,8 +94,23 @@ class InferenceEngine:
     @cached_property
     def model_info(self) -> ModelInfo:
         """What was loaded and how it runs."""
+        from candle_vllm import sources
+
         facts = self._native.model_info()
-        return ModelInfo(name=_name_of(self._config, self._path), path=str(self._path), **facts)
+        advice = facts.pop("generation_config", {}) or sources.recommended_sampling(self._path)
+        return ModelInfo(
+            name=_name_of(self._config, self._path),
+            path=str(self._path),
+            generation_config={} if self._config.generation_config == "none" else advice,
+            **facts,
+        )
+
+    def default_params(self, **changes: Any) -> GenerationParams:
+        """What a prompt without parameters gets, with `changes`: the checkpoint's recommendation where it has one.
+
+        Raises ConfigError for values out of range.
+        """
+        return GenerationParams(**{**self.model_info.generation_config, **changes})
 
     def stats(self) -> EngineStats:
         """Figures of this moment: sequences, KV blocks, counters."""
@@ -235,7 +252,7 @@ class InferenceEngine:
         fails while it runs has `finish_reason` `error`, and the others go on; one that is refused raises as in
         `add_request`, and none goes on. The GIL is released while waiting; Ctrl-C cancels.
         """
-        single, work = _work(prompt, params)
+        single, work = _work(prompt, self._params(params))
         inbox = self._new_inbox()
         with prompts_bar(len(work), progress) as advance:
             outputs = batch.run(
@@ -280,7 +297,7 @@ class InferenceEngine:
         skip_special_tokens: bool = True,
     ) -> GenerationOutput | list[GenerationOutput]:
         """As `generate`, in a task. Cancelling the task frees the requests at once."""
-        single, work = _work(prompt, params)
+        single, work = _work(prompt, self._params(params))
         work = [await self._encoded(job) for job in work]
         inbox = self._inbox_here()
         with prompts_bar(len(work), progress) as advance:
@@ -346,7 +363,7 @@ class InferenceEngine:
         priority: int,
         skip_special_tokens: bool,
     ) -> RequestHandle:
-        params = batch.parameters(params)
+        params = batch.parameters(self._params(params))
         if cache_salt is not None:
             checks.text("cache_salt", cache_salt, "a text, or None", empty=True)
         request, tokens = self._native.submit(
@@ -358,6 +375,13 @@ class InferenceEngine:
             checks.boolean("skip_special_tokens", skip_special_tokens),
         )
         return RequestHandle(self._native, inbox, request, tokens, params)
+
+    def _params(self, params: Params) -> Params:
+        return self._default_params if params is None else params
+
+    @cached_property
+    def _default_params(self) -> GenerationParams:
+        return self.default_params()
 
     async def _encoded(self, job: Job) -> Job:
         if not isinstance(job.prompt, str) or len(job.prompt) < _LONG_TEXT:

@@ -62,7 +62,10 @@ class LoadedModel:
         waiting: Waiting | None = None,
         observer: Observer = UNSEEN,
     ) -> LoadedModel:
-        """What requests need of this engine. `names` None = the engine's own; an empty list is refused."""
+        """What requests need of this engine. `names` None = the engine's own; an empty list is refused.
+
+        Where `defaults` are silent the checkpoint's own recommendation counts, unless the engine leaves it aside.
+        """
         info = engine.model_info
         served = (info.name,) if names is None else tuple(names)
         if not served:
@@ -73,7 +76,7 @@ class LoadedModel:
             info=info,
             templates=ChatTemplates(engine.chat_templates, engine.special_tokens),
             names=served,
-            defaults=defaults or SamplingDefaults(),
+            defaults=(defaults or SamplingDefaults()).over(SamplingDefaults(**info.generation_config)),
             admission=Admission(
                 served[0],
                 info.max_batch_size,

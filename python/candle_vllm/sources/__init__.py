@@ -12,7 +12,7 @@ from candle_vllm import checks
 from candle_vllm.errors import ConfigError, ModelLoadError
 from candle_vllm.sources.choose import Chosen, choose
 
-__all__ = ["ALIASES", "DEFAULT_MODEL", "cache_folder", "resolve"]
+__all__ = ["ALIASES", "DEFAULT_MODEL", "cache_folder", "recommended_sampling", "resolve"]
 
 Progress = Callable[[str, int, int], None]
 
@@ -72,6 +72,13 @@ def resolve(
         offline=offline,
         progress=progress,
     )
+
+
+def recommended_sampling(path: Path) -> dict[str, float]:
+    """Sampling recommended for a model whose files do not say; empty where nothing is known."""
+    from candle_vllm.sources import embedded
+
+    return dict(embedded.SAMPLING) if path == embedded.place(cache_folder()) else {}
 
 
 def cache_folder() -> Path:

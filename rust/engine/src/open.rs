@@ -39,8 +39,9 @@ impl Engine {
         // The file holds more than weights: the phase ends here, not with the last tensor.
         tell(checkpoint.file_bytes, checkpoint.file_bytes);
         let eos = checkpoint.config.eos_token_ids.clone();
+        let sampling = checkpoint.config.sampling;
         // The cache is sized from what is left when the source pages are given back.
         drop(checkpoint);
-        Self::from_model(config, model, Some(tokenizer), eos)
+        Ok(Self::from_model(config, model, Some(tokenizer), eos)?.recommending(sampling))
     }
 }

@@ -1,6 +1,6 @@
 //! What an engine tells of itself: the model it runs, what it is doing, what it has done.
 //! Plain records; knows nothing of how the figures come about.
-use candle_vllm_model::Spec;
+use candle_vllm_model::{Spec, config::Sampling};
 
 /// The model of an engine and the limits it runs under.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,6 +23,8 @@ pub struct ModelInfo {
     pub bos_token_id: Option<u32>,
     /// The model's own chat template (Jinja), if it has one.
     pub chat_template: Option<String>,
+    /// How the checkpoint's maker recommends to sample.
+    pub sampling: Sampling,
 }
 
 impl Default for ModelInfo {
@@ -52,6 +54,7 @@ impl Default for ModelInfo {
             eos_token_ids: Vec::new(),
             bos_token_id: None,
             chat_template: None,
+            sampling: Sampling::default(),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Figures and facts of an engine as dictionaries, whose keys are the fields of Python's records.
 use candle_vllm_engine::{ModelInfo, Stats};
+use candle_vllm_model::config::Sampling;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
@@ -49,5 +50,26 @@ pub fn model_info<'py>(py: Python<'py>, info: &ModelInfo) -> PyResult<Bound<'py,
     dict.set_item("threads", spec.threads)?;
     dict.set_item("eos_token_ids", PyTuple::new(py, &info.eos_token_ids)?)?;
     dict.set_item("bos_token_id", info.bos_token_id)?;
+    dict.set_item("generation_config", generation_config(py, &info.sampling)?)?;
+    Ok(dict)
+}
+
+/// What the checkpoint recommends, under the names of `GenerationParams`; what it is silent on is left out.
+fn generation_config<'py>(py: Python<'py>, advice: &Sampling) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    let numbers = [
+        ("temperature", advice.temperature),
+        ("top_p", advice.top_p),
+        ("min_p", advice.min_p),
+        ("repetition_penalty", advice.repetition_penalty),
+    ];
+    for (name, value) in numbers {
+        if let Some(value) = value {
+            dict.set_item(name, value)?;
+        }
+    }
+    if let Some(top_k) = advice.top_k {
+        dict.set_item("top_k", top_k)?;
+    }
     Ok(dict)
 }

@@ -2,7 +2,7 @@
 //! Knows keys of configurations; the tensors' share comes as `Facts`.
 use serde_json::{Map, Number, Value as Json};
 
-use super::{Config, bounds, fields::Fields, rope};
+use super::{Config, bounds, fields::Fields, rope, sampling};
 use crate::{
     Error, Result,
     weights::gguf::{Metadata, Value},
@@ -91,6 +91,7 @@ pub(crate) fn read(place: &str, metadata: &Metadata, facts: &Facts) -> Result<Co
         bos_token_id: special(&fields, metadata, &["bos"], vocab_size)?
             .first()
             .copied(),
+        sampling: sampling::read(&fields, sampling::GGUF),
         architecture,
         raw: Json::Null,
     };

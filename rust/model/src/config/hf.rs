@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::{Config, Ids, bounds, fields::Fields, rope};
+use super::{Config, Ids, Sampling, bounds, fields::Fields, rope, sampling};
 use crate::{
     Error, Result,
     weights::file::{read_json, read_json_if_there},
@@ -166,6 +166,7 @@ fn normal_form(
             .map(|d| d.trim_start_matches("torch.").to_string()),
         eos_token_ids: ids(&sources, "eos_token_id", vocab_size)?,
         bos_token_id: ids(&sources, "bos_token_id", vocab_size)?.first().copied(),
+        sampling: generation.map_or_else(Sampling::default, |g| sampling::read(g, sampling::HF)),
         raw: Value::Null,
     })
 }

@@ -8,6 +8,9 @@ mod fields;
 pub(crate) mod gguf;
 pub(crate) mod hf;
 mod rope;
+mod sampling;
+
+pub use sampling::Sampling;
 
 /// How rotary frequencies are stretched for long contexts. Formulas: transformers `modeling_rope_utils.py`.
 #[derive(Debug, Clone, PartialEq)]
@@ -98,6 +101,8 @@ pub struct Config {
     pub eos_token_ids: Vec<u32>,
     /// Beginning-of-sequence id, if named.
     pub bos_token_id: Option<u32>,
+    /// How the checkpoint's maker recommends to sample.
+    pub sampling: Sampling,
     /// The whole configuration (config.json, or GGUF metadata scalars) for what only one architecture reads.
     pub raw: serde_json::Value,
 }

@@ -11,7 +11,7 @@ use crate::{
     support::{self, Gguf, llama_config, refused, scratch, sound, yarn},
 };
 
-fn gguf(name: &str, change: impl FnOnce(&mut Gguf)) -> Result<Config> {
+pub fn gguf(name: &str, change: impl FnOnce(&mut Gguf)) -> Result<Config> {
     let mut file = Gguf::llama();
     change(&mut file);
     Checkpoint::open(&file.write(&scratch(name), "model.gguf")).map(|c| c.config)

@@ -12,7 +12,7 @@ use candle_vllm_model::{
 use serde_json::{Value, json};
 
 /// A folder whose config.json is written anew for every look.
-pub struct Folder(PathBuf);
+pub struct Folder(pub PathBuf);
 
 impl Folder {
     pub fn new(name: &str) -> Self {
@@ -28,7 +28,7 @@ impl Folder {
     }
 
     /// The configuration of the tiny llama with `changes`.
-    fn with(&self, changes: Value) -> Result<Config> {
+    pub fn with(&self, changes: Value) -> Result<Config> {
         self.open(&merged(llama_config(), changes))
     }
 }

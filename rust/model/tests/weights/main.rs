@@ -3,6 +3,7 @@
 mod broken;
 mod config_gguf;
 mod config_hf;
+mod config_sampling;
 #[path = "../golden/mod.rs"]
 mod golden;
 mod roundtrip;
