@@ -68,7 +68,8 @@ class Calls:
 
     def arguments(self, piece: str) -> None:
         """A piece of the current call's arguments."""
-        self._pieces.append(piece)
+        if piece:
+            self._pieces.append(piece)
 
     def end(self) -> None:
         """The current call is complete."""
