@@ -80,6 +80,7 @@ impl Engine {
             step_tokens: info.step_tokens,
             logits_rows: (MAX_LOGITS_BYTES / (4 * info.spec.vocab_size.max(1))).max(16),
             chunked_prefill: config.enable_chunked_prefill,
+            whole_tokens: info.max_sequence_length,
             prefix_cache: config.enable_prefix_cache,
         };
         let (ledger, faults) = (Ledger::default(), config.faults());
@@ -170,6 +171,7 @@ impl Engine {
             prompt_len: prompt.len(),
             computed: 0,
             phase: Phase::Prefill,
+            spared: false,
             draft: Vec::new(),
             blocks: Vec::new(),
             registered: 0,

@@ -44,6 +44,8 @@ pub struct Sequence {
     pub computed: usize,
     /// See [`Phase`].
     pub phase: Phase,
+    /// It has lost its blocks to others, and said nothing new since: it is not to lose them again.
+    pub spared: bool,
     /// Tokens that may follow, computed with the next step and kept as far as they are what is drawn.
     pub draft: Vec<u32>,
     /// Physical blocks in order of position.
@@ -199,6 +201,7 @@ impl Sequence {
         logprobs: Vec<TokenLogprob>,
         event: &mut Event,
     ) -> Result<Option<End>> {
+        self.spared = false;
         (event.tokens, event.logprobs) = (drawn, logprobs);
         for i in 0..event.tokens.len() {
             // Each but the last was in the draft, and is computed.

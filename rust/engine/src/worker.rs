@@ -218,11 +218,18 @@ impl Worker {
         let ended = self.news.counters.finished;
         let mut clock = Clock::start();
         self.faults.at(Place::Schedule);
+        let (news, now) = (&mut self.news, clock.last);
+        self.scheduler.sweep(|mut unheard| {
+            let event = unheard.end(FinishReason::Cancelled, None, now);
+            news.add(event, &unheard.mailbox);
+        });
         let planned = self.scheduler.schedule(&mut self.step, clock.last).len();
         if planned == 0 && self.has_work() {
             self.fail("no waiting request can ever run");
+            return StepReport::default();
         }
         if planned == 0 {
+            self.publish();
             return StepReport::default();
         }
         let mut cost = StepCost {

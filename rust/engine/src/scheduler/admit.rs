@@ -1,6 +1,6 @@
 //! How a waiting sequence comes to run: what the prefix cache has of it, and room for the rest.
 use crate::blocks::Chain;
-use crate::sequence::{Key, Sequence};
+use crate::sequence::{Key, Phase, Sequence};
 
 use super::Scheduler;
 
@@ -8,15 +8,64 @@ use super::Scheduler;
 pub(super) enum Admission {
     /// It runs, at this index.
     Running(usize),
-    /// It waits for what another one computes; those behind it may go first.
+    /// It waits for others to be computed; those behind it may go first.
     Deferred,
     /// It waits for blocks, and so do those behind it.
     NoRoom,
 }
 
+/// Long prompts that are computed at a time: one in order of service and one beside it.
+const LONG: usize = 2;
+
+/// What the prompts that run ask of a step.
+pub(super) struct Demand {
+    /// Tokens of the step that prompts may have.
+    room: usize,
+    /// A prompt beyond this is long; without pieces there are no long ones.
+    long: usize,
+    /// Tokens of all others.
+    short_tokens: usize,
+}
+
+impl Demand {
+    /// The demand of those that run.
+    pub fn of(running: &[Sequence], room: usize, pieces: bool) -> Self {
+        let mut demand = Self {
+            room,
+            long: if pieces { room.div_ceil(2) } else { usize::MAX },
+            short_tokens: 0,
+        };
+        let prefills = running.iter().filter(|s| s.phase == Phase::Prefill);
+        prefills.for_each(|s| demand.add(s));
+        demand
+    }
+
+    /// One more prompt runs.
+    pub fn add(&mut self, s: &Sequence) {
+        if !self.is_long(s) {
+            self.short_tokens += s.remaining();
+        }
+    }
+
+    /// Whether another prompt would get nothing of the step.
+    pub fn is_met(&self) -> bool {
+        self.short_tokens >= self.room
+    }
+
+    fn is_long(&self, s: &Sequence) -> bool {
+        s.remaining() > self.long
+    }
+
+    /// Steps that a prompt takes at most once it runs, if nobody else decodes more than now.
+    fn steps(&self, s: &Sequence) -> usize {
+        s.remaining().div_ceil(self.long.min(self.room).max(1))
+    }
+}
+
 impl Scheduler {
-    /// Admits a waiting sequence if its whole length, and one more block for everybody who runs and may grow, finds room.
-    pub(super) fn admit(&mut self, key: Key) -> Admission {
+    /// Admits a waiting sequence if its whole length finds room, beside what those who run will need until it is
+    /// computed.
+    pub(super) fn admit(&mut self, key: Key, demand: &Demand) -> Admission {
         if self.blocked == Some((key, self.pool.releases())) {
             return Admission::NoRoom;
         }
@@ -24,11 +73,9 @@ impl Scheduler {
             return Admission::Deferred;
         };
         self.take_prefix(&mut s);
-        let deferred = self.is_being_computed(&s);
+        let deferred = self.is_one_too_many(&s, demand) || self.is_being_computed(&s);
         let needed = s.tokens.len().div_ceil(self.pool.block_size()) - s.blocks.len();
-        let size = self.pool.block_size();
-        let growing = |r: &&Sequence| r.longest() > r.blocks.len() * size;
-        let reserve = self.running.iter().filter(growing).count();
+        let reserve = self.reserve(demand.steps(&s));
         if deferred || self.pool.available() < needed + reserve {
             // What the prefix cache gave goes back, and that is no news for those who wait.
             self.pool.release_all(&mut s.blocks);
@@ -50,12 +97,29 @@ impl Scheduler {
         }
         self.blocked = None;
         let at = self.running.partition_point(|r| r.key() < key);
-        self.plan
-            .iter_mut()
-            .filter(|p| p.index >= at)
-            .for_each(|p| p.index += 1);
         self.running.insert(at, s);
         Admission::Running(at)
+    }
+
+    /// Whether a long prompt would run beside as many as may, none of which is of lesser priority.
+    fn is_one_too_many(&self, s: &Sequence, demand: &Demand) -> bool {
+        let before = |r: &&Sequence| {
+            r.phase == Phase::Prefill && demand.is_long(r) && r.priority <= s.priority
+        };
+        demand.is_long(s) && self.running.iter().filter(before).count() >= LONG
+    }
+
+    /// Blocks that those who run will ask for within so many steps: at least one each, unless it has all it ever needs.
+    fn reserve(&self, steps: usize) -> usize {
+        let size = self.pool.block_size();
+        let growth = |r: &Sequence| {
+            let held = r.blocks.len();
+            let then = (r.tokens.len() + steps)
+                .max(held * size + 1)
+                .min(r.longest());
+            then.div_ceil(size).saturating_sub(held)
+        };
+        self.running.iter().map(growth).sum()
     }
 
     /// Whether a running sequence is about to compute the very block that `s` needs next. Then `s` waits for it: n

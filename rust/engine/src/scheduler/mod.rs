@@ -5,6 +5,7 @@ mod plan;
 mod postprocess;
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use crate::blocks::BlockPool;
 use crate::sampler::Masks;
@@ -21,6 +22,8 @@ pub struct Limits {
     pub logits_rows: usize,
     /// Whether a prompt may be computed in pieces.
     pub chunked_prefill: bool,
+    /// Tokens of a step at most where a prompt is computed whole.
+    pub whole_tokens: usize,
     /// Whether full blocks are kept for later prompts.
     pub prefix_cache: bool,
 }
@@ -64,8 +67,12 @@ pub struct Scheduler {
     /// In order of service.
     running: Vec<Sequence>,
     plan: Vec<Planned>,
+    /// Prompts that share a step, as indices, and the tokens each gets.
+    queue: Vec<(usize, usize)>,
     /// Indices of sequences that leave, while a step is booked.
     gone: Vec<usize>,
+    /// The waiting sequence up to which the queue was swept.
+    swept: Option<Key>,
     /// The head of the queue that found no room, and [`BlockPool::releases`] at that time.
     blocked: Option<(Key, u64)>,
     tally: Tally,
@@ -80,7 +87,9 @@ impl Scheduler {
             waiting: BTreeMap::new(),
             running: Vec::new(),
             plan: Vec::new(),
+            queue: Vec::new(),
             gone: Vec::new(),
+            swept: None,
             blocked: None,
             tally: Tally::default(),
         }
@@ -155,6 +164,24 @@ impl Scheduler {
         let mut sequence = self.running.remove(index);
         self.pool.release_all(&mut sequence.blocks);
         sequence
+    }
+
+    /// Takes out waiting sequences that nobody listens to; looks at a few a call, and at the whole queue in turn.
+    pub fn sweep(&mut self, mut gone: impl FnMut(Sequence)) {
+        const FEW: usize = 16;
+        let from = self.swept.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut few = self.waiting.range((from, Bound::Unbounded)).take(FEW);
+        let mut unheard = Vec::new();
+        self.swept = None;
+        for (&key, s) in &mut few {
+            self.swept = Some(key);
+            if s.unheard() {
+                unheard.push(key);
+            }
+        }
+        for key in unheard {
+            self.waiting.remove(&key).into_iter().for_each(&mut gone);
+        }
     }
 
     /// Takes all sequences out and frees their blocks.

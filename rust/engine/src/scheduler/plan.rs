@@ -1,10 +1,23 @@
 //! How a step's tokens are shared out.
+//!
+//! 1. Every sequence that decodes gets its tokens first; a step has room for all of them.
+//! 2. What is left belongs to prompts. One alone gets all of it. Of several the first in order of service gets half, so
+//!    that nobody starves, and the rest goes to those of the best priority that have fewest tokens left, so that short
+//!    prompts do not wait for long ones: beside any number of long prompts, short ones of n tokens in all begin to speak
+//!    after `2 n / step_tokens` steps.
+//! 3. A prompt is long when it does not fit into that half. Two long ones of a priority are computed at a time, and short
+//!    ones overtake those that wait for them.
+//! 4. What is left then may be spent on drafts.
+//!
+//! Blocks: a sequence is admitted with the blocks for all of its tokens, while those who run keep what they will need
+//! until its prompt is computed. When a decode finds no block, the last one in order of service gives up its own and
+//! waits again; but who has given up once is spared until it has said something new. Whoever finds none even so waits.
 use std::ops::Bound;
 use std::time::Instant;
 
 use candle_vllm_model::Step;
 
-use super::admit::Admission;
+use super::admit::{Admission, Demand};
 use super::{Planned, Scheduler};
 use crate::sequence::{Phase, Sequence};
 
@@ -12,27 +25,33 @@ use crate::sequence::{Phase, Sequence};
 struct Room {
     tokens: usize,
     rows: usize,
-    prefills: usize,
 }
 
 impl Scheduler {
-    /// Decides the next step and lays it out in `step`: every decode, then pieces of prompts that run, then new prompts,
-    /// each in order of service. Returns what is planned; empty only when nothing runs and nothing waits.
+    /// Decides the next step and lays it out in `step`. Returns what is planned; empty only when nothing runs and nothing
+    /// waits.
     pub fn schedule(&mut self, step: &mut Step, now: Instant) -> &[Planned] {
         self.plan.clear();
-        let preempted = self.grow_decodes();
-        let mut room = self.plan_decodes();
-        for index in 0..self.running.len() {
-            if self.running[index].phase == Phase::Prefill {
-                self.plan_prefill(index, &mut room);
-            }
+        let scarce = self.grow_decodes();
+        let decodes = self.running.iter().filter(|s| self.decodes(s)).count();
+        let mut room = Room {
+            tokens: self.limits.step_tokens.saturating_sub(decodes),
+            rows: self.limits.logits_rows,
+        };
+        // Whoever came now would only take blocks from those that lack them.
+        if !scarce {
+            self.admit_all(room.tokens);
         }
-        // Whoever lost blocks in this step would only take them back from those that needed them.
-        if !preempted {
-            self.admit_all(&mut room);
-        }
+        self.plan_decodes(&mut room);
+        self.plan_prefills(&mut room);
+        self.plan_drafts(&mut room);
         self.lay_out(step, now);
         &self.plan
+    }
+
+    /// Whether a sequence decodes and has the blocks for it.
+    fn decodes(&self, s: &Sequence) -> bool {
+        s.phase == Phase::Decode && s.tokens.len() <= s.blocks.len() * self.pool.block_size()
     }
 
     /// Flattens the planned tokens into the model's input.
@@ -50,45 +69,43 @@ impl Scheduler {
         }
     }
 
-    /// Plans a token for every sequence that decodes, and more for those that added or drafted several, while the step has
-    /// room. What is left.
-    fn plan_decodes(&mut self) -> Room {
-        let decodes = |s: &&mut Sequence| s.phase == Phase::Decode;
-        let count = self.running.iter_mut().filter(decodes).count();
-        let mut room = Room {
-            tokens: self.limits.step_tokens.saturating_sub(count),
-            rows: self.limits.logits_rows,
-            prefills: 0,
-        };
-        for (index, s) in self.running.iter_mut().enumerate() {
-            if s.phase != Phase::Decode {
-                continue;
+    /// Gives every decode the blocks for its tokens. True when there were not enough.
+    fn grow_decodes(&mut self) -> bool {
+        let mut scarce = false;
+        let mut index = 0;
+        while index < self.running.len() {
+            let s = &self.running[index];
+            if s.phase != Phase::Decode || self.decodes(s) {
+                index += 1;
+            } else if let Some(block) = self.pool.allocate() {
+                self.running[index].blocks.push(block);
+            } else {
+                scarce = true;
+                match self.running[index + 1..].iter().rposition(|s| !s.spared) {
+                    Some(behind) => self.preempt(index + 1 + behind),
+                    None => index += 1,
+                }
             }
-            let known = (s.remaining() - 1).min(room.tokens);
-            room.tokens -= known;
-            let complete = known + 1 == s.remaining();
-            let held = s.blocks.len() * self.pool.block_size() - s.tokens.len();
-            let draft = room.tokens.min(room.rows).min(held);
-            s.draft.truncate(if complete { draft } else { 0 });
-            s.admit_draft();
-            room.tokens -= s.draft.len();
-            room.rows -= s.draft.len();
-            self.plan.push(Planned {
-                index,
-                tokens: known + 1 + s.draft.len(),
-                logits: if complete { 1 + s.draft.len() } else { 0 },
-                row: 0,
-            });
         }
-        room
+        scarce
     }
 
-    /// Admits from the queue, in order of service, while there is room.
-    fn admit_all(&mut self, room: &mut Room) {
+    /// A running sequence goes back to the queue, at its old place, to be computed again.
+    fn preempt(&mut self, index: usize) {
+        let mut sequence = self.retire(index);
+        sequence.reset();
+        sequence.spared = true;
+        self.tally.preemptions += 1;
+        self.add(sequence);
+    }
+
+    /// Admits from the queue, in order of service, until the prompts that run fill `room`.
+    fn admit_all(&mut self, room: usize) {
+        let mut demand = Demand::of(&self.running, room, self.limits.chunked_prefill);
         let mut cursor = None;
-        // Looking past those that wait for another's prefix is bounded too, whatever the queue holds.
+        // Looking past those that wait for others is bounded, whatever the queue holds.
         let mut patience = self.limits.max_batch_size;
-        while room.tokens > 0 && patience > 0 && self.running.len() < self.limits.max_batch_size {
+        while !demand.is_met() && patience > 0 && self.running.len() < self.limits.max_batch_size {
             let next = match cursor {
                 None => self.waiting.keys().next(),
                 Some(key) => self
@@ -99,12 +116,8 @@ impl Scheduler {
             };
             let Some(&key) = next else { break };
             cursor = Some(key);
-            match self.admit(key) {
-                Admission::Running(index) => {
-                    if !self.plan_prefill(index, room) {
-                        break;
-                    }
-                }
+            match self.admit(key, &demand) {
+                Admission::Running(index) => demand.add(&self.running[index]),
                 Admission::Deferred => patience -= 1,
                 Admission::NoRoom => break,
             }
@@ -114,51 +127,86 @@ impl Scheduler {
         }
     }
 
-    /// Gives every decode the blocks for its tokens; takes them from the last in order of service when none is left.
-    fn grow_decodes(&mut self) -> bool {
-        let mut preempted = false;
-        let mut index = 0;
-        while index < self.running.len() {
+    /// Plans the tokens that decodes have added: one each, and of those that added several what there is room for.
+    fn plan_decodes(&mut self, room: &mut Room) {
+        for index in 0..self.running.len() {
             let s = &self.running[index];
-            if s.phase == Phase::Decode && s.blocks.len() * self.pool.block_size() < s.tokens.len()
-            {
-                match self.pool.allocate() {
-                    Some(block) => self.running[index].blocks.push(block),
-                    None => {
-                        self.preempt_last();
-                        preempted = true;
-                        continue;
-                    }
-                }
+            if !self.decodes(s) {
+                continue;
             }
-            index += 1;
+            let more = (s.remaining() - 1).min(room.tokens);
+            room.tokens -= more;
+            self.plan.push(Planned {
+                index,
+                tokens: 1 + more,
+                logits: usize::from(1 + more == s.remaining()),
+                row: 0,
+            });
         }
-        preempted
     }
 
-    /// The last running sequence goes back to the queue, at its old place, to be computed again.
-    fn preempt_last(&mut self) {
-        if self.running.is_empty() {
+    /// Shares the room among the prompts that run.
+    fn plan_prefills(&mut self, room: &mut Room) {
+        let mut queue = std::mem::take(&mut self.queue);
+        queue.clear();
+        let prefills = self.running.iter().enumerate();
+        queue.extend(
+            prefills
+                .filter(|(_, s)| s.phase == Phase::Prefill)
+                .map(|(i, _)| (i, 0)),
+        );
+        match queue.len() {
+            0 => {}
+            _ if !self.limits.chunked_prefill => self.share_whole(&mut queue, room.tokens),
+            _ => self.share_in_pieces(&mut queue, room.tokens),
+        }
+        for &(index, tokens) in &queue {
+            self.plan_prefill(index, tokens, room);
+        }
+        self.queue = queue;
+    }
+
+    /// Rule 2. `queue`: indices in order of service; each gets its tokens.
+    fn share_in_pieces(&self, queue: &mut [(usize, usize)], room: usize) {
+        let remaining = |index: usize| self.running[index].remaining();
+        let (first, half) = (queue[0].0, room.div_ceil(2));
+        let reserved = if queue.len() > 1 {
+            remaining(first).min(half)
+        } else {
+            0
+        };
+        let mut left = room - reserved;
+        queue.sort_unstable_by_key(|&(index, _)| {
+            let s = &self.running[index];
+            let taken = if index == first { reserved } else { 0 };
+            (s.priority, s.remaining() - taken, s.id)
+        });
+        for (index, tokens) in queue {
+            let taken = if *index == first { reserved } else { 0 };
+            let more = (remaining(*index) - taken).min(left);
+            left -= more;
+            *tokens = taken + more;
+        }
+    }
+
+    /// Without pieces: each whole, in order of service, while they fit; the first of them even if it does not, up to what
+    /// the memory for activations allows (one that was preempted may have grown beyond).
+    fn share_whole(&self, queue: &mut [(usize, usize)], mut room: usize) {
+        for (place, (index, tokens)) in queue.iter_mut().enumerate() {
+            let remaining = self.running[*index].remaining();
+            if remaining <= room || place == 0 {
+                *tokens = remaining.min(self.limits.whole_tokens);
+                room = room.saturating_sub(*tokens);
+            }
+        }
+    }
+
+    /// Plans so many tokens of a prompt, or fewer where prompt log-probabilities would need too many rows of logits.
+    fn plan_prefill(&mut self, index: usize, mut tokens: usize, room: &mut Room) {
+        if tokens == 0 {
             return;
         }
-        let mut sequence = self.retire(self.running.len() - 1);
-        sequence.reset();
-        self.tally.preemptions += 1;
-        self.add(sequence);
-    }
-
-    /// Plans as much of a running prompt as there is room for; false when there is none.
-    fn plan_prefill(&mut self, index: usize, room: &mut Room) -> bool {
         let s = &self.running[index];
-        let remaining = s.remaining();
-        let mut tokens = remaining.min(room.tokens);
-        if !self.limits.chunked_prefill && tokens < remaining {
-            // A prompt longer than a step runs whole when it is the only prompt of its step.
-            tokens = if room.prefills == 0 { remaining } else { 0 };
-        }
-        if tokens == 0 {
-            return false;
-        }
         // Logits are wanted from `reusable` on: one row, or the rows that prompt log-probabilities are made of.
         let rows =
             |tokens: usize| (s.computed + tokens).saturating_sub(s.reusable().max(s.computed));
@@ -166,13 +214,30 @@ impl Scheduler {
         let logits = rows(tokens);
         room.tokens = room.tokens.saturating_sub(tokens);
         room.rows = room.rows.saturating_sub(logits);
-        room.prefills += 1;
         self.plan.push(Planned {
             index,
             tokens,
             logits,
             row: 0,
         });
-        true
+    }
+
+    /// Adds the drafts of decodes that are complete, as far as there is room for them.
+    fn plan_drafts(&mut self, room: &mut Room) {
+        for p in &mut self.plan {
+            let s = &mut self.running[p.index];
+            if s.draft.is_empty() {
+                continue;
+            }
+            let complete = s.phase == Phase::Decode && p.logits == 1;
+            let held = (s.blocks.len() * self.pool.block_size()).saturating_sub(s.tokens.len());
+            let most = room.tokens.min(room.rows).min(held);
+            s.draft.truncate(if complete { most } else { 0 });
+            s.admit_draft();
+            room.tokens -= s.draft.len();
+            room.rows -= s.draft.len();
+            p.tokens += s.draft.len();
+            p.logits += s.draft.len();
+        }
     }
 }

@@ -21,18 +21,18 @@ impl Scheduler {
             let p = self.plan[place];
             let s = &mut self.running[p.index];
             let complete = p.completes(s);
-            let event = s.take(p.tokens, complete, output, now);
-            let mut over = event.as_ref().is_some_and(|e| e.finish.is_some());
-            if let Some(event) = event {
+            if let Some(event) = s.take(p.tokens, complete, output, now) {
+                if event.finish.is_some() {
+                    gone.push(p.index);
+                }
                 tell(event, &s.mailbox);
             }
-            if !over && s.unheard() {
-                over = true;
-                tell(s.end(FinishReason::Cancelled, None, now), &s.mailbox);
-            }
             self.register(p.index);
-            if over {
-                gone.push(p.index);
+        }
+        for (index, s) in self.running.iter_mut().enumerate() {
+            if s.unheard() && !gone.contains(&index) {
+                tell(s.end(FinishReason::Cancelled, None, now), &s.mailbox);
+                gone.push(index);
             }
         }
         // From the back, so that indices stay true.

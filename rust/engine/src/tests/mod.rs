@@ -4,4 +4,5 @@ mod lifecycle;
 mod panics;
 mod requests;
 mod rules;
+mod scheduling;
 mod workload;
