@@ -19,13 +19,14 @@ from candle_vllm.generation.events import (
     ToolCallStarted,
 )
 from candle_vllm.generation.fold import Answer, Call, Reply, fold
-from candle_vllm.generation.request import Conversation, GenerationRequest, Prompts
+from candle_vllm.generation.request import Constraint, Conversation, GenerationRequest, Prompts, ToolUse
 from candle_vllm.generation.run import Road
 
 __all__ = [
     "Account",
     "Answer",
     "Call",
+    "Constraint",
     "Conversation",
     "Event",
     "FinishText",
@@ -44,5 +45,6 @@ __all__ = [
     "Tokens",
     "ToolArguments",
     "ToolCallStarted",
+    "ToolUse",
     "fold",
 ]

@@ -13,8 +13,10 @@ from typing import Any
 
 from candle_vllm.chat import ChatTemplate, ChatTemplateError
 from candle_vllm.errors import ConfigError, TokenizationError
+from candle_vllm.generation.constrain import constraint_fields
 from candle_vllm.generation.errors import RequestError
 from candle_vllm.generation.request import Conversation, GenerationRequest, Prompts
+from candle_vllm.generation.tool_prompt import as_text
 from candle_vllm.models import LoadedModel
 from candle_vllm.params import GenerationParams
 
@@ -35,6 +37,8 @@ class Prepared:
     """What is submitted: answer i belongs to prompt i // n and is sampled by `params[i]`."""
 
     prompts: Sequence[list[int]]
+    thinking: Sequence[bool]
+    """For each prompt, whether it ends within the model's thinking."""
     params: Sequence[GenerationParams]
     answers: int
     """Answers to each prompt."""
@@ -48,12 +52,13 @@ async def prepare(request: GenerationRequest, model: LoadedModel) -> Prepared:
     """The prompts and parameters of a request to this model. Raises RequestError naming the client's field."""
     count_answers(request)
     work = _prompts_of_conversation if isinstance(request.input, Conversation) else _prompts_of_items
-    if _lighter_than(_LIGHT, _weighed(request.input)):
+    if _lighter_than(_LIGHT, (_weighed(request.input), request.tool_use.tools if request.tool_use else ())):
         prompts = work(request, model)
     else:
         prompts = await asyncio.to_thread(work, request, model)
-    params = [_params(request, model, prompt) for prompt in prompts]
-    return Prepared(prompts, [_of_choice(one, choice) for one in params for choice in range(request.n)], request.n)
+    params = [_params(request, model, ids) for ids, _ in prompts]
+    each = [_of_choice(one, choice) for one in params for choice in range(request.n)]
+    return Prepared([ids for ids, _ in prompts], [thinking for _, thinking in prompts], each, request.n)
 
 
 def count_answers(request: GenerationRequest) -> None:
@@ -68,7 +73,7 @@ def count_answers(request: GenerationRequest) -> None:
 def _weighed(source: Conversation | Prompts) -> Any:
     if isinstance(source, Prompts):
         return source.items
-    return (source.messages, source.tools, source.documents, source.variables)
+    return (source.messages, source.documents, source.variables)
 
 
 def _lighter_than(budget: int, value: Any) -> bool:
@@ -88,22 +93,26 @@ def _lighter_than(budget: int, value: Any) -> bool:
     return True
 
 
-def _prompts_of_conversation(request: GenerationRequest, model: LoadedModel) -> list[list[int]]:
+def _prompts_of_conversation(request: GenerationRequest, model: LoadedModel) -> list[tuple[list[int], bool]]:
     conversation = request.input
     assert isinstance(conversation, Conversation)
     if conversation.continue_final_message and conversation.add_generation_prompt:
         raise request.refusal("continue_final_message", "and 'add_generation_prompt' exclude each other.")
     try:
-        template = model.templates.choose(with_tools=bool(conversation.tools))
+        tools = request.tool_use.tools if request.tool_use else ()
+        template = model.templates.choose(with_tools=bool(tools))
+        messages = conversation.messages
+        if not template.mentions("tools"):
+            messages, tools = as_text(messages, tools, model.tool_format), ()
         text = template.render(
-            conversation.messages,
-            tools=conversation.tools,
+            messages,
+            tools=tools,
             documents=conversation.documents,
             add_generation_prompt=conversation.add_generation_prompt,
             continue_final_message=conversation.continue_final_message,
             variables=_variables(request, conversation, template),
         )
-        return [model.engine.tokenize(text)]
+        return [(model.engine.tokenize(text), model.reasoning.begun_by(text))]
     except ChatTemplateError as error:
         raise RequestError(str(error), param=request.named(error.field)) from error
     except TokenizationError as error:
@@ -131,7 +140,7 @@ def _variables(request: GenerationRequest, conversation: Conversation, template:
     )
 
 
-def _prompts_of_items(request: GenerationRequest, model: LoadedModel) -> list[list[int]]:
+def _prompts_of_items(request: GenerationRequest, model: LoadedModel) -> list[tuple[list[int], bool]]:
     source = request.input
     assert isinstance(source, Prompts)
     prompts = []
@@ -150,13 +159,13 @@ def _prompts_of_items(request: GenerationRequest, model: LoadedModel) -> list[li
                 f"holds the token id {largest}; this model's vocabulary ends at "
                 f"{model.engine.model_info.vocab_size - 1}.",
             )
-        prompts.append(ids)
+        prompts.append((ids, False))
     return prompts
 
 
 def _params(request: GenerationRequest, model: LoadedModel, prompt: list[int]) -> GenerationParams:
     limit = _room(request, model, prompt)
-    fields = {**model.defaults.named(), **request.sampling}
+    fields = {**model.defaults.named(), **request.sampling, **constraint_fields(request, model)}
     if fields.get("min_tokens", 0) > limit:
         raise request.refusal("min_tokens", f"is {fields['min_tokens']}, above the {limit} tokens allowed.")
     try:

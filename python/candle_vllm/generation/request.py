@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from candle_vllm.generation.errors import RequestError
 
-__all__ = ["Conversation", "GenerationRequest", "Prompts"]
+__all__ = ["Constraint", "Conversation", "GenerationRequest", "Prompts", "ToolUse"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,8 +17,6 @@ class Conversation:
 
     messages: Sequence[Mapping[str, Any]]
     """Dictionaries shaped as OpenAI's messages."""
-    tools: Sequence[Mapping[str, Any]] = ()
-    """Tools that the template shows, in OpenAI's form."""
     documents: Sequence[Mapping[str, Any]] = ()
     """Documents that the template shows."""
     add_generation_prompt: bool = True
@@ -42,6 +40,31 @@ class Prompts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ToolUse:
+    """The tools that the model may call, and whether it must."""
+
+    tools: Sequence[Mapping[str, Any]]
+    """All that the prompt shows, in OpenAI's form."""
+    choice: str = "auto"
+    """`auto`, `required`, or the name of the one tool that is to be called."""
+    allowed: frozenset[str] | None = None
+    """Names of those of the tools that may be called; None = all."""
+    parallel: bool = True
+    """Whether an answer may hold several calls."""
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """The form that the answer must have. What cannot be enforced is refused, never generated freely."""
+
+    kind: Literal["json_object", "json_schema", "regex", "choice", "grammar"]
+    value: Any = None
+    """The schema, the expression, the texts or the grammar."""
+    field: str = "constraint"
+    """What the client calls it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationRequest:
     """One request on its way. An endpoint makes it from its own request form; everything below reads only this."""
 
@@ -52,6 +75,10 @@ class GenerationRequest:
     """Fields of `GenerationParams` that the client set; the model's defaults stand in for the others."""
     max_tokens: int | None = None
     """Tokens of each answer at most; None = what the context leaves."""
+    tool_use: ToolUse | None = None
+    """None: answers are text, whatever it looks like."""
+    constraint: Constraint | None = None
+    """The form of the answer's text."""
     n: int = 1
     """Answers to each prompt."""
     stream: bool = False

@@ -22,11 +22,11 @@ from candle_vllm.generation.events import (
     PromptLogprobs,
     Started,
     Status,
-    Text,
     Tokens,
 )
 from candle_vllm.generation.prepare import Prepared, count_answers, prepare, refused
-from candle_vllm.generation.request import GenerationRequest
+from candle_vllm.generation.request import Conversation, GenerationRequest
+from candle_vllm.generation.split import AnswerSplitter, splitters
 from candle_vllm.models import LoadedModel, Models, WaitStatus
 from candle_vllm.records import FinishReason, GenerationChunk
 
@@ -78,12 +78,15 @@ class Road:
                 try:
                     account.submitted = time.monotonic()
                     yield Started(model, account.model, prepared.prompts, len(handles))
+                    splits = splitters(request, model, prepared)
                     async with aclosing(_merged(handles, whole=not request.stream)) as pieces:
                         async for index, chunk in pieces:
                             ticket.begun()
                             self._count(account, request, index, chunk)
-                            for event in _events_of(request, index, chunk):
+                            for event in _events_of(request, splits[index], index, chunk):
                                 yield event
+                            if chunk.finish_reason is not None and (thought := splits[index].thought):
+                                account.reasoning_tokens += len(model.engine.tokenize(thought))
                 finally:
                     for handle in handles:
                         handle.close()
@@ -171,7 +174,7 @@ async def _submit(request: GenerationRequest, model: LoadedModel, prepared: Prep
                     params,
                     cache_salt=request.cache_salt,
                     priority=request.priority,
-                    skip_special_tokens=request.skip_special_tokens,
+                    skip_special_tokens=request.skip_special_tokens and not _reads_marks(request, model),
                 )
             )
             if len(handles) % _AT_ONCE == 0:
@@ -185,6 +188,14 @@ async def _submit(request: GenerationRequest, model: LoadedModel, prepared: Prep
             raise EngineFailedError(f"the engine takes no requests: {error}") from error
         raise
     return handles
+
+
+def _reads_marks(request: GenerationRequest, model: LoadedModel) -> bool:
+    """Whether thinking or calls are told from text by special tokens, which must then be in the text."""
+    marks = model.tool_format.marks if request.tool_use is not None else ()
+    if isinstance(request.input, Conversation):
+        marks += model.reasoning.marks
+    return bool(model.texts.special_marks(marks))
 
 
 def _able(model: LoadedModel) -> bool:
@@ -245,7 +256,7 @@ async def _whole(handle: Request) -> GenerationChunk:
     )
 
 
-def _events_of(request: GenerationRequest, index: int, chunk: GenerationChunk) -> list[Event]:
+def _events_of(request: GenerationRequest, split: AnswerSplitter, index: int, chunk: GenerationChunk) -> list[Event]:
     events: list[Event] = []
     if chunk.prompt_logprobs is not None:
         events.append(PromptLogprobs(index, chunk.prompt_logprobs))
@@ -254,10 +265,11 @@ def _events_of(request: GenerationRequest, index: int, chunk: GenerationChunk) -
         if last:
             events.append(Tokens(index, chunk.token_ids[:last], chunk.logprobs[:last]))
     if chunk.text:
-        events.append(Text(index, chunk.text))
-    if chunk.finish_reason is not None:
-        assert chunk.stats is not None
-        events.append(Finished(index, _finish_text(chunk), chunk.stop_reason, chunk.stats))
+        events += split.feed(chunk.text)
+    if chunk.finish_reason is not None and chunk.stats is not None:
+        reason = _finish_text(chunk)
+        events += split.end()
+        events.append(Finished(index, split.reason(reason), chunk.stop_reason, chunk.stats))
     return events
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from candle_vllm import reasoning, tools
 from candle_vllm.chat import ChatTemplates
 from candle_vllm.errors import ConfigError
 from candle_vllm.models.admission import Admission
@@ -15,6 +16,8 @@ from candle_vllm.models.defaults import SamplingDefaults
 from candle_vllm.models.observe import UNSEEN, Observer
 from candle_vllm.models.tokens import TokenTexts
 from candle_vllm.records import ModelInfo
+from candle_vllm.reasoning import Style
+from candle_vllm.tools import Format
 
 if TYPE_CHECKING:
     from candle_vllm.engine import Engine
@@ -45,6 +48,10 @@ class LoadedModel:
     """For what a request leaves out."""
     admission: Admission
     """Whoever submits to the engine asks here first."""
+    tool_format: Format
+    """How it writes calls of tools."""
+    reasoning: Style
+    """How it marks its thinking."""
     texts: TokenTexts
     """What its tokens say."""
     fingerprint: str
@@ -61,10 +68,14 @@ class LoadedModel:
         defaults: SamplingDefaults | None = None,
         waiting: Waiting | None = None,
         observer: Observer = UNSEEN,
+        tool_format: str | None = None,
+        reasoning: str | None = None,
     ) -> LoadedModel:
         """What requests need of this engine. `names` None = the engine's own; an empty list is refused.
 
         Where `defaults` are silent the checkpoint's own recommendation counts, unless the engine leaves it aside.
+        `tool_format` and `reasoning` name how the model writes calls of tools and marks its thinking; None = as its
+        chat template shows.
         """
         info = engine.model_info
         served = (info.name,) if names is None else tuple(names)
@@ -84,6 +95,21 @@ class LoadedModel:
                 max_waiting_tokens=waiting.tokens,
                 observer=observer,
             ),
+            tool_format=_tool_format(tool_format, engine),
+            reasoning=_reasoning(reasoning, engine),
             texts=TokenTexts(engine),
             fingerprint="fp_" + hashlib.sha256(repr(info).encode()).hexdigest()[:10],
         )
+
+
+def _tool_format(name: str | None, engine: Engine) -> Format:
+    return tools.find(name) if name is not None else tools.detect(_template(engine)) or tools.find("generic")
+
+
+def _reasoning(name: str | None, engine: Engine) -> Style:
+    return reasoning.find(name) if name is not None else reasoning.detect(_template(engine)) or reasoning.find("none")
+
+
+def _template(engine: Engine) -> str:
+    templates = engine.chat_templates
+    return templates.get("tool_use") or templates.get("default") or ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ class TokenTexts:
         self._engine = engine
         self._known: dict[int, tuple[str, bytes]] = {}
         self._special: dict[int, bool] = {}
+        self._marks: dict[str, int | None] = {}
 
     def text(self, token: int) -> str:
         """The token's text; bytes that are no whole characters are spelled as escapes."""
@@ -33,6 +35,17 @@ class TokenTexts:
             # Twice, since some tokenizers drop a blank at the beginning of a text.
             special = self._special[token] = not self._engine.detokenize([token, token])
         return special
+
+    def special_marks(self, marks: Iterable[str]) -> dict[str, int]:
+        """Those of these texts that are single special tokens of the model, with their ids."""
+        found = {}
+        for mark in marks:
+            if mark not in self._marks:
+                ids = self._engine.tokenize(mark)
+                self._marks[mark] = ids[0] if len(ids) == 1 and self.is_special(ids[0]) else None
+            if (token := self._marks[mark]) is not None:
+                found[mark] = token
+        return found
 
     def _of(self, token: int) -> tuple[str, bytes]:
         known = self._known.get(token)

@@ -8,27 +8,43 @@ from typing import Any
 from candle_vllm.generation import (
     Account,
     Answer,
+    Constraint,
     Conversation,
     Event,
     Finished,
     FinishText,
     GenerationRequest,
+    Reasoning,
     Reply,
     Started,
     Status,
     Text,
     Tokens,
+    ToolArguments,
+    ToolCallStarted,
+    ToolUse,
 )
 from candle_vllm.openai.chat_types import (
+    AllowedToolsChoice,
     ChatCompletion,
     ChatCompletionChunk,
     ChatCompletionMessage,
+    ChatCompletionMessageToolCall,
     ChatCompletionRequest,
+    ChatFinish,
+    ChatMessage,
     Choice,
     ChoiceDelta,
+    ChoiceDeltaToolCall,
+    ChoiceDeltaToolCallFunction,
     ChoiceLogprobs,
     ChunkChoice,
+    FunctionCall,
+    NamedFunction,
+    NamedToolChoice,
+    ResponseFormat,
     WaitMetadata,
+    check_results,
 )
 from candle_vllm.openai.endpoint import Endpoint, TextFrame, fresh_id, now
 from candle_vllm.openai.errors import invalid, unsupported
@@ -49,7 +65,7 @@ def parse(request: ChatCompletionRequest) -> GenerationRequest:
     opens = request.add_generation_prompt
     return GenerationRequest(
         input=Conversation(
-            messages=[message.model_dump(exclude_none=True) for message in request.messages],
+            messages=[_message(message) for message in request.messages],
             documents=request.documents or (),
             add_generation_prompt=not continued if opens is None else opens,
             continue_final_message=continued,
@@ -59,6 +75,8 @@ def parse(request: ChatCompletionRequest) -> GenerationRequest:
         model=request.model,
         sampling=sampling_fields(request),
         max_tokens=request.max_completion_tokens if newer else request.max_tokens,
+        tool_use=_tool_use(request),
+        constraint=_constraint(request.response_format),
         n=request.n or 1,
         stream=bool(request.stream),
         logprobs=(request.top_logprobs or 0) if request.logprobs else None,
@@ -70,20 +88,69 @@ def parse(request: ChatCompletionRequest) -> GenerationRequest:
             "prompt": "messages",
             "stop_sequences": "stop",
             "variables": "chat_template_kwargs",
+            "json_schema": "response_format",
+            "grammar": "tool_choice",
         },
     )
 
 
+def _message(message: ChatMessage) -> dict[str, Any]:
+    """As templates know messages; the older forms of calls and their results in the newer ones."""
+    shown = message.model_dump(exclude_none=True)
+    if (call := shown.pop("function_call", None)) is not None:
+        shown["tool_calls"] = [{"id": call["name"], "type": "function", "function": call}]
+    if message.role == "function":
+        shown.update(role="tool", tool_call_id=message.name)
+    return shown
+
+
+def _tool_use(request: ChatCompletionRequest) -> ToolUse | None:
+    """The tools, and whether one must be called; None where none may be."""
+    if request.functions:
+        given = [each.model_dump(exclude_none=True) for each in request.functions]
+        tools: list[dict[str, Any]] = [{"type": "function", "function": each} for each in given]
+        choice: Any = request.function_call
+    else:
+        tools = [tool.model_dump(exclude_none=True) for tool in request.tools or ()]
+        choice = request.tool_choice
+    if not tools or choice == "none":
+        return None
+    names = {tool["function"]["name"] for tool in tools}
+    parallel = request.parallel_tool_calls is not False and not request.functions
+    if isinstance(choice, AllowedToolsChoice):
+        allowed = frozenset(tool.function.name for tool in choice.allowed_tools.tools)
+        if unknown := allowed - names:
+            raise invalid("tool_choice", f"'tool_choice' allows '{min(unknown)}', which is none of the 'tools'.")
+        return ToolUse(tools=tools, choice=choice.allowed_tools.mode, allowed=allowed, parallel=parallel)
+    if isinstance(choice, NamedToolChoice | NamedFunction):
+        field = "function_call" if request.functions else "tool_choice"
+        name = choice.name if isinstance(choice, NamedFunction) else choice.function.name
+        if name not in names:
+            raise invalid(field, f"'{field}' names '{name}', which is none of the tools given.")
+        return ToolUse(tools=tools, choice=name, parallel=False)
+    return ToolUse(tools=tools, choice=choice or "auto", parallel=parallel)
+
+
+def _constraint(given: ResponseFormat | None) -> Constraint | None:
+    if given is None or given.type == "text":
+        return None
+    if given.json_schema is None:
+        return Constraint("json_object", field="response_format")
+    schema = given.json_schema.schema_
+    return Constraint("json_schema", {} if schema is None else schema, "response_format.json_schema.schema")
+
+
 def _refuse_unsupported_chat(request: ChatCompletionRequest) -> None:
-    if request.tools and request.tool_choice != "none":
-        raise unsupported("tools", "Tool calling is not supported yet; leave 'tools' out or set tool_choice to 'none'.")
-    if request.tool_choice not in (None, "none", "auto"):
-        raise unsupported("tool_choice", "Tool calling is not supported yet; 'tool_choice' can only be 'none'.")
-    if request.functions and request.function_call != "none":
-        raise unsupported("functions", "Function calling is not supported yet; leave 'functions' out.")
-    if request.function_call not in (None, "none", "auto"):
-        raise unsupported("function_call", "Function calling is not supported yet; leave 'function_call' out.")
-    _refuse_format(request.response_format)
+    if request.tools and request.functions:
+        raise invalid("functions", "'functions' is the older form of 'tools'; give one of them.")
+    for choice, tools in (("tool_choice", "tools"), ("function_call", "functions")):
+        if getattr(request, choice) not in (None, "none", "auto") and not getattr(request, tools):
+            raise invalid(choice, f"'{choice}' is only allowed when '{tools}' are specified.")
+    if (orphan := check_results(request.messages)) is not None:
+        raise invalid(
+            f"messages[{orphan}].tool_call_id",
+            f"messages[{orphan}] has role 'tool' but answers none of the 'tool_calls' of a message before it.",
+        )
     if request.modalities is not None and request.modalities != ["text"]:
         raise unsupported("modalities", "Only text is generated; 'modalities' can only be [\"text\"].")
     for field in ("audio", "web_search_options", "moderation"):
@@ -99,22 +166,13 @@ def _refuse_unsupported_chat(request: ChatCompletionRequest) -> None:
         raise invalid("top_logprobs", "'top_logprobs' needs 'logprobs' to be true.")
 
 
-def _refuse_format(response_format: dict[str, Any] | None) -> None:
-    if response_format is None:
-        return
-    kind = response_format.get("type")
-    if kind in ("json_object", "json_schema"):
-        raise unsupported("response_format", f"A response_format of type {kind!r} cannot be enforced yet; use 'text'.")
-    if kind != "text":
-        raise invalid("response_format.type", "'response_format.type' must be 'text', 'json_object' or 'json_schema'.")
-
-
 class ChatWriter:
     """Writes one chat's chunks or its reply."""
 
     def __init__(self, request: ChatCompletionRequest, account: Account) -> None:
         self._account = account
         self._top = request.top_logprobs or 0
+        self._legacy = bool(request.functions)
         options = request.stream_options
         self._usage_at_end = bool(options and options.include_usage)
         self._usage_always = bool(options and options.continuous_usage_stats)
@@ -137,6 +195,10 @@ class ChatWriter:
         match event:
             case Text(index, text):
                 return [self._chunk(index, ChoiceDelta(content=text), self._waiting_logprobs.pop(index, None))]
+            case Reasoning(index, text):
+                return [self._chunk(index, ChoiceDelta(reasoning_content=text))]
+            case ToolCallStarted() | ToolArguments():
+                return [self._chunk(event.index, self._call_delta(event))]
             case Tokens(index, _, logprobs):
                 # They go with the text that they complete.
                 earlier = self._waiting_logprobs.get(index)
@@ -148,7 +210,7 @@ class ChatWriter:
             case Finished(index, reason):
                 left = self._waiting_logprobs.pop(index, None)
                 unseen = [] if left is None else [self._chunk(index, ChoiceDelta(content=""), left)]
-                return [*unseen, self._chunk(index, ChoiceDelta(), finish=reason)]
+                return [*unseen, self._chunk(index, ChoiceDelta(), finish=self._finish(reason))]
             case Started():
                 self._start(event)
                 opening = ChoiceDelta(role="assistant", content="", refusal=None)
@@ -201,17 +263,48 @@ class ChatWriter:
             raise RuntimeError("an answer has no end")
         return Choice(
             index=index,
-            message=ChatCompletionMessage(role="assistant", content=answer.text, refusal=None),
+            message=self._message(answer),
             logprobs=self._logprobs(answer.logprobs) if answer.logprobs else None,
-            finish_reason=answer.finished.reason,
+            finish_reason=self._finish(answer.finished.reason),
         )
+
+    def _message(self, answer: Answer) -> ChatCompletionMessage:
+        calls = [FunctionCall(name=call.name, arguments=call.arguments) for call in answer.calls]
+        fields: dict[str, Any] = {"role": "assistant", "content": answer.text, "refusal": None}
+        if calls and not answer.text:
+            fields["content"] = None
+        if answer.reasoning:
+            fields["reasoning_content"] = answer.reasoning
+        if calls and self._legacy:
+            fields["function_call"] = calls[0]
+        elif calls:
+            fields["tool_calls"] = [
+                ChatCompletionMessageToolCall(id=call.id, type="function", function=function)
+                for call, function in zip(answer.calls, calls, strict=True)
+            ]
+        return ChatCompletionMessage(**fields)
+
+    def _call_delta(self, event: ToolCallStarted | ToolArguments) -> ChoiceDelta:
+        """What an event adds to a call; of the older form the first call alone is told."""
+        if isinstance(event, ToolCallStarted):
+            function = ChoiceDeltaToolCallFunction(name=event.name, arguments="")
+            call = ChoiceDeltaToolCall(index=event.call, id=event.id, type="function", function=function)
+        else:
+            function = ChoiceDeltaToolCallFunction(arguments=event.text)
+            call = ChoiceDeltaToolCall(index=event.call, function=function)
+        if not self._legacy:
+            return ChoiceDelta(tool_calls=[call])
+        return ChoiceDelta(function_call=function) if event.call == 0 else ChoiceDelta()
+
+    def _finish(self, reason: FinishText) -> ChatFinish:
+        return "function_call" if self._legacy and reason == "tool_calls" else reason
 
     def _chunk(
         self,
         index: int,
         delta: ChoiceDelta,
         logprobs: ChoiceLogprobs | None = None,
-        finish: FinishText | None = None,
+        finish: ChatFinish | None = None,
     ) -> ChatCompletionChunk:
         choice = ChunkChoice(index=index, delta=delta, logprobs=logprobs, finish_reason=finish)
         if self._usage_always:

@@ -5,6 +5,7 @@ Holds no behaviour beyond checking that a request is well formed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -58,11 +59,13 @@ class ChatMessage(BaseModel):
 
     model_config = ConfigDict(extra="allow", strict=True)
 
-    role: Literal["system", "developer", "user", "assistant", "tool"]
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: Utf8 | Annotated[list[ContentPart], Field(fail_fast=True, max_length=_MOST_PARTS)] | None = None
     name: str | None = None
     tool_calls: Annotated[list[ToolCall], Field(fail_fast=True, max_length=_MOST_TOOLS)] | None = None
     tool_call_id: str | None = None
+    function_call: FunctionCall | None = None
+    """Older form of `tool_calls`."""
 
     @model_validator(mode="after")
     def _complete(self) -> ChatMessage:
@@ -70,9 +73,23 @@ class ChatMessage(BaseModel):
             raise ValueError(f"a message of role '{self.role}' needs 'content'")
         if self.role == "tool" and not self.tool_call_id:
             raise ValueError("a message of role 'tool' needs 'tool_call_id'")
-        if self.tool_calls and self.role != "assistant":
-            raise ValueError(f"a message of role '{self.role}' has no 'tool_calls'")
+        if self.role == "function" and not self.name:
+            raise ValueError("a message of role 'function' needs 'name'")
+        for field in ("tool_calls", "function_call"):
+            if getattr(self, field) and self.role != "assistant":
+                raise ValueError(f"a message of role '{self.role}' has no '{field}'")
         return self
+
+
+def check_results(messages: Sequence[ChatMessage]) -> int | None:
+    """The place of the first tool message that answers no call before it."""
+    open_calls: set[str] = set()
+    for at, message in enumerate(messages):
+        if message.role == "assistant":
+            open_calls |= {call.id for call in message.tool_calls or ()}
+        elif message.role == "tool" and message.tool_call_id not in open_calls:
+            return at
+    return None
 
 
 def _plain(messages: object) -> object:
@@ -85,6 +102,89 @@ def _plain(messages: object) -> object:
         else message
         for message in messages
     ]
+
+
+class FunctionDefinition(BaseModel):
+    """A function that the model may call."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.:-]{1,128}$")]
+    description: Utf8 | None = None
+    parameters: dict[str, Any] | None = None
+    """A JSON schema; absent means no parameters."""
+    strict: bool | None = None
+    """Whether calls are held to the schema in every detail; refused where that cannot be enforced."""
+
+
+class Tool(BaseModel):
+    """A tool that the model may call."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    type: Literal["function"]
+    function: FunctionDefinition
+
+
+class NamedFunction(BaseModel):
+    """The name of a function."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: str
+
+
+class NamedToolChoice(BaseModel):
+    """The one tool that is to be called."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    type: Literal["function"]
+    function: NamedFunction
+
+
+class AllowedTools(BaseModel):
+    """Those of the tools that may be called, and whether one must be."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    mode: Literal["auto", "required"]
+    tools: Annotated[list[NamedToolChoice], Field(fail_fast=True, min_length=1, max_length=_MOST_TOOLS)]
+
+
+class AllowedToolsChoice(BaseModel):
+    """A choice among some of the tools."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    type: Literal["allowed_tools"]
+    allowed_tools: AllowedTools
+
+
+class JsonSchemaFormat(BaseModel):
+    """A named schema."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, populate_by_name=True)
+
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+    description: str | None = None
+    schema_: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
+    strict: bool | None = None
+
+
+class ResponseFormat(BaseModel):
+    """The form of the answer's text."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchemaFormat | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> ResponseFormat:
+        if (self.type == "json_schema") != (self.json_schema is not None):
+            raise ValueError("'json_schema' belongs to the type 'json_schema' and to no other")
+        return self
 
 
 class ChatCompletionRequest(SamplingRequest):
@@ -101,8 +201,10 @@ class ChatCompletionRequest(SamplingRequest):
 
     # Known, and either harmless or refused by name where they would change the answer.
     audio: dict[str, Any] | None = None
-    function_call: str | dict[str, Any] | None = None
-    functions: Annotated[list[dict[str, Any]], Field(fail_fast=True, max_length=_MOST_TOOLS)] | None = None
+    function_call: Literal["none", "auto"] | NamedFunction | None = None
+    """Older form of `tool_choice`."""
+    functions: Annotated[list[FunctionDefinition], Field(fail_fast=True, min_length=1, max_length=128)] | None = None
+    """Older form of `tools`."""
     metadata: dict[str, str] | None = None
     modalities: list[str] | None = None
     moderation: dict[str, Any] | None = None
@@ -112,12 +214,12 @@ class ChatCompletionRequest(SamplingRequest):
     prompt_cache_options: dict[str, Any] | None = None
     prompt_cache_retention: str | None = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
-    response_format: dict[str, Any] | None = None
+    response_format: ResponseFormat | None = None
     safety_identifier: str | None = None
     service_tier: str | None = None
     store: bool | None = None
-    tool_choice: str | dict[str, Any] | None = None
-    tools: Annotated[list[dict[str, Any]], Field(fail_fast=True, max_length=_MOST_TOOLS)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedToolChoice | AllowedToolsChoice | None = None
+    tools: Annotated[list[Tool], Field(fail_fast=True, max_length=_MOST_TOOLS)] | None = None
     verbosity: Literal["low", "medium", "high"] | None = None
     web_search_options: dict[str, Any] | None = None
 
@@ -135,6 +237,13 @@ class PromptTokensDetails(BaseModel):
     """Tokens whose keys and values were in the prefix cache."""
 
 
+class CompletionTokensDetails(BaseModel):
+    """What the answers' tokens were."""
+
+    reasoning_tokens: int
+    """Tokens that the model thought with."""
+
+
 class CompletionUsage(BaseModel):
     """Tokens of a request, over all its answers; the prompt counts once."""
 
@@ -142,6 +251,7 @@ class CompletionUsage(BaseModel):
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: PromptTokensDetails
+    completion_tokens_details: CompletionTokensDetails
 
 
 class TopLogprob(BaseModel):
@@ -166,12 +276,29 @@ class ChoiceLogprobs(BaseModel):
     refusal: None = None
 
 
+ChatFinish = FinishText | Literal["function_call"]
+"""Why an answer ended; `function_call` where the request used the older `functions`."""
+
+
+class ChatCompletionMessageToolCall(BaseModel):
+    """A call that the model makes."""
+
+    id: str
+    type: Literal["function"] = "function"
+    function: FunctionCall
+
+
 class ChatCompletionMessage(BaseModel):
-    """What the assistant says."""
+    """What the assistant says. Absent fields are unset."""
 
     role: Literal["assistant"] = "assistant"
     content: str | None
     refusal: None = None
+    reasoning_content: str | None = None
+    """What the model thought before it answered."""
+    tool_calls: list[ChatCompletionMessageToolCall] | None = None
+    function_call: FunctionCall | None = None
+    """In place of `tool_calls` where the request used the older `functions`."""
 
 
 class Choice(BaseModel):
@@ -180,7 +307,7 @@ class Choice(BaseModel):
     index: int
     message: ChatCompletionMessage
     logprobs: ChoiceLogprobs | None = None
-    finish_reason: FinishText
+    finish_reason: ChatFinish
 
 
 class ChatCompletion(BaseModel):
@@ -197,12 +324,31 @@ class ChatCompletion(BaseModel):
     system_fingerprint: str
 
 
+class ChoiceDeltaToolCallFunction(BaseModel):
+    """What a chunk adds to a call; its name comes once, its arguments in pieces."""
+
+    name: str | None = None
+    arguments: str | None = None
+
+
+class ChoiceDeltaToolCall(BaseModel):
+    """What a chunk adds to the call number `index` of an answer; id and type come once."""
+
+    index: int
+    id: str | None = None
+    type: Literal["function"] | None = None
+    function: ChoiceDeltaToolCallFunction | None = None
+
+
 class ChoiceDelta(BaseModel):
     """What a chunk adds to one answer; absent fields are unset."""
 
     role: Literal["assistant"] | None = None
     content: str | None = None
     refusal: None = None
+    reasoning_content: str | None = None
+    tool_calls: list[ChoiceDeltaToolCall] | None = None
+    function_call: ChoiceDeltaToolCallFunction | None = None
 
 
 class ChunkChoice(BaseModel):
@@ -211,7 +357,7 @@ class ChunkChoice(BaseModel):
     index: int
     delta: ChoiceDelta
     logprobs: ChoiceLogprobs | None = None
-    finish_reason: FinishText | None = None
+    finish_reason: ChatFinish | None = None
 
 
 class WaitMetadata(BaseModel):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from candle_vllm.generation import Account
-from candle_vllm.openai.chat_types import CompletionUsage, PromptTokensDetails
+from candle_vllm.openai.chat_types import CompletionTokensDetails, CompletionUsage, PromptTokensDetails
 
 __all__ = ["usage_of"]
 
@@ -15,4 +15,5 @@ def usage_of(account: Account) -> CompletionUsage:
         completion_tokens=account.generated_tokens,
         total_tokens=account.prompt_tokens + account.generated_tokens,
         prompt_tokens_details=PromptTokensDetails(cached_tokens=account.cached_tokens),
+        completion_tokens_details=CompletionTokensDetails(reasoning_tokens=account.reasoning_tokens),
     )

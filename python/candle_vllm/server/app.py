@@ -21,7 +21,7 @@ from candle_vllm.engine import Engine
 from candle_vllm.generation import Account
 from candle_vllm.models import Models, SamplingDefaults
 from candle_vllm.openai import ENDPOINTS, ApiError, Model, ModelList, OpenAIAdapter
-from candle_vllm.openai.endpoint import AnyEndpoint
+from candle_vllm.openai.endpoint import AnyEndpoint, serialised
 from candle_vllm.server.bodies import MAX_BODY_BYTES, read_typed
 from candle_vllm.server.document import describe, version
 from candle_vllm.server.replies import ClientGoneError, error_reply, json_reply, unless_gone
@@ -93,7 +93,7 @@ async def _answer(request: Request, adapter: OpenAIAdapter, endpoint: AnyEndpoin
             raise
         return stream
     reply = await unless_gone(request.receive, adapter.areply(endpoint, typed, account))
-    return json_reply(reply.model_dump_json())
+    return json_reply(serialised(reply))
 
 
 def _add_models(app: FastAPI, adapter: OpenAIAdapter) -> None:
