@@ -83,10 +83,11 @@ class Road:
                         async for index, chunk in pieces:
                             ticket.begun()
                             self._count(account, request, index, chunk)
-                            for event in _events_of(request, splits[index], index, chunk):
-                                yield event
+                            events = _events_of(request, splits[index], index, chunk)
                             if chunk.finish_reason is not None and (thought := splits[index].thought):
                                 account.reasoning_tokens += len(model.engine.tokenize(thought))
+                            for event in events:
+                                yield event
                 finally:
                     for handle in handles:
                         handle.close()

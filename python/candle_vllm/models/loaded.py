@@ -15,8 +15,8 @@ from candle_vllm.models.admission import Admission
 from candle_vllm.models.defaults import SamplingDefaults
 from candle_vllm.models.observe import UNSEEN, Observer
 from candle_vllm.models.tokens import TokenTexts
-from candle_vllm.records import ModelInfo
 from candle_vllm.reasoning import Style
+from candle_vllm.records import ModelInfo
 from candle_vllm.tools import Format
 
 if TYPE_CHECKING:

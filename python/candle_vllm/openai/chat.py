@@ -196,7 +196,7 @@ class ChatWriter:
             case Text(index, text):
                 return [self._chunk(index, ChoiceDelta(content=text), self._waiting_logprobs.pop(index, None))]
             case Reasoning(index, text):
-                return [self._chunk(index, ChoiceDelta(reasoning_content=text))]
+                return [self._chunk(index, ChoiceDelta(reasoning=text, reasoning_content=text))]
             case ToolCallStarted() | ToolArguments():
                 return [self._chunk(event.index, self._call_delta(event))]
             case Tokens(index, _, logprobs):
@@ -274,7 +274,7 @@ class ChatWriter:
         if calls and not answer.text:
             fields["content"] = None
         if answer.reasoning:
-            fields["reasoning_content"] = answer.reasoning
+            fields["reasoning"] = fields["reasoning_content"] = answer.reasoning
         if calls and self._legacy:
             fields["function_call"] = calls[0]
         elif calls:

@@ -294,8 +294,10 @@ class ChatCompletionMessage(BaseModel):
     role: Literal["assistant"] = "assistant"
     content: str | None
     refusal: None = None
-    reasoning_content: str | None = None
+    reasoning: str | None = None
     """What the model thought before it answered."""
+    reasoning_content: str | None = None
+    """The same, under the name that many clients know."""
     tool_calls: list[ChatCompletionMessageToolCall] | None = None
     function_call: FunctionCall | None = None
     """In place of `tool_calls` where the request used the older `functions`."""
@@ -346,6 +348,7 @@ class ChoiceDelta(BaseModel):
     role: Literal["assistant"] | None = None
     content: str | None = None
     refusal: None = None
+    reasoning: str | None = None
     reasoning_content: str | None = None
     tool_calls: list[ChoiceDeltaToolCall] | None = None
     function_call: ChoiceDeltaToolCallFunction | None = None
