@@ -4,8 +4,12 @@ Must not know of requests, of any API, or of HTTP.
 """
 
 from candle_vllm.models.admission import Admission, Ticket
+from candle_vllm.models.catalog import Catalog, CatalogEntry
+from candle_vllm.models.catalog_file import find_catalog, read_catalog
 from candle_vllm.models.defaults import SamplingDefaults
 from candle_vllm.models.loaded import LoadedModel, Waiting
+from candle_vllm.models.loading import EngineLoader
+from candle_vllm.models.manager import ModelManager
 from candle_vllm.models.observe import Observer, Unseen
 from candle_vllm.models.provider import Models, OnStatus, Selection
 from candle_vllm.models.single import SingleModel
@@ -14,8 +18,12 @@ from candle_vllm.models.tokens import TokenTexts
 
 __all__ = [
     "Admission",
+    "Catalog",
+    "CatalogEntry",
+    "EngineLoader",
     "LoadedModel",
     "ModelEntry",
+    "ModelManager",
     "ModelState",
     "ModelStatus",
     "Models",
@@ -30,4 +38,6 @@ __all__ = [
     "WaitPhase",
     "WaitStatus",
     "Waiting",
+    "find_catalog",
+    "read_catalog",
 ]

@@ -23,7 +23,3 @@ class SamplingDefaults:
     def named(self) -> dict[str, Any]:
         """The fields that are set, by name."""
         return {one.name: value for one in fields(self) if (value := getattr(self, one.name)) is not None}
-
-    def over(self, others: SamplingDefaults) -> SamplingDefaults:
-        """These, and where they are silent the others."""
-        return SamplingDefaults(**{**others.named(), **self.named()})
