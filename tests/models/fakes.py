@@ -45,7 +45,7 @@ class Loader:
         assert not open_now, f"{open_now} still in memory while {entry.name} loads"
         await self._step(f"load {entry.name}")
         self.engines[entry.name] = engine = _LoggedEngine(entry.name, self.log)
-        return LoadedModel.over(engine, names=entry.names)  # type: ignore[arg-type]
+        return LoadedModel.over(engine, names=entry.names)
 
     async def _step(self, step: str) -> None:
         self.log.append(step)

@@ -57,7 +57,9 @@ def test_what_the_command_says_holds_where_the_file_says_nothing(file: Path) -> 
     base = EngineConfig(threads=2, max_batch_size=7, weight_file="x.gguf", revision="r")
     first, second = read_catalog(file, base=base, defaults=SamplingDefaults(top_k=9, min_p=0.5))
     assert (first.config.threads, second.config.threads, first.config.max_batch_size) == (3, 2, 7)
-    assert (first.defaults.named(), second.defaults.named()) == ({"min_p": 0.5}, {"min_p": 0.5, "top_k": 9})
+    # 0: all tokens, whatever the command or the checkpoint say.
+    assert (first.defaults.top_k, second.defaults.top_k) == (0, 9)
+    assert first.defaults.min_p == second.defaults.min_p == 0.5
     # These belong to the model that the command names.
     assert (first.config.weight_file, first.config.revision) == (None, None)
 

@@ -30,7 +30,7 @@ async def test_a_real_model(tiny_model_path: Path) -> None:
     model = await loader.load(tiny)
     try:
         assert (model.names, model.defaults.top_p) == (("m", "other"), 0.5)
-        assert (await model.engine.generate_async("a")).tokens
+        assert (await model.engine.add_request("a").result_async()).tokens
     finally:
         model.engine.close()
 
@@ -127,6 +127,6 @@ def test_a_loop_that_closed_meanwhile() -> None:
 
 
 def test_a_loaded_model_is_made_of_an_engine() -> None:
-    model = LoadedModel.over(FakeEngine())  # type: ignore[arg-type]
+    model = LoadedModel.over(FakeEngine())
     assert (model.names, model.defaults, model.info.name) == (("fake",), SamplingDefaults(), "fake")
     assert model.admission.waiting == 0

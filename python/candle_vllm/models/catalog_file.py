@@ -134,7 +134,7 @@ class _Reader:
         config = dataclasses.replace(self._base, model_path=source, weight_file=None, revision=None)
         if "weight_file" in fields:
             config = dataclasses.replace(config, weight_file=self._text(fields["weight_file"], "weight_file"))
-        params = EntryParams(config, self._defaults)
+        params = EntryParams(config)
         for key, value in self._mapping(fields.get("params"), "params", tuple(PARAMS)).items():
             params.where[key] = _line(value)
             self._checked(value, partial(params.put, key, self._value(value)))
@@ -151,7 +151,7 @@ class _Reader:
             name=name,
             also=also,
             config=params.config,
-            defaults=SamplingDefaults(**params.sampling),
+            defaults=SamplingDefaults(**params.sampling).over(self._defaults),
             block_size=params.block_size,
             notes=self._text(fields["notes"], "notes") if "notes" in fields else None,
             unable=unable,

@@ -16,10 +16,18 @@ class SamplingDefaults:
     top_p: float | None = None
     min_p: float | None = None
     top_k: int | None = None
+    """0 = all tokens, whatever others say."""
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
     repetition_penalty: float | None = None
 
     def named(self) -> dict[str, Any]:
-        """The fields that are set, by name."""
+        """The fields that are set, by name, as `GenerationParams` takes them."""
+        return {**self._set(), **({"top_k": None} if self.top_k == 0 else {})}
+
+    def over(self, others: SamplingDefaults) -> SamplingDefaults:
+        """These, and where they are silent the others."""
+        return SamplingDefaults(**{**others._set(), **self._set()})
+
+    def _set(self) -> dict[str, Any]:
         return {one.name: value for one in fields(self) if (value := getattr(self, one.name)) is not None}

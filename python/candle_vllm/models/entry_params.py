@@ -12,7 +12,6 @@ from typing import Any
 from candle_vllm import checks
 from candle_vllm.config import EngineConfig
 from candle_vllm.errors import ConfigError
-from candle_vllm.models.defaults import SamplingDefaults
 from candle_vllm.params import GenerationParams
 
 __all__ = ["PARAMS", "EntryParams"]
@@ -23,10 +22,10 @@ _MB = 1024 * 1024
 class EntryParams:
     """The settings of one model while its params are read."""
 
-    def __init__(self, config: EngineConfig, defaults: SamplingDefaults) -> None:
+    def __init__(self, config: EngineConfig) -> None:
         self.config = config
-        self.sampling = defaults.named()
-        """For what a request leaves out."""
+        self.sampling: dict[str, Any] = {}
+        """Fields of `SamplingDefaults`."""
         self.block_size: int | None = None
         self.unable: tuple[str, str] | None = None
         """The param that nothing here can honour, and why; the model is listed, and loading it says so."""
@@ -43,8 +42,7 @@ class EntryParams:
         try:
             self.config = dataclasses.replace(self.config, **fields)
         except ConfigError as error:
-            field = next(iter(fields))
-            raise ConfigError(f"{name}{str(error).removeprefix(field)}") from error
+            raise ConfigError(error.named(name), field=name, value=error.value, expected=error.expected) from error
 
 
 Setter = Callable[[EntryParams, str, Any], None]
@@ -56,8 +54,7 @@ def _field(field: str) -> Setter:
 
 def _sampling(params: EntryParams, name: str, value: Any) -> None:
     if name == "top_k" and value in (0, -1):
-        # All of them: the model's own way, whatever other models are given.
-        params.sampling.pop(name, None)
+        params.sampling[name] = 0
         return
     GenerationParams(**{name: value})
     params.sampling[name] = value
