@@ -213,8 +213,8 @@ def test_a_block_size_that_the_engine_has_not(start: Callable[..., Process]) -> 
 
 def test_logs(start: Callable[..., Process], tmp_path: Path) -> None:
     process = start("--h", "127.0.0.1:0", "--verbose", "--log", cwd=tmp_path)
-    httpx.get(process.url + "/health")
-    process.until_said("GET /health")
+    httpx.get(process.url + "/health", headers={"x-request-id": "mine"})
+    process.until_said(r"\[mine\] .*path=/health status=200")
     process.signal(signal.SIGTERM)
     assert process.status() == 0
-    assert "GET /health" in (tmp_path / "candle-vllm.log").read_text()
+    assert "path=/health" in (tmp_path / "candle-vllm.log").read_text()

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from asgi import scope
-from candle_vllm.server import access
-from candle_vllm.server.access import AccessObserver, Exchange
+from candle_vllm.server.access import Exchange
 
 
 async def nowhere(message: Any) -> None:
@@ -25,32 +23,20 @@ def line_of(exchange: Exchange, caplog: pytest.LogCaptureFixture) -> str:
 
 def test_what_was_generated(caplog: pytest.LogCaptureFixture) -> None:
     exchange = Exchange(scope("/v1/chat/completions", "POST"), nowhere)
-    account = SimpleNamespace(
-        model="m",
-        stream=True,
-        n=2,
-        prompt_tokens=5,
-        cached_tokens=3,
-        generated_tokens=9,
-        queue_time=0.25,
-        prefill_time=0.5,
-        started=10.0,
-        first_token_at=10.75,
-        finish_reasons=["stop", "length", "stop"],
-        error=None,
-    )
-    mark = access.current.set(exchange)
-    observer = AccessObserver()
-    observer.started(account)
-    observer.tokens(account, 9, 11.0)
-    observer.ended(account)
-    access.current.reset(mark)
+    account = exchange.account
+    account.endpoint, account.model, account.stream, account.n, account.key = "chat_completion", "m", True, 2, "alice"
+    account.prompt_tokens, account.cached_tokens, account.generated_tokens = 5, 3, 9
+    account.queue_time, account.prefill_time = 0.25, 0.5
+    account.started, account.first_token_at = 10.0, 10.75
+    account.finish_reasons = ["stop", "length", "stop"]
     line = line_of(exchange, caplog)
     for fact in (
         "client=10.0.0.1",
         "method=POST",
         "path=/v1/chat/completions",
+        "key=alice",
         "model=m",
+        "stream=True",
         "prompt_tokens=5",
         "cached_tokens=3",
         "generated_tokens=9",
@@ -69,10 +55,6 @@ def test_paths_cannot_forge_lines(path: str, caplog: pytest.LogCaptureFixture) -
     assert line.isprintable()
     assert len(line) < 2000
     assert [part.partition("=")[0] for part in line.split(" ")] == ["client", "method", "path", "seconds"]
-
-
-def test_outside_of_a_request_nothing_is_noted() -> None:
-    AccessObserver().started(object())
 
 
 def test_nothing_is_written_where_nobody_listens(caplog: pytest.LogCaptureFixture) -> None:

@@ -11,7 +11,7 @@ import pytest
 from fastapi import FastAPI
 
 from candle_vllm.openai import OpenAIAdapter
-from candle_vllm.server import create_app
+from candle_vllm.server import BoundarySettings, Limits, create_app
 from fake_engine import FakeEngine
 
 HELLO = {"model": "fake", "messages": [{"role": "user", "content": "hello"}]}
@@ -102,16 +102,22 @@ def test_models(live: Any) -> None:
 def test_health(live: Any, engine: FakeEngine) -> None:
     reply = httpx.get(live.url + "/health")
     assert reply.status_code == 200
+    assert reply.json() == {"status": "ok", "state": "ready", "model": "fake", "error": None}
+    reply = httpx.get(live.url + "/ready")
+    assert reply.status_code == 200
     body = reply.json()
-    assert body["status"] == "ok"
+    assert body["status"] == "ready"
     assert body["engine"]["kv_blocks_free"] == body["engine"]["kv_blocks_total"]
+    reply = httpx.get(live.url + "/health/decode")
+    assert (reply.status_code, reply.json()["status"]) == (200, "ok")
 
 
 def test_health_of_an_engine_that_failed(live: Any, engine: FakeEngine) -> None:
     engine.failure = "the device caught fire"
-    reply = httpx.get(live.url + "/health")
+    assert httpx.get(live.url + "/health").json()["state"] == "error"
+    reply = httpx.get(live.url + "/ready")
     assert reply.status_code == 503
-    assert (reply.json()["status"], reply.json()["error"]) == ("error", "the device caught fire")
+    assert (reply.json()["status"], reply.json()["error"]) == ("not_ready", "the device caught fire")
 
 
 def test_what_only_the_engine_can_check(live: Any) -> None:
@@ -215,7 +221,7 @@ def test_bodies_that_are_not_requests(live: Any, path: str) -> None:
 
 
 def test_a_body_above_the_limit(engine: FakeEngine, serve: Any) -> None:
-    live = serve(create_app(engine, model_names=["fake"], max_body_bytes=1000))
+    live = serve(create_app(engine, model_names=["fake"], boundary=BoundarySettings(limits=Limits(body_bytes=1000))))
     body = json.dumps({**HELLO, "user": "x" * 2000}).encode()
     headers = {"content-type": "application/json"}
     whole = httpx.post(live.url + "/v1/chat/completions", content=body, headers=headers)

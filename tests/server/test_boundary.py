@@ -86,6 +86,19 @@ async def test_head_is_a_get_without_a_body_and_slashes_make_no_difference(path:
     assert head.headers == full.headers
 
 
+class Heard:
+    """A watcher that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[str | int | None] = []
+
+    def refused(self, error: ApiError) -> None:
+        self.told.append(error.code)
+
+    def replied(self, status: int) -> None:
+        self.told.append(status)
+
+
 KEYED: dict[str, Any] = {"api_keys": parse_keys(["alice sk"]), "allowed_hosts": LOOPBACK_HOSTS}
 
 
@@ -110,13 +123,14 @@ KEYED: dict[str, Any] = {"api_keys": parse_keys(["alice sk"]), "allowed_hosts": 
     ],
 )
 async def test_refusals_are_envelopes_and_heard_of(request_: dict[str, Any], status: int, code: str) -> None:
-    heard: list[ApiError] = []
-    reply = await call(app(**KEYED, on_refused=heard.append), request_, [b"{}"])
+    heard = Heard()
+    keyed = wrap(Starlette(routes=ROUTES), BoundarySettings(**KEYED), heard)
+    reply = await call(keyed, request_, [b"{}"])
     assert (reply.status, reply.code) == (status, code)
     assert set(reply.json()["error"]) >= {"message", "type", "param", "code"}
     assert reply.headers["content-type"] == "application/json"
     assert "x-request-id" in reply.headers
-    assert [error.code for error in heard] == [code]
+    assert heard.told == [code, status]
     assert reply.headers.get("www-authenticate") == ("Bearer" if status == 401 else None)
 
 
@@ -126,7 +140,8 @@ async def test_a_key_opens_and_names() -> None:
     async def named(request: Request) -> Response:
         exchange = access.current.get()
         assert exchange is not None
-        names.append(exchange.key)
+        names.append(exchange.account.key)
+        assert request.scope["candle_vllm.account"] is exchange.account
         return PlainTextResponse("in")
 
     keyed = wrap(Starlette(routes=[Route("/", named)]), BoundarySettings(**KEYED))

@@ -43,7 +43,7 @@ def test_before_the_first_token(live: Any, engine: FakeEngine, stream: bool, ans
     until(lambda: len(engine.live) == answers)
     connection.close()
     until(lambda: not engine.live)
-    assert httpx.get(live.url + "/health").json()["engine"]["kv_blocks_free"] == BLOCKS
+    assert httpx.get(live.url + "/ready").json()["engine"]["kv_blocks_free"] == BLOCKS
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
@@ -106,4 +106,4 @@ def test_half_of_many_streams(live: Any, engine: FakeEngine) -> None:
     for number, text in enumerate(said):
         whole = "You said: " + f"client {number} " * 20
         assert whole.startswith(text) if number % 2 == 0 else text == whole
-    until(lambda: httpx.get(live.url + "/health").json()["engine"]["kv_blocks_free"] == BLOCKS)
+    until(lambda: httpx.get(live.url + "/ready").json()["engine"]["kv_blocks_free"] == BLOCKS)

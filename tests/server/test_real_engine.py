@@ -26,8 +26,8 @@ def question(number: int) -> list[Any]:
 
 
 def free_blocks(live: Any) -> tuple[int, int, int]:
-    """Free blocks, all blocks, and requests under way, as /health tells."""
-    engine = httpx.get(live.url + "/health").json()["engine"]
+    """Free blocks, all blocks, and requests under way, as /ready tells."""
+    engine = httpx.get(live.url + "/ready").json()["engine"]
     return engine["kv_blocks_free"], engine["kv_blocks_total"], engine["running"] + engine["waiting"]
 
 
@@ -119,7 +119,7 @@ def test_leaving_while_queued_or_running(tiny: Any, serve: Any, stream: bool) ->
             while state["running"] != 2 or state["waiting"] == 0:
                 assert time.monotonic() < deadline, state
                 await asyncio.sleep(0.02)
-                state = (await client.get(live.url + "/health")).json()["engine"]
+                state = (await client.get(live.url + "/ready")).json()["engine"]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)

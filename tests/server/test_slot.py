@@ -36,8 +36,8 @@ def model() -> LoadedModel:
 async def test_waiting_requests_are_answered_when_the_model_is_there() -> None:
     slot = ModelSlot(["fake"])
     async with client(slot) as http:
-        health = await http.get("/health")
-        assert (health.status_code, health.json()["status"]) == (503, "loading")
+        ready = await http.get("/ready")
+        assert (ready.status_code, ready.json()["state"]) == (503, "loading")
         waiting = [
             asyncio.create_task(http.post("/v1/chat/completions", json={**HELLO, "stream": stream}))
             for stream in (False, True)
@@ -45,7 +45,7 @@ async def test_waiting_requests_are_answered_when_the_model_is_there() -> None:
         await waiters(slot, 2)
         slot.set_ready(model())
         assert [reply.status_code for reply in await asyncio.gather(*waiting)] == [200, 200]
-        assert (await http.get("/health")).json()["status"] == "ok"
+        assert (await http.get("/ready")).json()["state"] == "ready"
         assert (await http.get("/v1/models")).json()["data"][0]["id"] == "fake"
 
 
@@ -85,7 +85,7 @@ async def test_a_model_that_cannot_be_loaded() -> None:
         for reply in (await waiting, await http.post("/v1/chat/completions", json=HELLO)):
             assert reply.status_code == 503
             assert "tensor 'x' is broken" in reply.json()["error"]["message"]
-        assert (await http.get("/health")).json()["error"] == "tensor 'x' is broken"
+        assert (await http.get("/ready")).json()["error"] == "tensor 'x' is broken"
 
 
 async def test_an_unknown_model_does_not_wait() -> None:

@@ -44,20 +44,23 @@ async def test_just_large_enough() -> None:
     assert len(body) == 10
 
 
+def dripping(piece: bytes, times: int) -> list[bytes | float]:
+    """Pieces with pauses of 50 ms."""
+    return [*[part for _ in range(times) for part in (piece, 0.05)], b""]
+
+
 async def test_too_slow() -> None:
     uploads = Uploads(Limits(body_grace=0.1, body_rate=100))
     began = time.monotonic()
-    drops: list[bytes | float] = [b"x", 0.05] * 1000
     with pytest.raises(ApiError) as error:
-        await uploads.receive(scope(), source([*drops, b""]))
+        await uploads.receive(scope(), source(dripping(b"x", 1000)))
     assert (error.value.status, error.value.code) == (408, "request_timeout")
     assert time.monotonic() - began < 2
 
 
 async def test_slow_but_steady() -> None:
     uploads = Uploads(Limits(body_grace=0.2, body_rate=100))
-    pieces: list[bytes | float] = [b"x" * 20, 0.05] * 10
-    body, _ = await uploads.receive(scope(), source([*pieces, b""]))
+    body, _ = await uploads.receive(scope(), source(dripping(b"x" * 20, 10)))
     assert len(body) == 200
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 
+from candle_vllm.cli.guard import add_guard
+
 SUBCOMMANDS = ("serve", "chat", "complete", "bench")
 
 _EPILOG = """subcommands:
@@ -46,6 +48,7 @@ def serve_parser(explicit: bool) -> argparse.ArgumentParser:
     _add_engine(parser)
     _add_sampling(parser)
     _add_server(parser)
+    add_guard(parser)
     _add_other_machines(parser)
     return parser
 
@@ -185,7 +188,7 @@ def _add_server(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--shutdown-timeout", type=float, default=5.0, metavar="S", help="seconds for running answers to end (5)"
     )
-    group.add_argument("--verbose", action="store_true", help="log every request")
+    group.add_argument("--verbose", action="store_true", help="the same as --log-level debug")
     group.add_argument("--log", action="store_true", help="log also to candle-vllm.log in this folder")
     group.add_argument("--record-conversation", action="store_true", help="keep conversations on the server")
     group.add_argument("--ui-server", action="store_true", help="serve a web page to chat on")

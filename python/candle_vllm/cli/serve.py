@@ -22,12 +22,14 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from candle_vllm.cli.address import Address, parse_address
+from candle_vllm.cli.guard import boundary_settings, exposure, operations_of
 from candle_vllm.cli.loading import load_engine, summary
 from candle_vllm.cli.settings import UsageError, engine_config, sampling_defaults, served_names
 from candle_vllm.errors import CandleVllmError
 from candle_vllm.models import LoadedModel
 from candle_vllm.models.slot import ModelSlot
-from candle_vllm.server import create_app
+from candle_vllm.server import create_app, logs
+from candle_vllm.server.listen import uvicorn_config
 
 if TYPE_CHECKING:
     from candle_vllm.engine import InferenceEngine
@@ -41,7 +43,8 @@ def run_serve(args: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM. Returns the exit status: 0 after a signal, 1 when the model cannot be loaded."""
     address = parse_address(args.host, args.port)
     server = Service(args, address)
-    _set_up_logging(args)
+    level = "debug" if args.verbose else args.log_level
+    logs.set_up(level, json_lines=args.log_format == "json", files=[_LOG_FILE] if args.log else ())
     with bound(address) as listener, asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(server.run(listener))
 
@@ -52,19 +55,6 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     except ImportError:
         return None
     return uvloop.new_event_loop
-
-
-def _set_up_logging(args: argparse.Namespace) -> None:
-    handlers: list[logging.Handler] = [logging.StreamHandler()]
-    if args.log:
-        handlers.append(logging.FileHandler(_LOG_FILE, encoding="utf-8"))
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", handlers=handlers, force=True
-    )
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    if args.verbose:
-        logging.getLogger("candle_vllm").setLevel(logging.DEBUG)
-        logging.getLogger("uvicorn.access").setLevel(logging.INFO)
 
 
 @contextlib.contextmanager
@@ -127,6 +117,8 @@ class Service:
         self._config = engine_config(args)
         self._defaults = sampling_defaults(args)
         self._names = served_names(args)
+        self._boundary = boundary_settings(args, address)
+        self._operations, self._end_traces = operations_of(args)
         self._engine: InferenceEngine | None = None
         self._failure: BaseException | None = None
 
@@ -134,17 +126,9 @@ class Service:
         """Serve on ``listener`` until told to stop."""
         slot = ModelSlot(self._names, queue_size=self._args.queue_size, timeout=self._args.request_timeout)
         grace = self._args.shutdown_timeout
-        server = _Server(
-            uvicorn.Config(
-                create_app(slot),
-                log_config=None,
-                access_log=self._args.verbose,
-                lifespan="off",
-                ws="none",
-                # Streams are ended by closing the engine; this is for connections that even then do not end.
-                timeout_graceful_shutdown=int(grace) + 5,
-            )
-        )
+        app = create_app(slot, boundary=self._boundary, operations=self._operations)
+        # Streams are ended by closing the engine; uvicorn's limit is for connections that even then do not end.
+        server = _Server(uvicorn_config(app, shutdown_seconds=grace))
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stop, server, loop, grace)
@@ -158,6 +142,7 @@ class Service:
             loading.cancel()
             if self._engine is not None:
                 await asyncio.to_thread(self._engine.close)
+            await asyncio.to_thread(self._end_traces)
         return self._status()
 
     def _status(self) -> int:
@@ -183,9 +168,16 @@ class Service:
     async def _load(self, slot: ModelSlot, server: _Server) -> None:
         began = time.monotonic()
         logger.info("listening on %s, loading %s", self._address.url, self._config.model_path)
+        warning = exposure(self._boundary, self._address)
+        if warning is not None:
+            logger.warning("%s", warning)
         try:
             self._engine = await _in_daemon_thread(lambda: load_engine(self._args, self._config))
-            slot.set_ready(LoadedModel.over(self._engine, names=self._names, defaults=self._defaults))
+            slot.set_ready(
+                LoadedModel.over(
+                    self._engine, names=self._names, defaults=self._defaults, observer=self._operations.metrics
+                )
+            )
         except Exception as error:
             self._failure = error
             slot.set_failed(str(error))

@@ -25,6 +25,8 @@ class Account:
     stream: bool = False
     n: int = 1
     """Answers to each prompt."""
+    answers: int = 0
+    """Answers to all prompts, once they are submitted."""
     max_tokens: int | None = None
     """As the client set it."""
     prompt_tokens: int = 0

@@ -76,7 +76,7 @@ class Road:
             with model.admission.admit(len(prepared.params), account.prompt_tokens * request.n) as ticket:
                 handles = await _submit(request, model, prepared)
                 try:
-                    account.submitted = time.monotonic()
+                    account.submitted, account.answers = time.monotonic(), len(handles)
                     yield Started(model, account.model, prepared.prompts, len(handles))
                     splits = splitters(request, model, prepared)
                     async with aclosing(_merged(handles, whole=not request.stream)) as pieces:

@@ -61,6 +61,7 @@ class OpenAIAdapter:
     ) -> None:
         models = served if _are_models(served) else SingleModel(cast(Engine, served), model_names, defaults)
         self._road = Road(models, observers)
+        self.observers = tuple(observers)
         self._bridge = Bridge()
 
     @property

@@ -8,13 +8,13 @@ from __future__ import annotations
 import logging
 import time
 from contextvars import ContextVar
-from typing import Any
 
 from starlette.types import Message, Scope, Send
 
+from candle_vllm.generation import Account
 from candle_vllm.server import request_id
 
-__all__ = ["AccessObserver", "Exchange", "current"]
+__all__ = ["Exchange", "current"]
 
 logger = logging.getLogger("candle_vllm.access")
 
@@ -27,12 +27,11 @@ class Exchange:
         self.id = request_id.request_id(given)
         self.method: str = scope["method"]
         self.path: str = scope["path"]
-        self.key = ""
-        """Name of the API key."""
+        self.headers: list[tuple[bytes, bytes]] = scope["headers"]
         self.status: int | None = None
         """Of the reply, once it has begun."""
-        self.accounts: list[Any] = []
-        """What was generated for it."""
+        self.account = Account(request_id=self.id)
+        """What is generated for it, and the name of its API key."""
         self.started = time.monotonic()
         self.client: str = (scope.get("client") or ("",))[0]
         self._headless = self.method == "HEAD"
@@ -57,19 +56,20 @@ class Exchange:
             "method": self.method,
             "path": self.path[:256],
             "status": self.status,
-            "key": self.key,
+            "key": self.account.key,
             "seconds": round(time.monotonic() - self.started, 4),
         }
-        for account in self.accounts:
-            facts.update(_facts(account))
+        if self.account.endpoint:
+            facts.update(_facts(self.account))
         shown = " ".join(f"{name}={_shown(value)}" for name, value in facts.items() if value not in ("", None))
         logger.info("%s", shown, extra={"facts": facts})
 
 
-def _facts(account: Any) -> dict[str, object]:
+def _facts(account: Account) -> dict[str, object]:
     first = account.first_token_at
     return {
-        "model": account.model,
+        "endpoint": account.endpoint,
+        "model": account.model[:256],
         "stream": account.stream,
         "n": account.n,
         "prompt_tokens": account.prompt_tokens,
@@ -91,19 +91,3 @@ def _shown(value: object) -> str:
 
 current: ContextVar[Exchange | None] = ContextVar("exchange", default=None)
 """The exchange that this task works for."""
-
-
-class AccessObserver:
-    """Notes with each exchange what was generated for it."""
-
-    def started(self, account: Any) -> None:
-        """Remember whose it is."""
-        exchange = current.get()
-        if exchange is not None:
-            exchange.accounts.append(account)
-
-    def tokens(self, account: Any, count: int, now: float) -> None:
-        """Nothing: the account itself counts."""
-
-    def ended(self, account: Any) -> None:
-        """Nothing: the line is written when the reply has ended."""

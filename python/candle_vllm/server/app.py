@@ -1,15 +1,14 @@
 """create_app: the table of endpoints as an ASGI application, to serve or to mount under any path.
 
-Each route reads a typed request, opens it on the adapter and sends what is written; it adds nothing of its own.
-Must not know of command lines, nor of how a model is loaded or closed: engine and models belong to the caller.
+Each route reads a typed request, opens it on the adapter and sends what is written; it adds nothing of its own. What
+stands before the routes is the boundary's. Must not know of command lines, nor of how a model is loaded or closed:
+engine and models belong to the caller.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import asdict
-from typing import Any
+from typing import Any, cast
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -18,12 +17,14 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from candle_vllm.engine import Engine
-from candle_vllm.generation import Account
-from candle_vllm.models import Models, SamplingDefaults
+from candle_vllm.generation import Account, Observer
+from candle_vllm.models import Models, SamplingDefaults, SingleModel
 from candle_vllm.openai import ENDPOINTS, ApiError, Model, ModelList, OpenAIAdapter
 from candle_vllm.openai.endpoint import AnyEndpoint, serialised
-from candle_vllm.server.bodies import MAX_BODY_BYTES, read_typed
+from candle_vllm.server.bodies import read_typed
+from candle_vllm.server.boundary import Boundary, BoundarySettings
 from candle_vllm.server.document import describe, version
+from candle_vllm.server.operations import Operations, add_operations
 from candle_vllm.server.replies import ClientGoneError, error_reply, json_reply, unless_gone
 from candle_vllm.server.streams import ChunkStream
 
@@ -39,18 +40,20 @@ def create_app(
     model_names: Sequence[str] | None = None,
     defaults: SamplingDefaults | None = None,
     endpoints: Sequence[AnyEndpoint] = ENDPOINTS,
-    max_body_bytes: int = MAX_BODY_BYTES,
+    boundary: BoundarySettings | None = None,
+    operations: Operations | None = None,
 ) -> FastAPI:
     """An ASGI application for OpenAI's API.
 
     ``served`` is an engine, models behind leases, or an adapter over either. ``model_names`` (the names that requests
     may use; None: any name) and ``defaults`` are for an engine; an adapter has its own. ``endpoints`` are the rows to
-    serve. Mount it with ``app.mount("/any/path", create_app(engine))``.
+    serve. ``boundary`` says who may come in and how much they may ask; without it anyone, within the default limits.
+    ``operations`` counts; models that are to be counted too were made with ``operations.metrics`` as their observer.
+    Mount it with ``app.mount("/any/path", create_app(engine))``.
     """
-    if isinstance(served, OpenAIAdapter):
-        adapter = served
-    else:
-        adapter = OpenAIAdapter(served, model_names=model_names, defaults=defaults)
+    operations = operations or Operations()
+    adapter = _adapter(served, model_names, defaults, operations)
+    operations.metrics.watch(adapter.served)
     app = FastAPI(
         title="candle-vllm",
         version=version(),
@@ -59,18 +62,36 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.adapter = adapter
+    app.add_middleware(Boundary, settings=boundary or BoundarySettings(), watcher=operations.metrics)
     _add_errors(app)
     for endpoint in endpoints:
-        _add_endpoint(app, adapter, endpoint, max_body_bytes)
+        _add_endpoint(app, adapter, endpoint)
     _add_models(app, adapter)
+    add_operations(app, adapter.served, operations)
     describe(app, endpoints)
     return app
 
 
-def _add_endpoint(app: FastAPI, adapter: OpenAIAdapter, endpoint: AnyEndpoint, limit: int) -> None:
+def _adapter(
+    served: Engine | Models | OpenAIAdapter,
+    names: Sequence[str] | None,
+    defaults: SamplingDefaults | None,
+    operations: Operations,
+) -> OpenAIAdapter:
+    """An adapter of the application's own, so that two applications over one engine count apart."""
+    observers: tuple[Observer, ...] = operations.observers
+    if isinstance(served, OpenAIAdapter):
+        return OpenAIAdapter(served.served, observers=(*served.observers, *observers))
+    if hasattr(served, "lease"):
+        return OpenAIAdapter(cast(Models, served), observers=observers)
+    models = SingleModel(served, names, defaults, observer=operations.metrics)
+    return OpenAIAdapter(models, observers=observers)
+
+
+def _add_endpoint(app: FastAPI, adapter: OpenAIAdapter, endpoint: AnyEndpoint) -> None:
     async def answer(request: Request) -> Response:
         try:
-            return await _answer(request, adapter, endpoint, limit)
+            return await _answer(request, adapter, endpoint)
         except (ClientGoneError, ClientDisconnect):
             return Response(status_code=_CLIENT_CLOSED)
         except Exception as error:
@@ -79,9 +100,9 @@ def _add_endpoint(app: FastAPI, adapter: OpenAIAdapter, endpoint: AnyEndpoint, l
     _add(app, "POST", endpoint.path, answer, name=endpoint.name)
 
 
-async def _answer(request: Request, adapter: OpenAIAdapter, endpoint: AnyEndpoint, limit: int) -> Response:
+async def _answer(request: Request, adapter: OpenAIAdapter, endpoint: AnyEndpoint) -> Response:
     """One request from its body to its reply; whatever it costs ends when its client goes away."""
-    typed = await read_typed(request, endpoint.request, limit)
+    typed = await read_typed(request, endpoint.request)
     account: Account = request.scope.get("candle_vllm.account") or Account()
     if typed.stream:
         stream = ChunkStream(endpoint, adapter.open(endpoint, typed, stream=True, account=account))
@@ -103,16 +124,10 @@ def _add_models(app: FastAPI, adapter: OpenAIAdapter) -> None:
 
     async def one_model(request: Request) -> Response:
         """One served model."""
-        return json_reply(adapter.model(request.path_params["name"].rstrip("/")).model_dump_json())
-
-    async def health(request: Request) -> Response:
-        """Whether requests are answered now (200) or not (503), and the engine's figures."""
-        state = _health(adapter.served)
-        return json_reply(json.dumps(state), 200 if state["status"] == "ok" else 503)
+        return json_reply(adapter.model(request.path_params["name"]).model_dump_json())
 
     _add(app, "GET", "/v1/models", list_models, reply=ModelList)
     _add(app, "GET", "/v1/models/{name:path}", one_model, reply=Model)
-    _add(app, "GET", "/health", health)
 
 
 def _add(
@@ -124,25 +139,9 @@ def _add(
     name: str | None = None,
     reply: type | None = None,
 ) -> None:
-    """A route that answers with and without a slash at its end; where it answers GET, HEAD too."""
+    """A route. The boundary has taken a slash off the path's end and read HEAD as GET."""
     responses: dict[int | str, dict[str, Any]] = {200: {"model": reply}} if reply else {}
     app.add_api_route(path, answer, methods=[method], name=name, response_model=None, responses=responses)
-    unlisted = ["GET", "HEAD"] if method == "GET" else [method]
-    for place in (path, path + "/"):
-        app.add_api_route(place, answer, methods=unlisted, include_in_schema=False)
-
-
-def _health(models: Models) -> dict[str, Any]:
-    status = models.status()
-    state: dict[str, Any] = {"status": status.state, "model": status.active_model, "error": status.last_error}
-    active = models.active
-    if active is None:
-        return state
-    return {
-        **state,
-        "status": "ok" if status.state == "ready" else status.state,
-        "engine": asdict(active.engine.stats()),
-    }
 
 
 def _add_errors(app: FastAPI) -> None:
@@ -158,18 +157,15 @@ def _add_errors(app: FastAPI) -> None:
     async def refused(request: Request, error: ApiError) -> Response:
         return error_reply(error)
 
-    @app.exception_handler(Exception)
-    async def failed(request: Request, error: Exception) -> Response:
-        return error_reply(error)
-
 
 def _of_http(request: Request, error: HTTPException) -> ApiError:
+    # The request's URL is made from the Host header, which may say anything.
+    path = request.scope["path"][:200]
     if error.status_code == 404:
-        return ApiError(f"Invalid URL ({request.method} {request.url.path})", code="unknown_url", status=404)
+        return ApiError(f"Invalid URL ({request.method} {path})", code="unknown_url", status=404)
     if error.status_code == 405:
         return ApiError(
-            f"Not allowed to {request.method} on {request.url.path}. (HINT: Perhaps you meant to use a different HTTP "
-            "method?)",
+            f"Not allowed to {request.method} on {path}. (HINT: Perhaps you meant to use a different HTTP method?)",
             code="method_not_supported",
             status=405,
         )

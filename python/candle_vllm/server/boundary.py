@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
@@ -24,7 +24,7 @@ from candle_vllm.server.limits import Limits, Places, Rates, check_headers
 from candle_vllm.server.paths import normalised, route_path
 from candle_vllm.server.uploads import Uploads, has_body
 
-__all__ = ["Boundary", "BoundarySettings", "wrap"]
+__all__ = ["Boundary", "BoundarySettings", "Watcher", "wrap"]
 
 logger = logging.getLogger("candle_vllm.server")
 
@@ -46,20 +46,31 @@ class BoundarySettings:
     limits: Limits = field(default_factory=Limits)
     log_prompts: bool = False
     """Whether the beginnings of bodies are logged."""
-    on_refused: Callable[[ApiError], None] | None = None
-    """Hears of every request that does not reach an endpoint."""
 
 
-def wrap(app: ASGIApp, settings: BoundarySettings | None = None) -> ASGIApp:
+class Watcher(Protocol):
+    """Who wants to know what the boundary sees."""
+
+    def refused(self, error: ApiError) -> None:
+        """A request did not reach an endpoint."""
+        ...
+
+    def replied(self, status: int) -> None:
+        """A request was answered; 499 where its client left before that."""
+        ...
+
+
+def wrap(app: ASGIApp, settings: BoundarySettings | None = None, watcher: Watcher | None = None) -> ASGIApp:
     """The application behind its boundary."""
-    return Boundary(app, settings or BoundarySettings())
+    return Boundary(app, settings or BoundarySettings(), watcher)
 
 
 class Boundary:
     """ASGI middleware: request ids, the access log, hosts, origins, keys, rates, limits, bodies; see `wrap`."""
 
-    def __init__(self, app: ASGIApp, settings: BoundarySettings) -> None:
+    def __init__(self, app: ASGIApp, settings: BoundarySettings, watcher: Watcher | None = None) -> None:
         self._app = app
+        self._watcher = watcher
         self._settings = settings
         self._keys = Keys(settings.api_keys)
         self._places = Places(settings.limits)
@@ -91,6 +102,8 @@ class Boundary:
             await self._answered(exchange, normalised(scope), receive)
         finally:
             exchange.log()
+            if self._watcher is not None:
+                self._watcher.replied(exchange.status or _CLIENT_CLOSED)
             request_id.current.reset(marks[0])
             access.current.reset(marks[1])
 
@@ -115,13 +128,14 @@ class Boundary:
         try:
             exchange = access.current.get()
             assert exchange is not None
-            exchange.key = self._keys.caller(scope)
+            exchange.account.key = self._keys.caller(scope)
+            scope["candle_vllm.account"] = exchange.account
             check_content_type(scope)
             if route_path(scope) in OPEN_PATHS:
                 # Probes are answered however busy the server is.
                 await self._app(scope, receive, send)
                 return
-            caller = exchange.key if exchange.key != ANONYMOUS else exchange.client
+            caller = exchange.account.key if exchange.account.key != ANONYMOUS else exchange.client
             self._rates.take(caller)
             with self._places.place(caller):
                 if has_body(scope):
@@ -137,8 +151,8 @@ class Boundary:
         exchange = access.current.get()
         if exchange is not None and exchange.status is not None:
             raise error
-        if self._settings.on_refused is not None:
-            self._settings.on_refused(error)
+        if self._watcher is not None:
+            self._watcher.refused(error)
         await _reply(error, send)
 
 
