@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from candle_vllm.pieces import Parse, Reader, marks
 
-from .bodies import braced_arguments
+from .bodies import braced_call_body
 from .braced_calls import braced_call
 from .calls import Calls
 from .events import ToolCall
@@ -50,8 +50,5 @@ class BracedFormat(Format):
 
     def body(self, lark: Lark, tools: Sequence[Tool], parallel: bool) -> str:
         """A call and its end mark."""
-        call = lark.either(
-            lark.rule(f"{lark.literal(f'call:{tool.name}')} {braced_arguments(lark, tool, self.quote)}")
-            for tool in tools
-        )
+        call = lark.either(lark.rule(f'"call:" {braced_call_body(lark, tool, self.quote)}') for tool in tools)
         return f"{call} {lark.literal(self.end)}"

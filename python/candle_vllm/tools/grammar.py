@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from candle_vllm.errors import ConfigError
 
 from .schemas import Tool, kinds_of
 
-__all__ = ["Lark"]
+__all__ = ["Lark", "choices"]
 
 # Layout as `json.dumps` writes it or compact; free white space lets small models write nothing else.
 _JSON_LAYOUT = {"item_separator": ", ?", "key_separator": ": ?", "whitespace_flexible": False}
@@ -30,6 +30,8 @@ class Lark:
     def __init__(self, special: Mapping[str, int]) -> None:
         self._special = {text: special[text] for text in sorted(special, key=len, reverse=True)}
         self._rules: dict[tuple[str, str], str] = {}
+        self._named: dict[str, str] = {}
+        self._bodies: dict[str, str] = {}
         self._terminals = {"/(?s:.*)/": "TEXT"}
 
     def choose(self, tools: Sequence[Tool], choice: str) -> list[Tool]:
@@ -46,11 +48,20 @@ class Lark:
         """The whole grammar."""
         rules = [f"{name}{options}: {body}" for (body, options), name in self._rules.items()]
         terminals = [f"{name}: {body}" for body, name in self._terminals.items()]
-        return "\n".join(["%llguidance {}", f"start: {start}", *rules, *terminals]) + "\n"
+        named = [f"{name}: {body}" for name, body in self._bodies.items()]
+        return "\n".join(["%llguidance {}", f"start: {start}", *rules, *named, *terminals]) + "\n"
 
     def rule(self, body: str, options: str = "") -> str:
         """The name of a rule with this body and llguidance's options."""
         return self._rules.setdefault((body, f"[{options}]" if options else ""), f"r{len(self._rules)}")
+
+    def recursive(self, key: str, body: Callable[[], str]) -> str:
+        """The rule of this key, whose body may name it: made once, when first asked for."""
+        name = self._named.get(key)
+        if name is None:
+            name = self._named[key] = f"n{len(self._named)}"
+            self._bodies[name] = body()
+        return name
 
     def either(self, choices: Iterable[str]) -> str:
         """One of these."""
@@ -86,9 +97,10 @@ class Lark:
 
     def arguments(self, tool: Tool) -> str:
         """A tool's arguments as one JSON object, closed unless its schema opens it."""
-        schema: dict[str, Any] = {"properties": {}, **tool.parameters, "type": "object"}
-        if not isinstance(schema["properties"], Mapping):
-            schema["properties"] = {}
+        properties = {
+            name: schema if isinstance(schema, Mapping | bool) else {} for name, schema in tool.properties.items()
+        }
+        schema = {**tool.parameters, "type": "object", "properties": properties, "required": sorted(tool.required)}
         if not tool.open and not _combines(schema):
             schema["additionalProperties"] = False
         return self.json(schema, strict=tool.strict)
@@ -96,7 +108,7 @@ class Lark:
     def raw(self, schema: Any, tool: Tool, end: str) -> str:
         """A value written as plain text where it may be a string and as JSON where not, with the `end` that follows."""
         kinds = kinds_of(schema, tool.parameters)
-        values = _choices(schema)
+        values = choices(schema)
         if values is not None:
             plain = [value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for value in values]
             return f"{self.either(map(self.literal, plain))} {self.literal(end)}"
@@ -114,17 +126,21 @@ class Lark:
                 "tool calls cannot enforce; leave it out or set strict to false"
             )
 
-    def sequence(self, required: Sequence[str], optional: Sequence[str], separator: str) -> str:
-        """All of `required` and any of `optional`, in this order, with separators between; "" for nothing at all."""
+    def sequence(self, items: Sequence[tuple[str, bool]], separator: str) -> str:
+        """Items in this order, those that are not required left out at will, separators between; "" for none."""
         between = self.literal(separator)
-        tail = " ".join(f"({between} {item})?" if between else f"({item})?" for item in optional)
-        if required or not between:
-            return " ".join((f" {between} ".join(required), tail)).strip()
-        starts = [
-            " ".join((item, *(f"({between} {other})?" for other in optional[at + 1 :])))
-            for at, item in enumerate(optional)
-        ]
-        return f"({' | '.join(starts)})?" if starts else ""
+        first = after = ""
+        for item, required in reversed(items):
+            begun = f"{item} {after}".strip()
+            if required:
+                first = begun
+            elif first:
+                first = self.rule(f"{begun} | {first}")
+            else:
+                first = f"({begun})?"
+            following = f"{between} {item}".strip()
+            after = self.rule(f"{following if required else f'({following})?'} {after}".strip())
+        return first
 
     def lazily(self, opening: str, body: str, parallel: bool, prose: str, separator: str = "") -> str:
         """Free text in which a call, once begun, is held to its grammar."""
@@ -147,8 +163,8 @@ def _combines(schema: Mapping[str, Any]) -> bool:
     return any(key in schema for key in ("anyOf", "oneOf", "allOf", "$ref", "patternProperties"))
 
 
-def _choices(schema: Any) -> list[Any] | None:
-    """The values of an enumeration."""
+def choices(schema: Any) -> list[Any] | None:
+    """The values that a schema lists; None when it lists none."""
     if not isinstance(schema, Mapping):
         return None
     if "const" in schema:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["ANY", "Tool", "Tools", "kinds_of"]
+__all__ = ["ANY", "Tool", "Tools", "kinds_of", "resolve"]
 
 ANY: frozenset[str] = frozenset()
 """The types of a value of which no schema says anything."""
@@ -113,7 +113,7 @@ def kinds_of(schema: Any, root: Mapping[str, Any], depth: int = 0) -> frozenset[
     if "const" in schema:
         return frozenset((_NAMES.get(type(schema["const"]), "object"),))
     if isinstance(schema.get("$ref"), str):
-        return kinds_of(_resolve(schema["$ref"], root), root, depth + 1)
+        return kinds_of(resolve(schema["$ref"], root), root, depth + 1)
     for key in ("anyOf", "oneOf", "allOf"):
         branches = schema.get(key)
         if isinstance(branches, list):
@@ -125,7 +125,8 @@ def kinds_of(schema: Any, root: Mapping[str, Any], depth: int = 0) -> frozenset[
     return frozenset(("object",)) if isinstance(schema.get("properties"), Mapping) else ANY
 
 
-def _resolve(reference: str, root: Mapping[str, Any]) -> Any:
+def resolve(reference: str, root: Mapping[str, Any]) -> Any:
+    """What a reference within a schema points at; None for one that leads nowhere or elsewhere."""
     if not reference.startswith("#"):
         return None
     found: Any = root
