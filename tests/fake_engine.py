@@ -102,6 +102,7 @@ class FakeEngine:
         self.max_queue: int | None = None
         self.context = 2048
         self.batch = 16
+        self.advice: dict[str, float] = {}
         self.chat_templates: dict[str, str] = {"default": CHATML}
         self.special_tokens = {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>"}
         self.live: set[FakeHandle] = set()
@@ -139,6 +140,7 @@ class FakeEngine:
             device="cpu",
             threads=1,
             eos_token_ids=(EOS,),
+            generation_config=self.advice,
         )
 
     def __enter__(self) -> Self:

@@ -93,6 +93,7 @@ def test_the_builder_knows_every_setting(monkeypatch: pytest.MonkeyPatch) -> Non
         "max_queue": 5,
         "background": False,
         "generation_config": "none",
+        "chat_template": "t.jinja",
         "weight_file": "w.gguf",
         "revision": "r",
         "hf_token": "t",

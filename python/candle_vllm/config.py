@@ -61,6 +61,8 @@ class EngineConfig:
     generation_config: str = "auto"
     """Sampling where neither a request nor its server says anything: `auto` = as the checkpoint recommends
     (generation_config.json, `general.sampling.*` of a GGUF), `none` = the defaults of `GenerationParams`."""
+    chat_template: str | os.PathLike[str] | None = None
+    """A file with the Jinja template to use in place of the model's own."""
     weight_file: str | None = None
     """The file to take where a repository or folder holds several, e.g. `model-Q4_K_M.gguf`."""
     revision: str | None = None
@@ -93,6 +95,8 @@ class EngineConfig:
             self, "cpu_affinity", None if self.cpu_affinity is None else checks.cores("cpu_affinity", self.cpu_affinity)
         )
         put(self, "max_queue", checks.optional_integer("max_queue", self.max_queue, 0, _I31, none="no limit"))
+        if not isinstance(self.chat_template, str | os.PathLike | None) or self.chat_template == "":
+            checks.refuse("chat_template", self.chat_template, "the path of a file, or None")
         checks.choice("generation_config", self.generation_config, ("auto", "none"))
         for name in ("enable_chunked_prefill", "enable_prefix_cache", "background"):
             checks.boolean(name, getattr(self, name))

@@ -29,15 +29,15 @@ from candle_vllm.cli import main
 from candle_vllm.errors import ModelLoadError
 from fake_engine import FakeEngine
 
-def load(args, config):
+def load(args, config, progress):
     time.sleep(float(os.environ.get("LOAD_SECONDS", 0)))
     if os.environ.get("BROKEN"):
         raise ModelLoadError("tensor 'x' is broken")
     engine = FakeEngine(delay=0.01, answer=os.environ.get("ANSWER"))
-    loading._check_block_size(args, engine)
+    loading.check_block_size(args, engine)
     return engine
 
-serve.load_engine = load
+serve.load_with = load
 sys.exit(main())
 """
 
@@ -115,7 +115,15 @@ def test_start_up_answer_and_end(start: Callable[..., Process]) -> None:
     process = start("--h", "127.0.0.1", "--p", "0", "--temperature", "0.5")
     reply = httpx.post(process.url + "/v1/chat/completions", json=HELLO, timeout=20)
     assert reply.json()["choices"][0]["message"]["content"] == "You said: hello"
-    for part in ("smollm2", "FakeForCausalLM", "f32 weights", "1000 blocks of 16", "1 threads", "cpu"):
+    for part in (
+        "smollm2",
+        "FakeForCausalLM",
+        "f32 weights",
+        "1000 blocks of 16",
+        "1 threads",
+        "cpu",
+        "temperature 0.5 (flags)",
+    ):
         assert part in process.said
     process.signal(signal.SIGTERM)
     assert process.status() == 0

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from candle_vllm.cli import flags, main
+from candle_vllm.cli.bench_flags import bench_parser
 from candle_vllm.cli.settings import UsageError, engine_config, refuse_flags, sampling_defaults, served_names
+from candle_vllm.models import SamplingDefaults
 
 LEGACY_DEFAULTS: dict[str, Any] = {
     "hf_token": None,
@@ -124,7 +126,11 @@ def test_local_weights(tmp_path: Path) -> None:
 
 def test_sampling_flags_become_defaults() -> None:
     args = parsed("--temperature", "0.5", "--top-k", "-1", "--top-p", "0.9", "--presence-penalty", "1")
-    assert sampling_defaults(args).named() == {"temperature": 0.5, "top_p": 0.9, "presence_penalty": 1.0}
+    assert sampling_defaults(args).named() == {"temperature": 0.5, "top_p": 0.9, "presence_penalty": 1.0, "top_k": None}
+    # "All" is said, so that a checkpoint's own limit does not count; silence leaves it to the checkpoint.
+    advised = SamplingDefaults(top_k=20, temperature=0.6)
+    assert sampling_defaults(args).over(advised).named()["top_k"] is None
+    assert sampling_defaults(parsed()).over(advised) == advised
 
 
 @pytest.mark.parametrize(
@@ -166,6 +172,24 @@ def test_sampling_flags_become_defaults() -> None:
         ["--port", "many"],
         ["--nonsense"],
         ["chat", "--ui-server"],
+        ["--yarn-scaling-factor", "0"],
+        ["--kv-fraction", "0"],
+        ["--mamba-fraction", "0"],
+        ["--prefix-cache-max-tokens", "0"],
+        ["--master-port", "0"],
+        ["--num-nodes", "0"],
+        ["--threads", "0"],
+        ["--max-model-len", "0"],
+        ["--kvcache-mem-cpu", "0"],
+        ["--device", ""],
+        ["--d", ""],
+        ["--m", ""],
+        ["--served-model-name", ""],
+        ["--generation-config", "vllm"],
+        ["--chat-template", "/no/such/file"],
+        ["serve", "a", "--m", "b"],
+        ["list", "--m", "x"],
+        ["pull", "--hf-token", "NO_SUCH_VARIABLE"],
         ["complete", "--isq", "q4k", "x"],
     ],
 )
@@ -177,6 +201,67 @@ def test_what_cannot_be_honoured_is_refused(argv: list[str], capsys: pytest.Capt
     assert "error" in said
 
 
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--tempratur", "0.5"], "there is no flag --tempratur; did you mean --temperature?"),
+        (["serve", "smollm2", "--max-num-seq=3"], "there is no flag --max-num-seq; did you mean --max-num-seqs?"),
+        (["bench", "latency", "--repeat", "1"], "there is no flag --repeat; did you mean --repeats?"),
+        (["--xyz"], "there is no flag --xyz"),
+        (["srve"], "'srve' is one word too many; did you mean serve?"),
+        (["chat", "hello", "there"], "'there' is one word too many"),
+        (["--p", "many"], "argument --p/--port: invalid int value: 'many'"),
+        (["bench", "make-model", "llama-1b", "--quant", "q4_9", "--out", "x"], "'q4_9' is none of"),
+        (["--top-p", "7"], "--top-p must be a number above 0 and at most 1; got 7.0"),
+    ],
+)
+def test_a_mistake_costs_two_lines(argv: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(argv) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert said in lines[0]
+    assert lines[1].endswith("--help shows what there is")
+    assert len(lines) == 2
+
+
+def test_words_and_flags_in_any_order() -> None:
+    serve = flags.serve_parser(explicit=True)
+    for argv in (["a/b", "--p", "1"], ["--p", "1", "a/b"], ["--p", "1", "-m", "a/b"], ["-m", "a/b", "a/b"]):
+        assert engine_config(serve.parse(argv)).model_path == "a/b"
+    run = flags.chat_parser("run").parse(["--seed", "3", "a/b", "hello", "--top-k", "4"])
+    assert (engine_config(run).model_path, run.message, run.seed, run.top_k) == ("a/b", "hello", 3, 4)
+    assert flags.chat_parser().parse(["hello", "-m", "a/b"]).message == "hello"
+    assert flags.complete_parser().parse(["--echo", "-"]).prompt == "-"
+    assert flags.complete_parser().parse(["--echo", "--", "--text"]).prompt == "--text"
+    assert serve.parse(["--served-model-name", "a", "b", "--p", "1"]).served_model_name == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "field", "value"),
+    [
+        (["--dtype", "F32"], "dtype", "f32"),
+        (["--kvcache-dtype", "BF16"], "kv_cache_dtype", "bf16"),
+        (["--generation-config", "None"], "generation_config", "none"),
+        ([], "generation_config", "auto"),
+    ],
+)
+def test_names_of_types_in_any_case(argv: list[str], field: str, value: str) -> None:
+    assert getattr(config(*argv), field) == value
+
+
+def test_quantisations_in_any_case() -> None:
+    args = bench_parser().parse(["make-model", "LLAMA-1B", "--quant", "q4_0", "--out", "x"])
+    assert (args.shape, args.quant) == ("llama-1b", "Q4_0")
+
+
+def test_a_chat_template_is_compiled_first(tmp_path: Path) -> None:
+    good, bad = tmp_path / "good.jinja", tmp_path / "bad.jinja"
+    good.write_text("{{ messages }}", encoding="utf-8")
+    bad.write_text("{% if %}", encoding="utf-8")
+    assert config("--chat-template", str(good)).chat_template == str(good)
+    with pytest.raises(UsageError, match="--chat-template .*bad.jinja"):
+        config("--chat-template", str(bad))
+
+
 def test_refusals_carry_reasons() -> None:
     with pytest.raises(UsageError, match="load a quantised file"):
         config("--isq", "q4k")
@@ -185,6 +270,10 @@ def test_refusals_carry_reasons() -> None:
 def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     assert "--kvcache-dtype" in capsys.readouterr().out
-    assert main(["chat", "--help"]) == 0
+    assert main(["-h"]) == 0
+    assert "did you mean" not in capsys.readouterr().err
+    for command in flags.SUBCOMMANDS:
+        assert main([command, "--help"]) == 0
+        assert f"candle-vllm {command}" in capsys.readouterr().out
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.strip().splitlines()[-1].startswith("candle-vllm")

@@ -31,6 +31,23 @@ def test_one_message(engine: FakeEngine, capsys: pytest.CaptureFixture[str]) -> 
     assert engine.closed
 
 
+def test_sampling_of_a_talk(engine: FakeEngine) -> None:
+    assert main(["chat", "hello"]) == 0
+    assert (engine.submitted[-1][1].temperature, engine.submitted[-1][1].min_p) == (0.7, 0.05)
+    engine.closed = False
+    assert main(["chat", "hello", "--min-p", "0.2"]) == 0
+    assert (engine.submitted[-1][1].temperature, engine.submitted[-1][1].min_p) == (0.7, 0.2)
+    # A checkpoint's recommendation is a whole: nothing is mixed into it.
+    engine.closed = False
+    engine.advice = {"temperature": 0.2, "top_p": 0.9}
+    assert main(["run", "smollm2", "hello"]) == 0
+    params = engine.submitted[-1][1]
+    assert (params.temperature, params.top_p, params.min_p) == (0.2, 0.9, 0.0)
+    engine.closed = False
+    assert main(["complete", "hello"]) == 0
+    assert engine.submitted[-1][1].temperature == 0.2
+
+
 def test_lines_are_turns(engine: FakeEngine, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
     feed(monkeypatch, "first\n\nsecond\n")
     assert main(["chat", "--system", "be brief"]) == 0

@@ -246,3 +246,16 @@ def test_the_folder_at_hand_has_its_real_name(tiny_model_path: Path, monkeypatch
     monkeypatch.chdir(tiny_model_path)
     with InferenceEngine.builder().model_path(".").build() as engine:
         assert engine.model_info.name == tiny_model_path.name
+
+
+def test_a_template_of_the_user_s_own(tiny_model_path: Path, tmp_path: Path) -> None:
+    file = tmp_path / "own.jinja"
+    file.write_text("{{ messages[0].content }} \u2192", encoding="utf-8")
+    builder = InferenceEngine.builder().model_path(tiny_model_path)
+    with builder.build() as engine:
+        assert engine.chat_templates != {"default": "{{ messages[0].content }} \u2192"}
+    with builder.chat_template(file).build() as engine:
+        assert engine.chat_templates == {"default": "{{ messages[0].content }} \u2192"}
+    for bad in (tmp_path / "missing", tmp_path):
+        with pytest.raises(ConfigError, match="chat_template must be a file of UTF-8 text that can be read"):
+            builder.chat_template(bad).build()

@@ -1,14 +1,11 @@
 """Models from the hub, against a stand-in that speaks as much of its API as is asked for."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from candle_vllm import ModelLoadError, sources
-
-sys.path.insert(0, str(Path(__file__).parent))
 from hub_stand_in import COMMIT, HubStandIn
 
 REPO = {

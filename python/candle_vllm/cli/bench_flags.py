@@ -11,6 +11,7 @@ from typing import Any
 
 from candle_vllm.bench.shapes import QUANTS, SHAPES
 from candle_vllm.cli.flags import add_model_and_engine
+from candle_vllm.cli.parser import Parser, one_of
 
 _EXAMPLES = """examples:
   candle-vllm bench latency --m smollm2
@@ -20,21 +21,17 @@ _EXAMPLES = """examples:
 """
 
 
-def bench_parser() -> argparse.ArgumentParser:
+def bench_parser() -> Parser:
     """The flags of bench."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "candle-vllm bench",
         description="Measure an engine in this process or a server, or write a random model to measure with.",
         epilog=_EXAMPLES,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    # What refuse_flags asks of every subcommand.
-    parser.set_defaults(num_nodes=1, node_rank=0, holding_time=None)
     parts = parser.add_subparsers(dest="part", metavar="PART", required=True)
 
     def part(name: str, text: str) -> argparse.ArgumentParser:
-        return parts.add_parser(name, help=text, description=text, allow_abbrev=False)
+        return parts.add_parser(name, help=text, description=text)
 
     _latency(part("latency", "Prefill and decode rates by prompt length and batch; the prefix cache is off."))
     _throughput(part("throughput", "Requests and tokens per second of a pile of requests handed over at once."))
@@ -108,8 +105,8 @@ def _serve(parser: argparse.ArgumentParser) -> None:
 
 
 def _make_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("shape", metavar="SHAPE", choices=tuple(SHAPES), help=", ".join(SHAPES))
-    parser.add_argument("--quant", required=True, metavar="TYPE", choices=tuple(QUANTS), help=", ".join(QUANTS))
+    parser.add_argument("shape", metavar="SHAPE", type=one_of(SHAPES), help=", ".join(SHAPES))
+    parser.add_argument("--quant", required=True, metavar="TYPE", type=one_of(QUANTS), help=", ".join(QUANTS))
     parser.add_argument("--out", required=True, type=Path, metavar="FILE.gguf", help="file to write")
     parser.add_argument("--seed", type=_whole(0, 2**63), default=0, metavar="N", help="the same seed: the same file")
     parser.add_argument("--force", action="store_true", help="replace an existing file")

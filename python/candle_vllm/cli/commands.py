@@ -5,48 +5,73 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from importlib import import_module
 
 from candle_vllm.cli import flags
 from candle_vllm.cli.address import AddressError
+from candle_vllm.cli.parser import Parser
 from candle_vllm.cli.settings import UsageError, refuse_flags
+from candle_vllm.cli.terminal import prepare_streams
 
 FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
+
+_HOMES = {
+    "serve": "serve.run_serve",
+    "chat": "chat.run_chat",
+    "run": "chat.run_chat",
+    "complete": "complete.run_complete",
+    "pull": "store.run_pull",
+    "list": "store.run_list",
+    "rm": "store.run_rm",
+    "bench": "bench.run_bench",
+}
+"""Where each subcommand is, below this package; imported when it runs."""
 
 
 def run(argv: list[str]) -> int:
     """Parse and run; returns the exit status. Messages go to standard error."""
+    prepare_streams()
     subcommand = argv[0] if argv and argv[0] in flags.SUBCOMMANDS else None
     rest = argv[1:] if subcommand else argv
     parser = _parser(subcommand)
     try:
-        args = parser.parse_args(rest)
+        args = parser.parse(rest)
     except SystemExit as end:
         # argparse has written its message: 0 after --help, 2 after a mistake.
         return int(end.code or 0)
     if getattr(args, "version", False):
         print(_version())
         return 0
-    return _run(subcommand or "serve", args, parser.prog)
+    return _run(subcommand or "serve", args, parser)
 
 
-def _parser(subcommand: str | None) -> argparse.ArgumentParser:
-    if subcommand == "chat":
-        return flags.chat_parser()
-    if subcommand == "complete":
-        return flags.complete_parser()
-    if subcommand == "bench":
-        from candle_vllm.cli.bench_flags import bench_parser
+def _parser(subcommand: str | None) -> Parser:
+    match subcommand:
+        case "chat" | "run":
+            return flags.chat_parser(subcommand)
+        case "complete":
+            return flags.complete_parser()
+        case "pull":
+            return flags.pull_parser()
+        case "list":
+            return flags.list_parser()
+        case "rm":
+            return flags.rm_parser()
+        case "bench":
+            from candle_vllm.cli.bench_flags import bench_parser
 
-        return bench_parser()
+            return bench_parser()
     return flags.serve_parser(explicit=subcommand is not None)
 
 
-def _run(subcommand: str, args: argparse.Namespace, program: str) -> int:
+def _run(subcommand: str, args: argparse.Namespace, parser: Parser) -> int:
     try:
         refuse_flags(args)
-        return _command(subcommand, args)
+        module, _, function = _HOMES[subcommand].partition(".")
+        status: int = getattr(import_module(f"candle_vllm.cli.{module}"), function)(args)
+        return status
     except (UsageError, AddressError) as error:
-        print(f"{program}: error: {error}", file=sys.stderr)
+        print(f"{parser.prog}: error: {error}\n{parser.hint()}", file=sys.stderr)
         return WRONG_USAGE
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -59,26 +84,8 @@ def _run(subcommand: str, args: argparse.Namespace, program: str) -> int:
 
         if not isinstance(error, CandleVllmError | OSError):
             raise
-        print(f"{program}: error: {error}", file=sys.stderr)
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return FAILED
-
-
-def _command(subcommand: str, args: argparse.Namespace) -> int:
-    if subcommand == "chat":
-        from candle_vllm.cli.chat import run_chat
-
-        return run_chat(args)
-    if subcommand == "complete":
-        from candle_vllm.cli.complete import run_complete
-
-        return run_complete(args)
-    if subcommand == "bench":
-        from candle_vllm.cli.bench import run_bench
-
-        return run_bench(args)
-    from candle_vllm.cli.serve import run_serve
-
-    return run_serve(args)
 
 
 def _version() -> str:

@@ -7,13 +7,14 @@ import sys
 
 from candle_vllm.cli.loading import load_engine
 from candle_vllm.cli.settings import UsageError, sampling_defaults, served_names
+from candle_vllm.cli.terminal import readable
 from candle_vllm.openai import OpenAIAdapter
 
 
 def run_complete(args: argparse.Namespace) -> int:
     """Continue the prompt. Returns the exit status."""
     defaults = sampling_defaults(args)
-    prompt = sys.stdin.read() if args.prompt == "-" else args.prompt
+    prompt = sys.stdin.read() if args.prompt == "-" else readable(args.prompt)
     if not prompt:
         raise UsageError("the prompt is empty")
     with load_engine(args) as engine:
@@ -23,7 +24,7 @@ def run_complete(args: argparse.Namespace) -> int:
             "prompt": prompt,
             "max_tokens": args.max_tokens,
             "seed": args.seed,
-            "stop": args.stop,
+            "stop": [readable(stop) for stop in args.stop] if args.stop else None,
             "echo": args.echo,
         }
         for chunk in adapter.completion_stream(request):

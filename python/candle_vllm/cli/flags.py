@@ -8,41 +8,37 @@ from __future__ import annotations
 import argparse
 
 from candle_vllm.cli.guard import add_guard
+from candle_vllm.cli.parser import Parser, one_of
 
-SUBCOMMANDS = ("serve", "chat", "complete", "bench")
+SUBCOMMANDS = ("serve", "run", "chat", "complete", "pull", "list", "rm", "bench")
 
 _EPILOG = """subcommands:
   serve      serve OpenAI's API over HTTP (also what runs without a subcommand)
-  chat       talk to a model in the terminal, or feed it lines on standard input
+  run        talk to a model in the terminal, or feed it lines on standard input
+  chat       the same, with the model behind --m
   complete   continue a text
+  pull       fetch a model
+  list       show the models that are here
+  rm         delete one
   bench      measure an engine or a server
 
 examples:
   candle-vllm                                  serve the small default model on port 2000
-  candle-vllm --m Qwen/Qwen3-0.6B --p 8000     serve a model from Hugging Face
-  candle-vllm --f ./model-Q4_K_M.gguf          serve a local file
-  candle-vllm chat
+  candle-vllm serve Qwen/Qwen3-0.6B --p 8000   serve a model from Hugging Face
+  candle-vllm serve ./model-Q4_K_M.gguf        serve a local file
+  candle-vllm run smollm2                      talk to the small default model
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    """argparse without abbreviations: --h is the host here, not a short --help."""
-
-    def __init__(self, name: str, description: str, epilog: str | None = None) -> None:
-        super().__init__(
-            prog=name,
-            description=description,
-            epilog=epilog,
-            allow_abbrev=False,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-
-
-def serve_parser(explicit: bool) -> argparse.ArgumentParser:
+def serve_parser(explicit: bool) -> Parser:
     """The flags of serve; ``explicit`` when the subcommand was written out."""
     name = "candle-vllm serve" if explicit else "candle-vllm"
-    parser = _Parser(name, "Serve a language model over OpenAI's HTTP API.", None if explicit else _EPILOG)
-    if not explicit:
+    text = "Serve a language model over OpenAI's HTTP API."
+    parser = Parser(name, description=text, epilog=None if explicit else _EPILOG)
+    if explicit:
+        _add_named_model(parser)
+    else:
+        parser.words = SUBCOMMANDS
         parser.add_argument("--version", action="store_true", help="print the version and exit")
     _add_model(parser)
     _add_engine(parser)
@@ -53,13 +49,15 @@ def serve_parser(explicit: bool) -> argparse.ArgumentParser:
     return parser
 
 
-def chat_parser() -> argparse.ArgumentParser:
-    """The flags of chat."""
-    parser = _Parser(
-        "candle-vllm chat",
-        "Talk to a model. In a terminal: type, read, type on; /reset forgets the conversation, /exit leaves. "
+def chat_parser(name: str = "chat") -> Parser:
+    """The flags of chat and of run, which takes the model as its first word."""
+    parser = Parser(
+        f"candle-vllm {name}",
+        description="Talk to a model. In a terminal: type, read, type on; /help shows the commands. "
         "Without one: each line of standard input is a turn of the conversation, answers go to standard output.",
     )
+    if name == "run":
+        _add_named_model(parser)
     parser.add_argument("message", nargs="?", help="answer this and exit")
     parser.add_argument("--system", metavar="TEXT", help="what the model is told before the conversation")
     _add_generation(parser, max_tokens=None)
@@ -70,9 +68,30 @@ def chat_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def complete_parser() -> argparse.ArgumentParser:
+def pull_parser() -> Parser:
+    """The flags of pull."""
+    parser = Parser("candle-vllm pull", description="Fetch a model, or what is missing of it, and say where it is.")
+    _add_named_model(parser)
+    _add_source(parser.add_argument_group("model"))
+    return parser
+
+
+def list_parser() -> Parser:
+    """The flags of list: none."""
+    return Parser("candle-vllm list", description="Show the models that were fetched, and the room they take.")
+
+
+def rm_parser() -> Parser:
+    """The flags of rm."""
+    parser = Parser("candle-vllm rm", description="Delete fetched models, as list names them.")
+    parser.add_argument("names", nargs="+", metavar="MODEL", help="Hugging Face id or alias")
+    return parser
+
+
+def complete_parser() -> Parser:
     """The flags of complete."""
-    parser = _Parser("candle-vllm complete", "Continue a text. The continuation is written as it is generated.")
+    text = "Continue a text. The continuation is written as it is generated."
+    parser = Parser("candle-vllm complete", description=text)
     parser.add_argument("prompt", nargs="?", default="-", help="the text; - or nothing reads standard input")
     parser.add_argument("--echo", action="store_true", help="write the prompt first")
     _add_generation(parser, max_tokens=256)
@@ -98,9 +117,23 @@ def _add_generation(parser: argparse.ArgumentParser, max_tokens: int | None) -> 
     parser.add_argument("--stop", action="append", metavar="TEXT", help="ends an answer; may be given several times")
 
 
+def _add_named_model(parser: argparse.ArgumentParser) -> None:
+    text = "as --m has it; smollm2, the small default, unless given"
+    parser.add_argument("named_model", nargs="?", metavar="MODEL", help=text)
+
+
 def _add_model(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
+    _add_source(group)
+    group.add_argument("--dtype", type=str.lower, default="auto", help="auto (fast), f32 (exact), bf16, f16")
+    group.add_argument("--isq", metavar="TYPE", help="quantise while loading")
+    group.add_argument("--yarn-scaling-factor", type=float, metavar="X", help="stretch the context by YaRN")
+    group.add_argument("--chat-template", metavar="FILE", help="Jinja template in place of the model's own")
+
+
+def _add_source(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
+        "-m",
         "--m",
         "--model",
         "--model-id",
@@ -121,9 +154,6 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         "--hf-token", metavar="NAME", help="environment variable that holds the token, or the token itself"
     )
     group.add_argument("--hf-token-path", metavar="FILE", help="file that holds the Hugging Face token")
-    group.add_argument("--dtype", default="auto", help="auto (fast), f32 (exact), bf16, f16")
-    group.add_argument("--isq", metavar="TYPE", help="quantise while loading")
-    group.add_argument("--yarn-scaling-factor", type=float, metavar="X", help="stretch the context by YaRN")
 
 
 def _add_engine(parser: argparse.ArgumentParser) -> None:
@@ -141,7 +171,7 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--kvcache-mem-cpu", type=int, metavar="MB", help="the same, where the cache is on the CPU")
     group.add_argument("--kv-fraction", type=float, metavar="X", help="share of GPU memory for the KV cache")
     group.add_argument("--mamba-fraction", type=float, metavar="X", help="share of it for Mamba states")
-    group.add_argument("--kvcache-dtype", default="auto", metavar="TYPE", help="auto, f32 or bf16")
+    group.add_argument("--kvcache-dtype", type=str.lower, default="auto", metavar="TYPE", help="auto, f32 or bf16")
     group.add_argument("--fp8-kvcache", action="store_true", help="keep keys and values in 8 bits")
     group.add_argument(
         "--prefill-chunk-size", type=int, metavar="N", help="tokens of one step at most (512); 0 = prompts in one piece"
@@ -161,6 +191,13 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--frequency-penalty", type=float, metavar="X")
     group.add_argument("--presence-penalty", type=float, metavar="X")
     group.add_argument("--repetition-penalty", type=float, metavar="X")
+    group.add_argument(
+        "--generation-config",
+        type=one_of(("auto", "none")),
+        default="auto",
+        metavar="SOURCE",
+        help="where these say nothing either: auto = as the checkpoint recommends, none = the API's defaults (auto)",
+    )
 
 
 def _add_server(parser: argparse.ArgumentParser) -> None:
@@ -175,9 +212,10 @@ def _add_server(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--p", "--port", dest="port", type=int, metavar="N", help="port (2000)")
     group.add_argument(
         "--served-model-name",
-        action="append",
+        action="extend",
+        nargs="+",
         metavar="NAME",
-        help="name that requests use; may be given several times",
+        help="names that requests use, the main one first",
     )
     group.add_argument(
         "--queue-size", type=int, default=10, metavar="N", help="requests that may wait for the model (10)"

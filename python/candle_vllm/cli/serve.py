@@ -9,7 +9,6 @@ import argparse
 import asyncio
 import contextlib
 import logging
-import signal
 import socket
 import sys
 import threading
@@ -23,8 +22,9 @@ import uvicorn
 
 from candle_vllm.cli.address import Address, parse_address
 from candle_vllm.cli.guard import boundary_settings, exposure, operations_of
-from candle_vllm.cli.loading import load_engine, summary
+from candle_vllm.cli.loading import load_with, loading_bars, summary
 from candle_vllm.cli.settings import UsageError, engine_config, sampling_defaults, served_names
+from candle_vllm.cli.signals import on_signals
 from candle_vllm.errors import CandleVllmError
 from candle_vllm.models import LoadedModel
 from candle_vllm.models.slot import ModelSlot
@@ -130,8 +130,7 @@ class Service:
         # Streams are ended by closing the engine; uvicorn's limit is for connections that even then do not end.
         server = _Server(uvicorn_config(app, shutdown_seconds=grace))
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._stop, server, loop, grace)
+        on_signals(loop, lambda: self._stop(server, loop, grace))
         if self._address.path is None:
             # Port 0 became a port that was free.
             self._address = replace(self._address, port=listener.getsockname()[1])
@@ -172,19 +171,20 @@ class Service:
         if warning is not None:
             logger.warning("%s", warning)
         try:
-            self._engine = await _in_daemon_thread(lambda: load_engine(self._args, self._config))
-            slot.set_ready(
-                LoadedModel.over(
-                    self._engine, names=self._names, defaults=self._defaults, observer=self._operations.metrics
-                )
+            # The bars are this task's, so that they end with it however long the thread takes.
+            with loading_bars(str(self._config.model_path)) as progress:
+                self._engine = await _in_daemon_thread(lambda: load_with(self._args, self._config, progress))
+            model = LoadedModel.over(
+                self._engine, names=self._names, defaults=self._defaults, observer=self._operations.metrics
             )
+            slot.set_ready(model)
         except Exception as error:
             self._failure = error
             slot.set_failed(str(error))
             # Those who wait are told before the server goes.
             server.should_exit = True
             return
-        print(f"candle-vllm\n{summary(self._engine, began, self._names)}", file=sys.stderr)
+        print(f"candle-vllm\n{summary(model, began, self._defaults)}", file=sys.stderr)
         print(f"  {'serving':<11} {self._address.url}/v1", file=sys.stderr, flush=True)
 
 

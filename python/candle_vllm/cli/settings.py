@@ -10,10 +10,12 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from candle_vllm.cli.terminal import readable
+
 if TYPE_CHECKING:
     from candle_vllm.config import EngineConfig
     from candle_vllm.errors import ConfigError
-    from candle_vllm.openai import SamplingDefaults
+    from candle_vllm.models import SamplingDefaults
 
 DEFAULT_MODEL = "smollm2"
 _MB = 1024 * 1024
@@ -45,15 +47,18 @@ _REFUSED = {
 def refuse_flags(args: argparse.Namespace) -> None:
     """Raise :class:`UsageError` for the first flag that cannot be honoured."""
     for name, reason in _REFUSED.items():
-        if getattr(args, name, None) not in (None, False):
+        value = getattr(args, name, None)
+        # By identity: 0 is a value too.
+        if value is not None and value is not False:
             raise UsageError(f"--{name.replace('_', '-')}: {reason}")
-    if args.num_nodes != 1:
-        raise UsageError(f"--num-nodes {args.num_nodes}: serving over several machines is not available")
-    if args.node_rank != 0:
-        raise UsageError(f"--node-rank {args.node_rank}: there is one machine, of rank 0")
-    if args.holding_time:
+    nodes, rank, holding = (getattr(args, name, None) for name in ("num_nodes", "node_rank", "holding_time"))
+    if nodes not in (None, 1):
+        raise UsageError(f"--num-nodes {nodes}: serving over several machines is not available")
+    if rank not in (None, 0):
+        raise UsageError(f"--node-rank {rank}: there is one machine, of rank 0")
+    if holding not in (None, 0):
         raise UsageError(
-            f"--holding-time {args.holding_time}: requests join the running batch at every step, so none is held back; "
+            f"--holding-time {holding}: requests join the running batch at every step, so none is held back; "
             "leave it out"
         )
     for name in ("queue_size", "request_timeout", "shutdown_timeout"):
@@ -66,13 +71,13 @@ def engine_config(args: argparse.Namespace) -> EngineConfig:
     from candle_vllm.config import EngineConfig
     from candle_vllm.errors import ConfigError
 
-    model, weight_file = _model(args)
+    model, weight_file = model_and_file(args)
     chunk = args.prefill_chunk_size
     fields: dict[str, Any] = {
         "model_path": model,
         "weight_file": weight_file,
         "revision": args.revision,
-        "hf_token": _token(args.hf_token),
+        "hf_token": hf_token(args.hf_token),
         "hf_token_path": args.hf_token_path,
         "device": _device(args),
         "dtype": args.dtype,
@@ -85,24 +90,39 @@ def engine_config(args: argparse.Namespace) -> EngineConfig:
         "threads": args.threads,
         "cpu_affinity": args.cpu_affinity,
         "enable_cuda_graph": False if args.disable_cuda_graph else None,
+        "generation_config": getattr(args, "generation_config", "auto"),
+        "chat_template": args.chat_template,
     }
     if chunk:
         fields["prefill_chunk_size"] = chunk
     try:
-        return EngineConfig(**fields)
+        config = EngineConfig(**fields)
     except ConfigError as error:
         raise UsageError(in_flags(error)) from error
+    if args.chat_template is not None:
+        _check_template(args.chat_template)
+    return config
+
+
+def _check_template(file: str) -> None:
+    """Read and compile it before a model is loaded for minutes."""
+    from candle_vllm.chat import ChatTemplateError, ChatTemplates
+
+    try:
+        ChatTemplates(Path(file).read_text(encoding="utf-8")).choose()
+    except (OSError, UnicodeDecodeError, ChatTemplateError) as error:
+        raise UsageError(f"--chat-template {file}: {error}") from error
 
 
 def sampling_defaults(args: argparse.Namespace) -> SamplingDefaults:
     """What requests get that leave a sampling field out. Raises :class:`UsageError` for values out of range."""
     from candle_vllm.errors import ConfigError
-    from candle_vllm.openai import SamplingDefaults
+    from candle_vllm.models import SamplingDefaults
     from candle_vllm.params import GenerationParams
 
     given = {name: getattr(args, name) for name in SamplingDefaults.__slots__}
-    if given["top_k"] in (0, -1):
-        given["top_k"] = None
+    if given["top_k"] == -1:
+        given["top_k"] = 0
     defaults = SamplingDefaults(**given)
     try:
         GenerationParams(**defaults.named())
@@ -114,23 +134,34 @@ def sampling_defaults(args: argparse.Namespace) -> SamplingDefaults:
 def served_names(args: argparse.Namespace) -> list[str]:
     """The names under which requests may ask for the model: what was given, and its short form."""
     if getattr(args, "served_model_name", None):
-        return list(dict.fromkeys(args.served_model_name))
-    given = args.model or args.weight_path or args.weight_file or DEFAULT_MODEL
-    names = [given]
+        if "" in args.served_model_name:
+            raise UsageError("--served-model-name: a name has at least one character")
+        return [readable(name) for name in dict.fromkeys(args.served_model_name)]
+    given = _named(args) or args.weight_path or args.weight_file or DEFAULT_MODEL
+    names = [readable(given)]
     path = Path(given)
     if path.exists():
-        names.insert(0, path.stem if path.suffix == ".gguf" else path.resolve().name)
+        names.insert(0, readable(path.stem if path.suffix == ".gguf" else path.resolve().name))
     return list(dict.fromkeys(names))
 
 
-def _model(args: argparse.Namespace) -> tuple[str, str | None]:
+def _named(args: argparse.Namespace) -> str | None:
+    """The model by its name: the first word, or --m."""
+    word: str | None = getattr(args, "named_model", None)
+    if word is not None and args.model is not None and word != args.model:
+        raise UsageError(f"{word} and --m {args.model} name different models; give one")
+    return args.model if word is None else word
+
+
+def model_and_file(args: argparse.Namespace) -> tuple[str, str | None]:
     """The model's place and the file within it. A folder wins over an id, which then only names the model."""
+    named = _named(args)
     if args.weight_path is not None:
         if not Path(args.weight_path).is_dir():
             raise UsageError(f"--w {args.weight_path}: there is no such folder")
         return args.weight_path, args.weight_file
-    if args.model is not None:
-        return args.model, args.weight_file
+    if named is not None:
+        return named, args.weight_file
     if args.weight_file is not None:
         if not Path(args.weight_file).is_file():
             raise UsageError(
@@ -141,7 +172,7 @@ def _model(args: argparse.Namespace) -> tuple[str, str | None]:
     return DEFAULT_MODEL, None
 
 
-def _token(given: str | None) -> str | None:
+def hf_token(given: str | None) -> str | None:
     """The token: the flag names the environment variable that holds it, or is the token."""
     if given is None:
         return None
@@ -154,14 +185,16 @@ def _token(given: str | None) -> str | None:
 
 def _device(args: argparse.Namespace) -> str:
     named = [
-        flag for flag, value in (("--cpu", args.cpu), ("--device", args.device), ("--d", args.device_ids)) if value
+        flag
+        for flag, value in (("--cpu", args.cpu or None), ("--device", args.device), ("--d", args.device_ids))
+        if value is not None
     ]
     if len(named) > 1:
         raise UsageError(f"{' and '.join(named)} each name a device; give one")
     if args.cpu:
         return "cpu"
     if args.device_ids is None:
-        return str(args.device or "auto")
+        return "auto" if args.device is None else str(args.device)
     ids = [part.strip() for part in args.device_ids.split(",") if part.strip()]
     if not ids or not all(part.isascii() and part.isdigit() for part in ids):
         raise UsageError(f"--d {args.device_ids}: give numbers of GPUs, as in 0 or 0,1")
@@ -183,7 +216,7 @@ def _kv_memory(args: argparse.Namespace) -> int | None:
 
 
 _FLAG_OF = {
-    "model_path": "--model",
+    "model_path": "--m",
     "max_batch_size": "--max-num-seqs",
     "max_sequence_length": "--max-model-len",
     "kv_cache_memory": "--mem",

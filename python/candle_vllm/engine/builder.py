@@ -91,6 +91,10 @@ class EngineBuilder:
         """`auto` (the checkpoint's recommendation) or `none`."""
         return self._set("generation_config", source)
 
+    def chat_template(self, path: str | os.PathLike[str] | None) -> Self:
+        """A file with the Jinja template to use in place of the model's own."""
+        return self._set("chat_template", path)
+
     def weight_file(self, name: str | None) -> Self:
         """The file to take where a repository or folder holds several."""
         return self._set("weight_file", name)

@@ -64,6 +64,7 @@ class InferenceEngine:
         config = EngineConfig() if config is None else config
         if not isinstance(config, EngineConfig):
             checks.refuse("config", config, "an EngineConfig")
+        self._own_template = _template(config.chat_template)
         _native.check_device(config.device)
         path = sources.resolve(
             config.model_path,
@@ -141,8 +142,11 @@ class InferenceEngine:
 
     @cached_property
     def chat_templates(self) -> dict[str, str]:
-        """The model's chat templates (Jinja) by name; the main one is `default`. Empty when it has none."""
-        return self._native.chat_templates()
+        """The model's chat templates (Jinja) by name; the main one is `default`. Empty when it has none.
+
+        Where the settings name a file, its template is the only one.
+        """
+        return self._native.chat_templates() if self._own_template is None else {"default": self._own_template}
 
     @property
     def chat_template(self) -> str | None:
@@ -417,6 +421,17 @@ def _work(prompt: Prompt | Sequence[str] | Sequence[Sequence[int]], params: Para
     if isinstance(params, Sequence):
         checks.refuse("params", params, "one set of parameters for one prompt")
     return True, batch.jobs([prompt], params)
+
+
+def _template(path: str | os.PathLike[str] | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        text = Path(path).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        checks.refuse("chat_template", str(path), f"a file of UTF-8 text that can be read ({reason})")
+    return text
 
 
 def _name_of(config: EngineConfig, path: Path) -> str:

@@ -7,12 +7,16 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from candle_vllm import checks
 from candle_vllm.errors import ConfigError, ModelLoadError
 from candle_vllm.sources.choose import Chosen, choose
 
-__all__ = ["ALIASES", "DEFAULT_MODEL", "cache_folder", "recommended_sampling", "resolve"]
+if TYPE_CHECKING:
+    from candle_vllm.sources.store import Fetched
+
+__all__ = ["ALIASES", "DEFAULT_MODEL", "cache_folder", "fetched", "recommended_sampling", "resolve"]
 
 Progress = Callable[[str, int, int], None]
 
@@ -72,6 +76,13 @@ def resolve(
         offline=offline,
         progress=progress,
     )
+
+
+def fetched() -> "list[Fetched]":
+    """The models that are on this machine already, as `resolve` takes them."""
+    from candle_vllm.sources import store
+
+    return store.fetched(cache_folder(), DEFAULT_MODEL)
 
 
 def recommended_sampling(path: Path) -> dict[str, float]:

@@ -15,7 +15,7 @@ from typing import Any
 from candle_vllm.errors import ModelLoadError
 from candle_vllm.sources.choose import Chosen, choose
 
-__all__ = ["fetch"]
+__all__ = ["cache_folder", "fetch"]
 
 _PAUSES = (0.5, 1.0)
 """Seconds before the second and the third attempt."""
@@ -160,7 +160,8 @@ def _endpoint() -> str:
     return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
 
 
-def _cache() -> Path:
+def cache_folder() -> Path:
+    """Where Hugging Face's own tools keep what they fetch."""
     for variable, below in (("HF_HUB_CACHE", ""), ("HF_HOME", "hub")):
         if value := os.environ.get(variable):
             return Path(value).expanduser() / below
@@ -170,7 +171,7 @@ def _cache() -> Path:
 
 
 def _repo_folder(repo: str) -> Path:
-    return _cache() / ("models--" + repo.replace("/", "--"))
+    return cache_folder() / ("models--" + repo.replace("/", "--"))
 
 
 def _quiet() -> dict[str, Any]:
@@ -183,7 +184,7 @@ def _quiet() -> dict[str, Any]:
             settings["disable"] = True
             super().__init__(*args, **settings)
 
-    return {"cache_dir": str(_cache()), "tqdm_class": Silent}
+    return {"cache_dir": str(cache_folder()), "tqdm_class": Silent}
 
 
 @contextmanager
