@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from candle_vllm.errors import RequestTimeoutError as RequestTimeoutError
     from candle_vllm.errors import SwitchUnderWayError as SwitchUnderWayError
     from candle_vllm.errors import TokenizationError as TokenizationError
+    from candle_vllm.mcp import McpClient as McpClient
     from candle_vllm.params import GenerationParams as GenerationParams
     from candle_vllm.records import EngineStats as EngineStats
     from candle_vllm.records import FinishReason as FinishReason
@@ -63,6 +64,7 @@ _HOMES = {
         "SwitchUnderWayError",
         "TokenizationError",
     ),
+    "candle_vllm.mcp": ("McpClient",),
     "candle_vllm.params": ("GenerationParams",),
     "candle_vllm.records": (
         "EngineStats",

@@ -1,0 +1,100 @@
+"""McpServers: several servers as one set of tools with OpenAI's names. One that is down leaves the others alone.
+
+Must not know of models or conversations.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from candle_vllm.errors import ConfigError, McpConnectionError
+from candle_vllm.mcp.client import McpClient, McpTool
+from candle_vllm.mcp.config import McpServer
+from candle_vllm.mcp.names import named
+from candle_vllm.mcp.owner import State
+
+__all__ = ["McpServers", "ServerStatus"]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStatus:
+    """How one server fares."""
+
+    name: str
+    state: State
+    tools: int
+    """As last listed."""
+    problem: str | None
+
+
+class McpServers:
+    """Clients by their servers' names."""
+
+    def __init__(self, servers: Iterable[McpServer] = ()) -> None:
+        self._clients: dict[str, McpClient] = {}
+        self._listed: dict[str, tuple[McpTool, ...]] = {}
+        self._problems: dict[str, str] = {}
+        for server in servers:
+            self.add(server)
+
+    def add(self, server: McpServer) -> McpClient:
+        """One server more; it is reached when its tools are first asked for."""
+        if server.name in self._clients:
+            raise ConfigError(f"there is an MCP server {server.name!r} already", field="name", value=server.name)
+        client = self._clients[server.name] = McpClient(server)
+        return client
+
+    def __len__(self) -> int:
+        return len(self._clients)
+
+    def __iter__(self) -> Any:
+        return iter(self._clients.values())
+
+    def client(self, name: str) -> McpClient:
+        """The client of a server. Raises ConfigError naming those that there are."""
+        try:
+            return self._clients[name]
+        except KeyError:
+            there = ", ".join(self._clients) or "none"
+            raise ConfigError(
+                f"server must be one of those added ({there}); got {name!r}", field="server", value=name
+            ) from None
+
+    async def tools(self, taken: Collection[str] = ()) -> Mapping[str, McpTool]:
+        """Name, by OpenAI's rule, to tool, over all servers that answer; `taken` names are not given out.
+
+        A server that does not answer keeps nobody waiting beyond its connect and call timeouts; `status` says why.
+        """
+        await asyncio.gather(*(self._list(client) for client in self._clients.values()))
+        found = {(server, tool.name): tool for server, tools in self._listed.items() for tool in tools}
+        return {name: found[key] for name, key in named(list(found), taken).items()}
+
+    async def _list(self, client: McpClient) -> None:
+        name = client.server.name
+        try:
+            self._listed[name] = tuple(await client.list_tools())
+            self._problems.pop(name, None)
+        except McpConnectionError as error:
+            self._listed.pop(name, None)
+            self._problems[name] = str(error)
+
+    @property
+    def instructions(self) -> list[str]:
+        """What the configuration says of the servers, for the model."""
+        return [client.server.instructions for client in self if client.server.instructions]
+
+    def status(self) -> list[ServerStatus]:
+        """How each server fares, at once."""
+        return [
+            ServerStatus(
+                name, client.state, len(self._listed.get(name, ())), client.problem or self._problems.get(name)
+            )
+            for name, client in self._clients.items()
+        ]
+
+    async def aclose(self) -> None:
+        """Close all clients, at once."""
+        await asyncio.gather(*(client.aclose() for client in self._clients.values()), return_exceptions=True)

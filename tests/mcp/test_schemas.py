@@ -1,0 +1,87 @@
+"""Schemas of arguments: references, checks."""
+
+from typing import Any
+
+import pytest
+
+from candle_vllm.mcp.schemas import checker, resolved
+
+POINT = {"type": "object", "properties": {"x": {"type": "number"}}, "required": ["x"]}
+
+
+def test_local_references_are_written_out() -> None:
+    schema = {
+        "type": "object",
+        "properties": {
+            "at": {"$ref": "#/$defs/point", "description": "Where"},
+            "all": {"items": {"$ref": "#/$defs/point"}},
+        },
+        "$defs": {"point": POINT},
+    }
+    assert resolved(schema) == {
+        "type": "object",
+        "properties": {"at": {**POINT, "description": "Where"}, "all": {"items": POINT}},
+    }
+
+
+def test_a_reference_to_itself_stays_with_its_definition() -> None:
+    node = {"type": "object", "properties": {"next": {"$ref": "#/$defs/node"}}}
+    made = resolved({"properties": {"head": {"$ref": "#/$defs/node"}}, "$defs": {"node": node}})
+    assert made["$defs"]["node"] == node
+    assert made["properties"]["head"]["properties"]["next"] == {"$ref": "#/$defs/node"}
+    check = checker(made)
+    assert check({"head": {"next": {"next": {}}}}) is None
+    assert check({"head": {"next": {"next": 3}}}) == "head.next.next: 3 is not of type 'object'"
+
+
+@pytest.mark.parametrize("reference", ["https://example.com/x.json", "file:///etc/passwd", "x.json#/a", 3])
+def test_what_is_not_local_allows_everything(reference: Any) -> None:
+    made = resolved({"properties": {"a": {"$ref": reference}}})
+    check = checker(made)
+    assert check({"a": object()}) is None
+
+
+@pytest.mark.parametrize("reference", ["#/$defs/absent", "#/properties/0/x", "#anchor", "#/~9"])
+def test_a_reference_to_nothing_allows_everything(reference: str) -> None:
+    assert checker(resolved({"properties": {"a": {"$ref": reference}}}))({"a": 1}) is None
+
+
+def test_a_schema_that_would_blow_up_is_left_as_it_is() -> None:
+    # Each definition holds the next one twice: 2^30 copies if written out.
+    levels = {
+        f"d{at}": {"properties": {"a": {"$ref": f"#/$defs/d{at + 1}"}, "b": {"$ref": f"#/$defs/d{at + 1}"}}}
+        for at in range(30)
+    }
+    schema = {"type": "object", "properties": {"x": {"$ref": "#/$defs/d0"}}, "$defs": {**levels, "d30": POINT}}
+    assert resolved(schema) == schema
+
+
+def test_nesting_without_end_is_borne() -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(5000):
+        deep = {"properties": {"a": deep}}
+    assert resolved(deep)["type"] == "object"
+
+
+def test_arguments_are_checked_with_their_place() -> None:
+    check = checker(
+        {"type": "object", "properties": {"points": {"type": "array", "items": POINT}}, "required": ["points"]}
+    )
+    assert check({"points": [{"x": 1}]}) is None
+    assert check({}) == "'points' is a required property"
+    assert check({"points": [{"x": 1}, {"x": "one"}]}) == "points[1].x: 'one' is not of type 'number'"
+    assert (check({"points": [{}] * 5}) or "").endswith("(and 2 more)")
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "objekt"},
+        {"properties": {"a": {"type": "string", "pattern": "(?<name>a)"}}},
+        {"properties": {"a": {"multipleOf": 0}}},
+        {"properties": 3},
+    ],
+)
+def test_a_broken_schema_checks_nothing(schema: dict[str, Any]) -> None:
+    assert checker(schema)({"a": "a"}) is None
+    assert checker(schema)({"a": 1}) is None
