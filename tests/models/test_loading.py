@@ -49,7 +49,7 @@ async def test_what_cannot_be_fetched(fields: dict[str, Any], problem: str) -> N
 
 async def test_another_block_size_is_refused() -> None:
     engine = FakeEngine()
-    loader = EngineLoader(open_engine=lambda entry: engine)  # type: ignore[arg-type, return-value]
+    loader = EngineLoader(open_engine=lambda *_: engine)  # type: ignore[arg-type]
     with pytest.raises(ModelLoadError, match="block_size is 64, but the engine's KV blocks hold 16 tokens"):
         await loader.load(entry(block_size=64))
     assert engine.closed
@@ -57,7 +57,7 @@ async def test_another_block_size_is_refused() -> None:
 
 
 async def test_what_fails_in_the_thread_fails_here() -> None:
-    def broken(entry: CatalogEntry) -> Any:
+    def broken(*_: object) -> Any:
         raise ModelLoadError("no")
 
     with pytest.raises(ModelLoadError, match="no"):
@@ -67,7 +67,7 @@ async def test_what_fails_in_the_thread_fails_here() -> None:
 async def test_a_load_that_is_cancelled_closes_what_comes_of_it() -> None:
     engine, go_on, begun = FakeEngine(), threading.Event(), threading.Event()
 
-    def slow(entry: CatalogEntry) -> Any:
+    def slow(*_: object) -> Any:
         begun.set()
         assert go_on.wait(10)
         return engine

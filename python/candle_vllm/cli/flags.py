@@ -218,10 +218,16 @@ def _add_server(parser: argparse.ArgumentParser) -> None:
         help="names that requests use, the main one first",
     )
     group.add_argument(
-        "--queue-size", type=int, default=10, metavar="N", help="requests that may wait for the model (10)"
+        "--queue-size", type=int, default=10, metavar="N", help="requests that may wait for a model to load (10)"
     )
     group.add_argument(
-        "--request-timeout", type=float, default=30.0, metavar="S", help="seconds that one may wait for it (30)"
+        "--request-timeout", type=float, default=30.0, metavar="S", help="seconds that one without a stream may (30)"
+    )
+    group.add_argument(
+        "--max-waiting", type=int, default=1024, metavar="N", help="answers that may wait for a place (1024)"
+    )
+    group.add_argument(
+        "--max-waiting-tokens", type=int, default=2**20, metavar="N", help="tokens of their prompts (1048576)"
     )
     group.add_argument(
         "--shutdown-timeout", type=float, default=5.0, metavar="S", help="seconds for running answers to end (5)"

@@ -11,28 +11,23 @@ import contextlib
 import logging
 import socket
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import uvicorn
 
 from candle_vllm.cli.address import Address, parse_address
+from candle_vllm.cli.catalog import catalog_of
 from candle_vllm.cli.guard import boundary_settings, exposure, operations_of
 from candle_vllm.cli.loading import load_with, loading_bars, summary
-from candle_vllm.cli.settings import UsageError, engine_config, sampling_defaults, served_names
+from candle_vllm.cli.settings import UsageError
 from candle_vllm.cli.signals import on_signals
-from candle_vllm.errors import CandleVllmError
-from candle_vllm.models import LoadedModel
-from candle_vllm.models.slot import ModelSlot
+from candle_vllm.errors import CandleVllmError, ModelLoadError
+from candle_vllm.models import EngineLoader, ModelManager, Waiting
 from candle_vllm.server import create_app, logs
 from candle_vllm.server.listen import uvicorn_config
-
-if TYPE_CHECKING:
-    from candle_vllm.engine import InferenceEngine
 
 logger = logging.getLogger("candle_vllm.server")
 
@@ -109,40 +104,56 @@ class _Server(uvicorn.Server):
 
 
 class Service:
-    """One server with its model: loads it, serves it, ends it."""
+    """One server with its models: loads the first, serves, ends."""
 
     def __init__(self, args: argparse.Namespace, address: Address) -> None:
         self._args = args
         self._address = address
-        self._config = engine_config(args)
-        self._defaults = sampling_defaults(args)
-        self._names = served_names(args)
+        self._catalog = catalog_of(args)
         self._boundary = boundary_settings(args, address)
         self._operations, self._end_traces = operations_of(args)
-        self._engine: InferenceEngine | None = None
+        self._loader = EngineLoader(
+            open_engine=lambda entry, progress: load_with(args, entry.config, progress),
+            waiting=Waiting(args.max_waiting, args.max_waiting_tokens),
+            observer=self._operations.metrics,
+        )
         self._failure: BaseException | None = None
 
     async def run(self, listener: socket.socket) -> int:
         """Serve on ``listener`` until told to stop."""
-        slot = ModelSlot(self._names, queue_size=self._args.queue_size, timeout=self._args.request_timeout)
+        models = self._models()
         grace = self._args.shutdown_timeout
-        app = create_app(slot, boundary=self._boundary, operations=self._operations)
+        app = create_app(
+            models,
+            request_timeout=self._args.request_timeout,
+            boundary=self._boundary,
+            operations=self._operations,
+        )
         # Streams are ended by closing the engine; uvicorn's limit is for connections that even then do not end.
         server = _Server(uvicorn_config(app, shutdown_seconds=grace))
         loop = asyncio.get_running_loop()
-        on_signals(loop, lambda: self._stop(server, loop, grace))
+        on_signals(loop, lambda: self._stop(server, models, grace))
         if self._address.path is None:
             # Port 0 became a port that was free.
             self._address = replace(self._address, port=listener.getsockname()[1])
-        loading = asyncio.ensure_future(self._load(slot, server))
+        loading = asyncio.ensure_future(self._load(models, server))
         try:
             await server.serve(sockets=[listener])
         finally:
             loading.cancel()
-            if self._engine is not None:
-                await asyncio.to_thread(self._engine.close)
+            await models.aclose()
             await asyncio.to_thread(self._end_traces)
         return self._status()
+
+    def _models(self) -> ModelManager:
+        return ModelManager(
+            self._catalog,
+            self._loader.load,
+            # One model alone is fetched as it is loaded: nobody is served meanwhile.
+            fetch=self._loader.fetch if len(self._catalog) > 1 else None,
+            queue_size=self._args.queue_size,
+            observer=self._operations.metrics,
+        )
 
     def _status(self) -> int:
         if self._failure is None:
@@ -151,65 +162,39 @@ class Service:
             raise self._failure
         raise RuntimeError("loading the model failed") from self._failure
 
-    def _stop(self, server: _Server, loop: asyncio.AbstractEventLoop, grace: float) -> None:
+    def _stop(self, server: _Server, models: ModelManager, grace: float) -> None:
         if server.should_exit:
             server.force_exit = True
             return
         logger.info("stopping: no new requests; running answers have %g seconds", grace)
         server.should_exit = True
-        loop.call_later(grace, self._end_answers)
+        asyncio.get_running_loop().call_later(grace, self._end_answers, models)
 
-    def _end_answers(self) -> None:
-        """Close the engine, which ends every stream with an error event."""
-        if self._engine is not None:
-            threading.Thread(target=self._engine.close, daemon=True).start()
+    def _end_answers(self, models: ModelManager) -> None:
+        """Close the models, which ends every stream with an error event and tells those who wait."""
+        self._ending = asyncio.ensure_future(models.aclose())
 
-    async def _load(self, slot: ModelSlot, server: _Server) -> None:
+    async def _load(self, models: ModelManager, server: _Server) -> None:
         began = time.monotonic()
-        logger.info("listening on %s, loading %s", self._address.url, self._config.model_path)
+        first = self._catalog.default
+        logger.info("listening on %s, loading %s", self._address.url, first.config.model_path)
         warning = exposure(self._boundary, self._address)
         if warning is not None:
             logger.warning("%s", warning)
         try:
             # The bars are this task's, so that they end with it however long the thread takes.
-            with loading_bars(str(self._config.model_path)) as progress:
-                self._engine = await _in_daemon_thread(lambda: load_with(self._args, self._config, progress))
-            model = LoadedModel.over(
-                self._engine, names=self._names, defaults=self._defaults, observer=self._operations.metrics
-            )
-            slot.set_ready(model)
-        except Exception as error:
-            self._failure = error
-            slot.set_failed(str(error))
-            # Those who wait are told before the server goes.
-            server.should_exit = True
+            with loading_bars(str(first.config.model_path)) as self._loader.progress:
+                model = await models.activate()
+        except ModelLoadError as error:
+            if len(self._catalog) == 1:
+                self._failure = error.__cause__ or error
+                # Those who wait are told before the server goes.
+                server.should_exit = True
             return
-        print(f"candle-vllm\n{summary(model, began, self._defaults)}", file=sys.stderr)
+        finally:
+            self._loader.progress = None
+        print(f"candle-vllm\n{summary(model, began, first.defaults)}", file=sys.stderr)
+        others = [entry.name for entry in self._catalog if entry is not first]
+        if others:
+            print(f"  {'also':<11} {', '.join(others)}", file=sys.stderr)
         print(f"  {'serving':<11} {self._address.url}/v1", file=sys.stderr, flush=True)
-
-
-async def _in_daemon_thread(work: Callable[[], InferenceEngine]) -> InferenceEngine:
-    """The result of ``work``. Unlike a pool's, its thread does not keep the process from ending while it runs."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[InferenceEngine] = loop.create_future()
-
-    def settle(set_it: Callable[[], None]) -> None:
-        if not done.cancelled():
-            set_it()
-
-    def run() -> None:
-        try:
-            engine = work()
-        except BaseException as error:
-            failure = error
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(settle, lambda: done.set_exception(failure))
-            return
-        try:
-            loop.call_soon_threadsafe(settle, lambda: done.set_result(engine))
-        except RuntimeError:
-            # The loop has closed: no one will take the engine.
-            engine.close()
-
-    threading.Thread(target=run, name="load", daemon=True).start()
-    return await done

@@ -61,7 +61,7 @@ def refuse_flags(args: argparse.Namespace) -> None:
             f"--holding-time {holding}: requests join the running batch at every step, so none is held back; "
             "leave it out"
         )
-    for name in ("queue_size", "request_timeout", "shutdown_timeout"):
+    for name in ("queue_size", "request_timeout", "shutdown_timeout", "max_waiting", "max_waiting_tokens"):
         if getattr(args, name, 0) < 0:
             raise UsageError(f"--{name.replace('_', '-')}: must not be negative")
 

@@ -94,7 +94,7 @@ class GenerationRequest:
     skip_special_tokens: bool = True
     """Whether special tokens are left out of the text."""
     timeout: float | None = None
-    """Seconds that it may wait before it begins; None = the server's own limit."""
+    """Seconds that it may wait for its model; None = any time."""
     fields: Mapping[str, str] = field(default_factory=dict)
     """What the client calls a field of the engine or of this class, where that is another name."""
 

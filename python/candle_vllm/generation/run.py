@@ -65,6 +65,7 @@ class Road:
     async def _events(self, request: GenerationRequest, account: Account) -> AsyncGenerator[Event, None]:
         count_answers(request)
         entering = _Entering(self.models, request)
+        failure: BaseException | None = None
         try:
             async with aclosing(entering.waits()) as waits:
                 async for wait in waits:
@@ -91,8 +92,11 @@ class Road:
                 finally:
                     for handle in handles:
                         handle.close()
+        except BaseException as error:
+            failure = error
+            raise
         finally:
-            await entering.leave()
+            await entering.leave(failure)
 
     def _count(self, account: Account, request: GenerationRequest, index: int, chunk: GenerationChunk) -> None:
         if chunk.token_ids:
@@ -117,11 +121,11 @@ class _Entering:
     """Takes a lease of the model, and tells meanwhile what it waits for."""
 
     def __init__(self, models: Models, request: GenerationRequest) -> None:
-        self._request = request
-        self._waits: asyncio.Queue[WaitStatus] = asyncio.Queue()
+        self._heard: WaitStatus | None = None
+        self._stirred = asyncio.Event()
         self._lease: AbstractAsyncContextManager[LoadedModel] = models.lease(
             request.model or None,
-            on_status=self._waits.put_nowait if request.stream else None,
+            on_status=self._hear if request.stream else None,
             priority=request.priority,
             deadline=None if request.timeout is None else time.monotonic() + request.timeout,
         )
@@ -136,20 +140,25 @@ class _Entering:
     async def waits(self) -> AsyncGenerator[WaitStatus, None]:
         """What is waited for, as it changes; ends when the model is there, and raises why it is not."""
         self._task = asyncio.create_task(_enter(self._lease))
-        if not self._request.stream:
-            await asyncio.wait({self._task})
+        self._task.add_done_callback(lambda _: self._stirred.set())
         while not self._task.done():
-            next_wait = asyncio.ensure_future(self._waits.get())
-            try:
-                await asyncio.wait({self._task, next_wait}, return_when=asyncio.FIRST_COMPLETED)
-                if next_wait.done() and not self._task.done():
-                    yield next_wait.result()
-            finally:
-                next_wait.cancel()
+            await self._stirred.wait()
+            self._stirred.clear()
+            if self._heard is not None and not self._task.done():
+                heard, self._heard = self._heard, None
+                yield heard
         self._task.result()
+        if self._heard is not None:
+            # One who waited hears that it is over.
+            yield self._heard
 
-    async def leave(self) -> None:
-        """Give the lease back, or stop waiting for it."""
+    def _hear(self, wait: WaitStatus) -> None:
+        """Keep the newest alone, for a reader that is slow."""
+        self._heard = wait
+        self._stirred.set()
+
+    async def leave(self, failure: BaseException | None) -> None:
+        """Give the lease back, or stop waiting for it; `failure` is what ended the request, if it did not end well."""
         task = self._task
         if task is None:
             return
@@ -157,7 +166,7 @@ class _Entering:
             task.cancel()
             await asyncio.wait({task})
         if not task.cancelled() and task.exception() is None:
-            await self._lease.__aexit__(None, None, None)
+            await self._lease.__aexit__(type(failure) if failure else None, failure, None)
 
 
 async def _enter(lease: AbstractAsyncContextManager[LoadedModel]) -> LoadedModel:

@@ -131,7 +131,7 @@ class _Reader:
             also = (source,) if source != name else ()
         else:
             source = str(self._path.parent / Path(self._text(fields["local_path"], "local_path")).expanduser())
-        config = dataclasses.replace(self._base, model_path=source, weight_file=None, revision=None)
+        config = dataclasses.replace(self._base, model_path=source, weight_file=None, revision=None, chat_template=None)
         if "weight_file" in fields:
             config = dataclasses.replace(config, weight_file=self._text(fields["weight_file"], "weight_file"))
         params = EntryParams(config)

@@ -20,18 +20,22 @@ if TYPE_CHECKING:
 __all__ = ["EngineLoader", "in_daemon_thread"]
 
 ResultT = TypeVar("ResultT")
+Progress = Callable[[str, int, int], None]
 
 
 class EngineLoader:
     """Fetches and loads models, each in a thread that does not keep the process from ending.
 
-    `open_engine` builds the engine of an entry, in that thread (default: `InferenceEngine` with its settings).
+    `open_engine` builds the engine of an entry, in that thread (default: `InferenceEngine` with its settings); it is
+    given `progress`, which may be set at any time and hears of downloads and loads as `report(stage, done, total)`.
     """
+
+    progress: Progress | None = None
 
     def __init__(
         self,
         *,
-        open_engine: Callable[[CatalogEntry], InferenceEngine] | None = None,
+        open_engine: Callable[[CatalogEntry, Progress | None], InferenceEngine] | None = None,
         waiting: Waiting | None = None,
         observer: Observer = UNSEEN,
     ) -> None:
@@ -40,12 +44,8 @@ class EngineLoader:
         self._observer = observer
 
     async def fetch(self, entry: CatalogEntry) -> None:
-        """Have the model's files here, so that loading it needs no network; nothing is read into memory.
-
-        Raises ModelLoadError, also for an entry that is known to be unable.
-        """
-        if entry.unable is not None:
-            raise ModelLoadError(entry.unable)
+        """Have the model's files here, so that loading it needs no network; nothing is read into memory."""
+        _check_able(entry)
         config = entry.config
         await in_daemon_thread(
             lambda: sources.resolve(
@@ -54,15 +54,17 @@ class EngineLoader:
                 token_path=config.hf_token_path,
                 revision=config.revision,
                 weight_file=config.weight_file,
+                progress=self.progress,
             )
         )
 
     async def load(self, entry: CatalogEntry) -> LoadedModel:
         """The model in memory. Cancelled, it ends at once, and what comes of the load is closed when it comes."""
+        _check_able(entry)
         return await in_daemon_thread(lambda: self._load(entry), lambda model: model.engine.close())
 
     def _load(self, entry: CatalogEntry) -> LoadedModel:
-        engine = self._open(entry)
+        engine = self._open(entry, self.progress)
         try:
             has = engine.model_info.block_size
             if entry.block_size not in (None, has):
@@ -77,10 +79,15 @@ class EngineLoader:
             raise
 
 
-def _open_engine(entry: CatalogEntry) -> InferenceEngine:
+def _check_able(entry: CatalogEntry) -> None:
+    if entry.unable is not None:
+        raise ModelLoadError(entry.unable)
+
+
+def _open_engine(entry: CatalogEntry, progress: Progress | None) -> InferenceEngine:
     from candle_vllm.engine import InferenceEngine
 
-    return InferenceEngine(entry.config)
+    return InferenceEngine(entry.config, progress=progress)
 
 
 async def in_daemon_thread(work: Callable[[], ResultT], unwanted: Callable[[ResultT], None] | None = None) -> ResultT:

@@ -396,6 +396,9 @@ class ModelManager:
             await asyncio.to_thread(active.model.engine.close)
         except Exception:
             logger.exception("closing the engine of '%s' failed", active.entry.name)
+        if self._active is not active:
+            # The end came while it was being unloaded, and did the rest.
+            return
         self._active = None
         self._observer.unloaded(active.entry.name)
         logger.info("'%s' is unloaded", active.entry.name)

@@ -6,6 +6,7 @@ Must not know of HTTP.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Generic, Self, TypeGuard, TypeVar, cast
 
@@ -124,10 +125,14 @@ class OpenAIAdapter:
         endpoint: Endpoint[RequestT, ReplyT, ChunkT],
         request: RequestT | Mapping[str, Any],
         account: Account | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - of one part of the work, not of the call
     ) -> ReplyT:
-        """The whole reply: the fold of the events that its stream would be written from."""
+        """The whole reply: the fold of the events that its stream would be written from.
+
+        `timeout` is how many seconds it may wait for its model.
+        """
         with _api_errors():
-            opened = self.open(endpoint, request, stream=False, account=account)
+            opened = self.open(endpoint, request, stream=False, account=account, timeout=timeout)
             try:
                 return opened.writer.reply(await fold(opened.events))
             finally:
@@ -164,15 +169,20 @@ class OpenAIAdapter:
         *,
         stream: bool,
         account: Account | None = None,
+        timeout: float | None = None,
     ) -> Opened[ReplyT, ChunkT]:
         """A request's events and what writes them. Nothing is under way before the first event is asked for.
 
-        Raises :class:`ApiError` for what the endpoint refuses. `account`, the caller's own, is kept up to date.
+        Raises :class:`ApiError` for what the endpoint refuses. `account`, the caller's own, is kept up to date;
+        `timeout` is how many seconds the request may wait for its model.
         """
         account = account or Account()
         account.endpoint = endpoint.name
         typed = _typed(endpoint.request, request, stream)
-        return Opened(self._road.run(endpoint.parse(typed), account), endpoint.writer(typed, account))
+        generation = endpoint.parse(typed)
+        if timeout is not None:
+            generation = replace(generation, timeout=timeout)
+        return Opened(self._road.run(generation, account), endpoint.writer(typed, account))
 
 
 class Opened(Generic[ReplyT, ChunkT]):

@@ -219,6 +219,7 @@ class ChatWriter:
                 metadata = WaitMetadata(
                     status=wait.status, position=wait.position, model=wait.model, eta_ms=wait.eta_ms
                 )
+                self._head["model"] = self._head["model"] or wait.model
                 return [self._chunk(0, ChoiceDelta()).model_copy(update={"candle_metadata": metadata})]
             case _:
                 return []

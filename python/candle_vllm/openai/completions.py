@@ -113,7 +113,9 @@ class CompletionWriter:
                 metadata = WaitMetadata(
                     status=wait.status, position=wait.position, model=wait.model, eta_ms=wait.eta_ms
                 )
-                return [Completion(**self._head, choices=[], candle_metadata=metadata)]
+                nothing = CompletionChoice(index=0, text="", logprobs=None, finish_reason=None)
+                self._head["model"] = self._head["model"] or wait.model
+                return [self._chunk(nothing).model_copy(update={"candle_metadata": metadata})]
             case _:
                 return []
 

@@ -20,6 +20,7 @@ from candle_vllm.errors import (
     QueueFullError,
     RequestCancelledError,
     RequestTimeoutError,
+    SwitchUnderWayError,
     TokenizationError,
 )
 from candle_vllm.generation import RequestError
@@ -82,6 +83,8 @@ def api_error(error: BaseException) -> ApiError:
         return validation_error(error)
     if isinstance(error, ModelNotFoundError):
         return ApiError(str(error), param="model", code="model_not_found", status=404)
+    if isinstance(error, SwitchUnderWayError):
+        return ApiError(str(error), param="model", code="switch_under_way", status=409)
     if (busy := _busy(error)) is not None:
         return busy
     if isinstance(error, ConfigError):

@@ -7,8 +7,8 @@ engine and models belong to the caller.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import cast
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -19,14 +19,16 @@ from starlette.responses import Response
 from candle_vllm.engine import Engine
 from candle_vllm.generation import Account, Observer
 from candle_vllm.models import Models, SamplingDefaults, SingleModel
-from candle_vllm.openai import ENDPOINTS, ApiError, Model, ModelList, OpenAIAdapter
+from candle_vllm.openai import ENDPOINTS, ApiError, OpenAIAdapter
 from candle_vllm.openai.endpoint import AnyEndpoint, serialised
 from candle_vllm.server.bodies import read_typed
 from candle_vllm.server.boundary import Boundary, BoundarySettings
 from candle_vllm.server.document import describe, version
+from candle_vllm.server.models import add_models
 from candle_vllm.server.operations import Operations, add_operations
 from candle_vllm.server.replies import ClientGoneError, error_reply, json_reply, unless_gone
 from candle_vllm.server.streams import ChunkStream
+from candle_vllm.server.waiting import patience_of, wants_statuses
 
 __all__ = ["create_app"]
 
@@ -40,6 +42,7 @@ def create_app(
     model_names: Sequence[str] | None = None,
     defaults: SamplingDefaults | None = None,
     endpoints: Sequence[AnyEndpoint] = ENDPOINTS,
+    request_timeout: float | None = None,
     boundary: BoundarySettings | None = None,
     operations: Operations | None = None,
 ) -> FastAPI:
@@ -47,7 +50,9 @@ def create_app(
 
     ``served`` is an engine, models behind leases, or an adapter over either. ``model_names`` (the names that requests
     may use; None: any name) and ``defaults`` are for an engine; an adapter has its own. ``endpoints`` are the rows to
-    serve. ``boundary`` says who may come in and how much they may ask; without it anyone, within the default limits.
+    serve. ``request_timeout`` is how many seconds a request that does not stream may wait for its model (None: any
+    time); a request's header X-Request-Timeout goes before it. ``boundary`` says who may come in and how much they may
+    ask; without it anyone, within the default limits.
     ``operations`` counts; models that are to be counted too were made with ``operations.metrics`` as their observer.
     Mount it with ``app.mount("/any/path", create_app(engine))``.
     """
@@ -65,8 +70,8 @@ def create_app(
     app.add_middleware(Boundary, settings=boundary or BoundarySettings(), watcher=operations.metrics)
     _add_errors(app)
     for endpoint in endpoints:
-        _add_endpoint(app, adapter, endpoint)
-    _add_models(app, adapter)
+        _add_endpoint(app, adapter, endpoint, request_timeout)
+    add_models(app, adapter)
     add_operations(app, adapter.served, operations)
     describe(app, endpoints)
     return app
@@ -88,24 +93,26 @@ def _adapter(
     return OpenAIAdapter(models, observers=observers)
 
 
-def _add_endpoint(app: FastAPI, adapter: OpenAIAdapter, endpoint: AnyEndpoint) -> None:
+def _add_endpoint(app: FastAPI, adapter: OpenAIAdapter, endpoint: AnyEndpoint, timeout: float | None) -> None:
     async def answer(request: Request) -> Response:
         try:
-            return await _answer(request, adapter, endpoint)
+            return await _answer(request, adapter, endpoint, timeout)
         except (ClientGoneError, ClientDisconnect):
             return Response(status_code=_CLIENT_CLOSED)
         except Exception as error:
             return error_reply(error)
 
-    _add(app, "POST", endpoint.path, answer, name=endpoint.name)
+    app.add_api_route(endpoint.path, answer, methods=["POST"], name=endpoint.name, response_model=None)
 
 
-async def _answer(request: Request, adapter: OpenAIAdapter, endpoint: AnyEndpoint) -> Response:
+async def _answer(request: Request, adapter: OpenAIAdapter, endpoint: AnyEndpoint, limit: float | None) -> Response:
     """One request from its body to its reply; whatever it costs ends when its client goes away."""
     typed = await read_typed(request, endpoint.request)
     account: Account = request.scope.get("candle_vllm.account") or Account()
+    patience = patience_of(request.headers, None if typed.stream else limit)
     if typed.stream:
-        stream = ChunkStream(endpoint, adapter.open(endpoint, typed, stream=True, account=account))
+        opened = adapter.open(endpoint, typed, stream=True, account=account, timeout=patience)
+        stream = ChunkStream(endpoint, opened, statuses=wants_statuses(request.headers))
         try:
             # Whatever is wrong with the request shows before its first event, when a status can still say so.
             await unless_gone(request.receive, stream.begin())
@@ -113,35 +120,8 @@ async def _answer(request: Request, adapter: OpenAIAdapter, endpoint: AnyEndpoin
             await stream.aclose()
             raise
         return stream
-    reply = await unless_gone(request.receive, adapter.areply(endpoint, typed, account))
+    reply = await unless_gone(request.receive, adapter.areply(endpoint, typed, account, patience))
     return json_reply(serialised(reply))
-
-
-def _add_models(app: FastAPI, adapter: OpenAIAdapter) -> None:
-    async def list_models(request: Request) -> Response:
-        """The served models."""
-        return json_reply(adapter.models().model_dump_json())
-
-    async def one_model(request: Request) -> Response:
-        """One served model."""
-        return json_reply(adapter.model(request.path_params["name"]).model_dump_json())
-
-    _add(app, "GET", "/v1/models", list_models, reply=ModelList)
-    _add(app, "GET", "/v1/models/{name:path}", one_model, reply=Model)
-
-
-def _add(
-    app: FastAPI,
-    method: str,
-    path: str,
-    answer: Callable[[Request], Awaitable[Response]],
-    *,
-    name: str | None = None,
-    reply: type | None = None,
-) -> None:
-    """A route. The boundary has taken a slash off the path's end and read HEAD as GET."""
-    responses: dict[int | str, dict[str, Any]] = {200: {"model": reply}} if reply else {}
-    app.add_api_route(path, answer, methods=[method], name=name, response_model=None, responses=responses)
 
 
 def _add_errors(app: FastAPI) -> None:

@@ -16,7 +16,9 @@ from pydantic import BaseModel
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from candle_vllm.errors import CandleVllmError
 from candle_vllm.generation import Event, Started, Status
+from candle_vllm.models import WaitStatus
 from candle_vllm.openai.adapter import Opened
 from candle_vllm.openai.endpoint import AnyEndpoint, Framing, serialised
 from candle_vllm.openai.errors import api_error
@@ -28,6 +30,8 @@ logger = logging.getLogger("candle_vllm.server")
 
 _SILENCE = 10.0
 """Seconds without a byte after which a comment is sent: proxies cut connections that are silent for longer."""
+_STATUS = 1.0
+"""Seconds without a byte after which one who waits for the first token hears that it is under way."""
 
 
 def _data(text: str, kind: str) -> str:
@@ -70,6 +74,7 @@ class ChunkStream(Response):
         self._statuses = statuses
         self._quick: Callable[[Event], str | None] = getattr(opened.writer, "quick", lambda event: None)
         self._first: Event | None = None
+        self._started: Started | None = None
         self._sent = time.monotonic()
         super().__init__(
             headers={"cache-control": "no-cache", "x-accel-buffering": "no"},
@@ -107,15 +112,18 @@ class ChunkStream(Response):
                     alive.cancel()
                 await self._write(send, event)
             last = self._framed(self._opened.writer.closing()) + self._end
-        except OSError:
-            raise
         except Exception as error:
+            if isinstance(error, OSError) and not isinstance(error, CandleVllmError):
+                # The connection's, not the request's; a timeout of ours is an OSError too.
+                raise
             last = self._failure(error)
         finally:
             alive.cancel()
         await send({"type": "http.response.body", "body": last.encode(), "more_body": False})
 
     async def _write(self, send: Send, event: Event) -> None:
+        if type(event) is Started:
+            self._started = event
         if (quick := self._quick(event)) is not None:
             body = self._frame(quick, "")
         elif isinstance(event, Status) and not self._statuses:
@@ -136,8 +144,17 @@ class ChunkStream(Response):
         return self._frame(json.dumps(known.envelope()), "error") + self._end
 
     async def _keep_alive(self, send: Send) -> None:
+        """Until the first token: signs of life, and before those the word that the request has its model."""
         while self._comment:
-            await asyncio.sleep(max(self._sent + _SILENCE - time.monotonic(), 0.1))
-            if time.monotonic() - self._sent >= _SILENCE:
-                self._sent = time.monotonic()
-                await send({"type": "http.response.body", "body": self._comment.encode(), "more_body": True})
+            tells = self._statuses and self._started is not None
+            silence = _STATUS if tells else _SILENCE
+            await asyncio.sleep(max(self._sent + silence - time.monotonic(), 0.05))
+            if time.monotonic() - self._sent < silence:
+                continue
+            if tells and self._started is not None:
+                under_way = Status(WaitStatus("processing", 0, self._started.name))
+                sign = self._framed(self._opened.writer.chunks(under_way)) or self._comment
+            else:
+                sign = self._comment
+            self._sent = time.monotonic()
+            await send({"type": "http.response.body", "body": sign.encode(), "more_body": True})
