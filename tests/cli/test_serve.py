@@ -174,7 +174,7 @@ def test_a_second_signal_ends_it_at_once(start: Callable[..., Process]) -> None:
 
 def test_a_signal_while_the_model_loads(start: Callable[..., Process]) -> None:
     process = start("--h", "127.0.0.1:0", "--verbose", LOAD_SECONDS="30")
-    time.sleep(2)
+    process.until_said("listening on .*, loading")
     process.signal(signal.SIGTERM)
     began = time.monotonic()
     assert process.status() == 0
