@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
 
 from candle_vllm.pieces import Parse, Reader
 
 from .calls import Calls, new_id
 from .events import ToolCall
 from .grammar import Lark
-from .schemas import Tool
+from .schemas import Tool, Tools
 
 __all__ = ["Format"]
 
@@ -67,20 +67,21 @@ class Format(ABC):
 
     def grammar(
         self,
-        tools: Sequence[Tool],
+        tools: Tools | Iterable[Mapping[str, Any] | Tool],
         choice: str = "auto",
         parallel: bool = True,
         special: Mapping[str, int] | None = None,
     ) -> str:
         """A grammar, in llguidance's Lark, of replies that call these tools.
 
-        `choice`: `auto` lets text stand and holds calls to their schemas once they begin; `required` begins with a
-        call; any other text names the one tool that is called. `parallel` allows several calls. `special` maps the
-        texts that are special tokens in the model's tokenizer to their ids. Raises :class:`ConfigError` for a name
-        that no tool has and for a strict tool that this format cannot hold to its schema.
+        `tools` are the request's, in OpenAI's form. `choice`: `auto` lets text stand and holds calls to their schemas
+        once they begin; `required` begins with a call; any other text names the one tool that is called. `parallel`
+        allows several calls. `special` maps the texts that are special tokens in the model's tokenizer to their ids.
+        Raises :class:`ConfigError` for a name that no tool has and for a strict tool that this format cannot hold to
+        its schema.
         """
         lark = Lark(special or {})
-        chosen = lark.choose(tools, choice)
+        chosen = lark.choose(list(Tools(tools)), choice)
         body = lark.rule(self.body(lark, chosen, parallel))
         several = parallel and self.repeats
         if choice == "auto":

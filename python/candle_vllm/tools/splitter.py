@@ -40,8 +40,7 @@ class Splitter:
     def __init__(self, format: Format | str, tools: Iterable[Mapping[str, Any]] | Tools | None = None) -> None:  # noqa: A002
         self.format = find(format) if isinstance(format, str) else format
         self._reader = Reader()
-        known = tools if isinstance(tools, Tools) else Tools(tools)
-        self._calls = Calls(self._reader, known, self.format.new_id)
+        self._calls = Calls(self._reader, Tools(tools), self.format.new_id)
         self._parse = self.format.read(self._reader, self._calls)
 
     @property

@@ -61,10 +61,10 @@ FORMATS: tuple[Format, ...] = (
     HunyuanA13b(),
     Olmo3(),
     Llama4Pythonic(),
+    Xlam(),
+    Pythonic(),
     Hermes(),
     Llama3Json(),
-    Pythonic(),
-    Xlam(),
     Generic(),
     Passthrough(),
 )
@@ -84,4 +84,5 @@ def find(name: str) -> Format:
 
 def detect(template: str) -> Format | None:
     """The format that a chat template was written for; None when its text shows none."""
-    return next((form for form in FORMATS if form.recognises(template)), None)
+    text = template.replace('\\"', '"')  # as it stands in a string of the template
+    return next((form for form in FORMATS if form.recognises(text)), None)

@@ -43,13 +43,14 @@ class TaggedJson(Format):
         """Text and calls in turn."""
         ends = dict(self.tags) | dict(self.fences)
         fences = dict(self.fences)
-        wanted = marks(*ends, "\n") if self.bare else marks(*ends)
+        tags = marks(*ends)
+        wanted = marks(*ends, "\n") if self.bare else tags
         fresh = self.bare
         while True:
             if fresh:
                 calls.text((yield from reader.space()))
                 head = yield from reader.peek()
-                if head and head in "{[":
+                if head and head in "{[" and not (yield from reader.at_mark(tags)):
                     calls_here = json_calls(reader, calls, strict=True, own_ids=self.own_ids)
                     fresh = yield from attempt(reader, calls, "", calls_here, sure=False)
                     if fresh:

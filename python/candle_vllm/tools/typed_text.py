@@ -34,14 +34,14 @@ def _candidates(text: str) -> list[str]:
         return []
     pieces: list[str] = []
     reader = Reader()
-    reader.feed(text)
+    reader.feed(f"{text},")
     reader.close()
     try:
         for _ in python_text.value(reader, pieces.append):
             break
     except (EndOfReply, RecursionError):
         return []
-    return [] if reader.rest().strip() else ["".join(pieces)]
+    return [] if reader.rest() != "," else ["".join(pieces)]
 
 
 def _kind(text: str) -> frozenset[str]:

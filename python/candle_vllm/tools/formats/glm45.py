@@ -12,7 +12,7 @@ class Glm45(XmlFormat):
     """A name, then keys and values as tags."""
 
     names = ("glm45", "glm4_moe")
-    signs = (("<tool_call>{function-name}\n<arg_key>",), ("<arg_key>", "'\\n<arg_key>'"), ("<arg_key>", "[gMASK]<sop>"))
+    signs = (("<arg_key>",),)
     marks = ("<tool_call>", "</tool_call>", "<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>")
     blocks = (("<tool_call>", "</tool_call>"),)
     separator = "\n"

@@ -11,7 +11,7 @@ class Granite(TaggedJson):
     """A JSON list behind one mark."""
 
     names = ("granite",)
-    signs = (("<|tool_call|>", "start_of_role"), ("<|start_of_role|>", "<tool_call>["), ("Granite", "<|tool_call|>"))
+    signs = (("<|start_of_role|>", "<|tool_call|>"),)
     tags = (("<|tool_call|>", ""), ("<tool_call>", "</tool_call>"))
     marks = ("<|tool_call|>", "<tool_call>", "</tool_call>")
     opening = "<|tool_call|>"

@@ -11,7 +11,7 @@ class Hermes(TaggedJson):
     """JSON objects between `<tool_call>` tags."""
 
     names = ("hermes", "qwen", "qwen3", "smollm3")
-    signs = (("<tool_call>", '"name"', '"arguments"'), ("<tool_call>", "tool_call.name", "tool_call.arguments"))
+    signs = (("<tool_call>",),)
     tags = (("<tool_call>", "</tool_call>"),)
     marks = ("<tool_call>", "</tool_call>")
     layout = ("\n", "\n")

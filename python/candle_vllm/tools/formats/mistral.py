@@ -71,8 +71,13 @@ class Mistral(Format):
         return "".join(f"{_CALLS}{call.name}{_ARGS}{call.arguments}" for call in calls)
 
     def body(self, lark: Lark, tools: Sequence[Tool], parallel: bool) -> str:
-        """A name and arguments."""
-        return lark.either(lark.rule(f"{lark.literal(tool.name + _ARGS)} {lark.arguments(tool)}") for tool in tools)
+        """A name, an id perhaps, and arguments."""
+        return lark.either(lark.rule(self._call_rule(lark, tool)) for tool in tools)
+
+    @staticmethod
+    def _call_rule(lark: Lark, tool: Tool) -> str:
+        id_ = f"({lark.literal(_ID)} /[a-zA-Z0-9]{{9}}/)?"
+        return f"{lark.literal(tool.name)} {id_} {lark.literal(_ARGS)} {lark.arguments(tool)}"
 
 
 class MistralList(Mistral):

@@ -8,7 +8,8 @@ commentary to nobody are text; analysis is reasoning, which a reasoning splitter
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from candle_vllm.pieces import EndOfReply, Parse, Reader, drop, marks
 from candle_vllm.tools import json_text
@@ -17,7 +18,7 @@ from candle_vllm.tools.events import ToolCall
 from candle_vllm.tools.format import Format
 from candle_vllm.tools.grammar import Lark
 from candle_vllm.tools.json_calls import arguments
-from candle_vllm.tools.schemas import Tool
+from candle_vllm.tools.schemas import Tool, Tools
 
 __all__ = ["Harmony"]
 
@@ -107,14 +108,14 @@ class Harmony(Format):
 
     def grammar(
         self,
-        tools: Sequence[Tool],
+        tools: Tools | Iterable[Mapping[str, Any] | Tool],
         choice: str = "auto",
         parallel: bool = True,
         special: Mapping[str, int] | None = None,
     ) -> str:
         """As `Format.grammar`; it covers the whole reply, analysis included, and a call ends it."""
         lark = Lark(special or {})
-        body = self.body(lark, lark.choose(tools, choice), parallel)
+        body = self.body(lark, lark.choose(list(Tools(tools)), choice), parallel)
         call = f"{lark.literal(self.opening)} {body} ({lark.literal(_CALL)})?"
         start = f"({lark.literal(f'{_START}assistant')})?"
         analysis = f"{lark.literal(f'{_CHANNEL}analysis{_MESSAGE}')} {lark.until(_END)}"

@@ -11,7 +11,7 @@ class Xlam(TaggedJson):
     """A JSON list with or without something around it."""
 
     names = ("xlam",)
-    signs = (("xLAM",), ("tool_calls", "parallel tool calls", '"tool_calls"'))
+    signs = (("calls in a single JSON array",), ("tool_call_name",))
     tags = (("<tool_call>", "</tool_call>"), ("[TOOL_CALLS]", ""))
     fences = (("```json", "```"), ("```", "```"), ("</think>", ""))
     marks = ("<tool_call>", "</tool_call>", "[TOOL_CALLS]")
