@@ -26,14 +26,16 @@ def refusal(text: bytes, **bounds: int) -> str:
     return ""
 
 
-def measure(value: Any, depth: int = 0) -> tuple[int, int, int]:
-    """Depth, containers and the count of values as the module counts them, of parsed JSON."""
+def measure(value: Any, depth: int = 0) -> tuple[int, int, int, int]:
+    """Depth, containers, values and members, as the module counts them, of parsed JSON."""
     if not isinstance(value, list | dict):
-        return depth, 0, 0
+        return depth, 0, 0, 0
     inner = [measure(one, depth + 1) for one in (value.values() if isinstance(value, dict) else value)]
     deepest = max([depth + 1, *(one[0] for one in inner)])
     containers = 1 + sum(one[1] for one in inner)
-    return deepest, containers, 1 + max(0, len(inner) - 1) + sum(one[2] for one in inner)
+    values = 1 + max(0, len(inner) - 1) + sum(one[2] for one in inner)
+    members = (len(inner) if isinstance(value, dict) else 0) + sum(one[3] for one in inner)
+    return deepest, containers, values, members
 
 
 def random_json(source: random.Random, depth: int) -> Any:
@@ -53,11 +55,17 @@ def test_bounds_are_met_exactly_whatever_the_pieces(monkeypatch: pytest.MonkeyPa
     for _ in range(60):
         value = [[random_json(source, 4)]]
         text = json.dumps(value, ensure_ascii=source.random() < 0.5).encode()
-        depth, containers, values = measure(value)
-        assert refusal(text, depth=depth, containers=containers, values=values) == ""
-        assert "deeply nested" in refusal(text, depth=depth - 1, containers=containers, values=values)
-        assert "arrays and objects" in refusal(text, depth=depth, containers=containers - 1, values=values)
-        assert "many values" in refusal(text, depth=depth, containers=containers, values=values - 1)
+        depth, containers, values, members = measure(value)
+        exact = {"depth": depth, "containers": containers, "values": values, "members": members}
+        assert refusal(text, **exact) == ""
+        for name, said in (
+            ("depth", "deeply nested"),
+            ("containers", "arrays and objects"),
+            ("values", "many values"),
+            ("members", "many members"),
+        ):
+            if exact[name]:
+                assert said in refusal(text, **{**exact, name: exact[name] - 1})
 
 
 def test_text_is_no_structure() -> None:
@@ -75,8 +83,9 @@ def test_text_is_no_structure() -> None:
         b'["' + b"\\" * (8 * MB - 4) + b'"' + b",1" * 300_000,
         b'["a",' * (8 * MB // 5),
         b'"",' * (8 * MB // 3),
+        b"{" + b'"a":1,' * 40_000 + b'"content":"' + b": " * (3 * MB) + b'"}',
     ],
-    ids=["wide", "open", "deep", "many arrays", "objects", "backslashes", "strings in arrays", "strings"],
+    ids=["wide", "open", "deep", "many arrays", "objects", "backslashes", "strings in arrays", "strings", "members"],
 )
 def test_eight_megabytes_are_refused_in_time_and_the_loop_turns(text: bytes) -> None:
     async def watched() -> tuple[str, float]:

@@ -14,7 +14,7 @@ from candle_vllm.generation import FinishText
 from candle_vllm.openai.request import SamplingRequest, Utf8
 
 # Bounds far above what people send and far below what holds the event loop.
-_MOST_MESSAGES = 10_000
+_MOST_MESSAGES = 5_000
 _MOST_PARTS = 1_000
 _MOST_TOOLS = 1_000
 
@@ -194,7 +194,7 @@ class ChatCompletionRequest(SamplingRequest):
         list[ChatMessage], Field(fail_fast=True, min_length=1, max_length=_MOST_MESSAGES), BeforeValidator(_plain)
     ]
     """The conversation. Messages of replies, this package's or the openai client's, may stand among them."""
-    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
     """The newer name of ``max_tokens``; it wins where both are given."""
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None

@@ -114,6 +114,8 @@ def _busy(error: BaseException) -> ApiError | None:
     return ApiError(str(error), code=code, status=503, type=kind, retry_after=wait, extra=extra)
 
 
+_MOST_PROBLEMS = 100
+"""Of one request; lists stop at their first one, so more of them are members of objects."""
 _CODES = {
     "missing": "missing_required_parameter",
     "extra_forbidden": "unknown_parameter",
@@ -133,9 +135,15 @@ _BOUNDS = {
 _BRANCH = re.compile(r"^(str|int|float|bool|dict|list|none|nullable|tagged-union|function-\w+|constrained-\w+)(\[.*)?$")
 
 
-def validation_error(error: pydantic.ValidationError) -> ApiError:
-    """The envelope of the first thing that a typed request found wrong."""
-    problems = error.errors(include_url=False)
+def validation_error(error: pydantic.ValidationError, *, inputs: bool = True) -> ApiError:
+    """The envelope of the first thing that a typed request found wrong.
+
+    With `inputs` it tells a short value that was wrong; for that pydantic makes objects of all that was.
+    """
+    if error.error_count() > _MOST_PROBLEMS:
+        # To tell them apart would cost more than to find them.
+        return ApiError("The body of your request holds too many members that are unknown or invalid.")
+    problems = error.errors(include_url=False, include_input=inputs)
     # A union reports each branch that failed; the one that got deepest is the one that was meant.
     first = max(
         problems, key=lambda problem: (_path(problem["loc"])[0] == _path(problems[0]["loc"])[0], len(problem["loc"]))
@@ -151,11 +159,11 @@ def validation_error(error: pydantic.ValidationError) -> ApiError:
     if kind in ("model_type", "dict_type") and not param:
         return ApiError("The body of your request must be a JSON object.", code="invalid_type")
     if kind in _BOUNDS:
-        number = "integer" if isinstance(first["input"], int) else "decimal"
+        number = "integer" if all(isinstance(bound, int) for bound in first["ctx"].values()) else "decimal"
         code = f"{number}_{_BOUNDS[kind]}"
     else:
         code = _CODES.get(kind, "invalid_type")
-    given = first["input"]
+    given = first.get("input")
     got = f"; got {given!r}" if isinstance(given, int | float) or (isinstance(given, str) and len(given) < 80) else ""
     return ApiError(f"Invalid value for '{param}': {_lower(first['msg'])}{got}.", param=param or None, code=code)
 

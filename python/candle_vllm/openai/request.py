@@ -70,7 +70,7 @@ class SamplingRequest(BaseModel):
         None
     )
     """Token id (as text, JSON has no other keys) to what is added to its logit."""
-    max_tokens: Annotated[int, Field(ge=0)] | None = None
+    max_tokens: Annotated[int, Field(ge=0, lt=2**31)] | None = None
     """Tokens of the answer at most."""
     n: Annotated[int, Field(ge=1, le=128)] | None = None
     """Answers to each prompt."""
@@ -85,11 +85,11 @@ class SamplingRequest(BaseModel):
     """Accepted; nothing is kept by user."""
 
     # vLLM's extras
-    top_k: Annotated[int, Field(ge=-1)] | None = None
+    top_k: Annotated[int, Field(ge=-1, lt=2**31)] | None = None
     """0 and -1 mean all."""
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     repetition_penalty: Annotated[float, Field(gt=0, le=100)] | None = None
-    min_tokens: Annotated[int, Field(ge=0)] | None = None
+    min_tokens: Annotated[int, Field(ge=0, lt=2**31)] | None = None
     ignore_eos: bool | None = None
     stop_token_ids: (
         Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(fail_fast=True, max_length=_MOST_STOPS)] | None

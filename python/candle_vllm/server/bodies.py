@@ -15,6 +15,9 @@ from candle_vllm.openai.errors import validation_error
 
 __all__ = ["read_typed"]
 
+_LARGE = 64 * 1024
+"""Bytes of a body whose wrong values are not shown: to show one costs as much as to parse it."""
+
 ModelT = TypeVar("ModelT", bound=pydantic.BaseModel)
 
 
@@ -26,4 +29,4 @@ async def read_typed(request: Request, kind: type[ModelT]) -> ModelT:
     try:
         return kind.model_validate_json(body)
     except pydantic.ValidationError as error:
-        raise validation_error(error) from error
+        raise validation_error(error, inputs=len(body) < _LARGE) from error

@@ -32,21 +32,25 @@ class Shape:
     """Arrays and objects within each other."""
     containers: int = 20_000
     """Arrays and objects in all."""
-    values: int = 200_000
-    """Members of arrays and objects in all."""
+    values: int = 140_000
+    """Elements of arrays and members of objects in all."""
+    members: int = 30_000
+    """Members of objects in all: a request that does not know a member says so of each."""
 
 
 async def check_shape(text: bytes, bounds: Shape) -> None:
     """Raise ApiError 400 for a text beyond the bounds."""
-    opened = commas = 0
+    opened = commas = colons = 0
     for start in range(0, len(text), _COARSE):
         end = start + _COARSE
         opened += text.count(b"[", start, end) + text.count(b"{", start, end)
         commas += text.count(b",", start, end)
+        colons += text.count(b":", start, end)
         if end < len(text):
             await asyncio.sleep(0)
     # What strings hold was counted too, so these are upper bounds; they are enough for nearly every text.
-    if opened <= min(bounds.depth, bounds.containers) and opened + commas <= bounds.values:
+    shallow = opened <= min(bounds.depth, bounds.containers)
+    if shallow and opened + commas <= bounds.values and colons <= bounds.members:
         return
     scan = _Scan(bounds)
     for start in range(0, len(text), _FINE):
@@ -64,6 +68,7 @@ class _Scan:
         self._depth = 0
         self._containers = 0
         self._values = 0
+        self._members = 0
 
     def feed(self, piece: bytes) -> None:
         """Take the next piece in. Raises ApiError as soon as a bound is crossed."""
@@ -72,10 +77,13 @@ class _Scan:
         opened = brackets.count(b"[") + brackets.count(b"{")
         self._containers += opened
         self._values += opened + outside.count(b",")
+        self._members += outside.count(b":")
         if self._containers > self._bounds.containers:
             raise _too("many arrays and objects", self._bounds.containers)
         if self._values > self._bounds.values:
             raise _too("many values", self._bounds.values)
+        if self._members > self._bounds.members:
+            raise _too("many members", self._bounds.members)
         depths = list(accumulate((_STEPS[byte] for byte in brackets), initial=self._depth))
         self._depth = depths[-1]
         if max(depths) > self._bounds.depth:

@@ -1,0 +1,312 @@
+"""Requests that mean harm, or come from broken programs: what is sent, and which refusals are right.
+
+A row's bytes are sent as they are; a float among them is a pause in seconds. The server that they are meant for has
+the key `sk-test`, is bound to localhost, and is less patient than others: see `test_hostile.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["ROWS", "Row", "good"]
+
+MB = 1024 * 1024
+KEY = "Authorization: Bearer sk-test"
+TYPE = "Content-Type: application/json"
+CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One request; `statuses` are the refusals that are right."""
+
+    name: str
+    make: Callable[[], Sequence[bytes | float]]
+    statuses: tuple[int, ...]
+
+
+ROWS: list[Row] = []
+
+
+def head(line: str, *headers: str, host: str | None = "localhost") -> bytes:
+    named = [] if host is None else [f"Host: {host}"]
+    return "\r\n".join([line, *named, *headers, "", ""]).encode("latin-1")
+
+
+def row(name: str, statuses: int | tuple[int, ...], make: Callable[[], Sequence[bytes | float]]) -> None:
+    ROWS.append(Row(name, make, (statuses,) if isinstance(statuses, int) else statuses))
+
+
+def raw(name: str, statuses: int | tuple[int, ...], *pieces: bytes | float) -> None:
+    row(name, statuses, lambda: pieces)
+
+
+def posted(body: bytes, path: str = CHAT, *headers: str) -> bytes:
+    given = headers or (KEY, TYPE)
+    return head(f"POST {path} HTTP/1.1", *given, f"Content-Length: {len(body)}") + body
+
+
+def body(name: str, make: Callable[[], bytes], statuses: int | tuple[int, ...] = 400, path: str = CHAT) -> None:
+    row(name, statuses, lambda: [posted(make(), path)])
+
+
+def chat(name: str, statuses: int | tuple[int, ...] = 400, **fields: Any) -> None:
+    request = {"model": "tiny", "max_tokens": 1, "messages": [{"role": "user", "content": "hi"}], **fields}
+    body(name, lambda: json.dumps(request).encode(), statuses)
+
+
+def text(name: str, fragment: str, statuses: int | tuple[int, ...] = 400) -> None:
+    """A chat request with this member written as it is, for what no JSON writer writes."""
+    whole = f'{{"model":"tiny","max_tokens":1,"messages":[{{"role":"user","content":"hi"}}],{fragment}}}'
+    body(name, lambda: whole.encode(), statuses)
+
+
+def messages(*items: Any) -> bytes:
+    """A chat request's body."""
+    return json.dumps({"model": "tiny", "messages": items}).encode()
+
+
+def dripping(first: bytes, piece: bytes) -> list[bytes | float]:
+    """Three seconds of pieces."""
+    return [first, *[part for _ in range(60) for part in (piece, 0.05)]]
+
+
+def get(*headers: str, host: str | None = "localhost") -> bytes:
+    return head("GET /v1/models HTTP/1.1", *headers, host=host)
+
+
+def post(*headers: str) -> bytes:
+    return head(f"POST {CHAT} HTTP/1.1", KEY, TYPE, *headers)
+
+
+def good() -> bytes:
+    """A request that is in order, whose connection then closes."""
+    return get(KEY, "Connection: close")
+
+
+# Ways around the key
+
+for path in (
+    "/v1/models",
+    "/health/../v1/models",
+    "//health",
+    "/health//",
+    "/health;/../v1/models",
+    "/health%2f..%2fv1%2fmodels",
+    "/%68ealth/../v1/models",
+    "/%76%31/models",
+    "/HEALTH",
+    "/health%00",
+    "/health%0d%0a",
+    "/health/decode",
+    "/ready",
+    "/metrics",
+    "/v1/usage",
+    "/openapi.json",
+    "/docs",
+    "/nowhere",
+    "/v1/models?path=/health",
+    "/v1/models#/health",
+    "http://localhost/v1/models",
+    "http://health/v1/models",
+):
+    raw(f"no key: {path}", 401, head(f"GET {path} HTTP/1.1"))
+raw("no key: star", (400, 401), head("OPTIONS * HTTP/1.1"))
+raw("no key: POST", 401, posted(b"{}", CHAT, TYPE))
+raw("no key: other methods", 401, head("DELETE /v1/models HTTP/1.1"))
+raw(
+    "no key: the path in other headers",
+    401,
+    get("X-Original-URL: /health", "X-Rewrite-URL: /health"),
+)
+raw(
+    "no key: forwarded",
+    401,
+    get("X-Forwarded-Prefix: /v1/models", "X-Forwarded-For: 127.0.0.1"),
+)
+raw("no key: in the query", 401, head("GET /v1/models?api_key=sk-test HTTP/1.1"))
+raw("no key: in a cookie", 401, get("Cookie: authorization=sk-test"))
+raw("no key: behind a good one", 401, get(KEY, "Authorization: Bearer other"))
+raw("no key: before a good one", 401, get("x-api-key: other", KEY))
+raw("no key: Basic", 401, get("Authorization: Basic c2stdGVzdA=="))
+raw("no key: too short", 401, get("Authorization: Bearer sk-tes"))
+raw("no key: 30 KB", 401, get("Authorization: Bearer " + "x" * 30_000))
+raw("no key: bytes", 401, get("Authorization: Bearer \xff\xfe"))
+raw("no key: NUL", 400, get("Authorization: Bearer sk-test\x00"))
+raw("no key: a name with a space", 400, get("Authorization : Bearer sk-test"))
+raw(
+    "no key: in a trailer",
+    401,
+    head(f"POST {CHAT} HTTP/1.1", TYPE, "Transfer-Encoding: chunked")
+    + b"2\r\n{}\r\n0\r\n"
+    + KEY.encode()
+    + b"\r\n\r\n",
+)
+
+# Hosts and origins
+
+for host in (
+    "evil.example",
+    "localhost.evil.example",
+    "localhost/health?",
+    "evil.example:2000",
+    "a@localhost",
+    "[::ffff:1]",
+):
+    raw(f"host: {host}", 421, get(KEY, host=host))
+raw("host: none", 400, get(KEY, host=None))
+raw("host: two", 400, get(KEY, "Host: evil.example"))
+for kind in (
+    "text/plain",
+    "application/x-www-form-urlencoded",
+    "multipart/form-data; boundary=x",
+    "application/json; charset=utf-16",
+):
+    raw(f"type: {kind}", 415, posted(b"{}", CHAT, KEY, f"Content-Type: {kind}"))
+raw("type: none, from a page", 415, posted(b"{}", CHAT, KEY, "Origin: https://evil.example"))
+raw("type: two", 415, posted(b"{}", CHAT, KEY, TYPE, "Content-Type: text/plain"))
+raw("type: compressed", 415, posted(b"{}", CHAT, KEY, TYPE, "Content-Encoding: gzip"))
+
+# Heads
+
+raw("head: 150 headers", 431, get(KEY, *["a: b"] * 150))
+raw("head: 5,000 headers", 431, get(KEY, *["a: b"] * 5000))
+raw("head: 40 KB", 431, get(KEY, "a: " + "b" * 40_000))
+raw("head: 20 MB", 431, b"GET / HTTP/1.1\r\na: ", *[b"b" * MB] * 20)
+raw("head: a long name", 431, b"GET / HTTP/1.1\r\n", *[b"b" * 10_000] * 20)
+raw("head: a long URL", 414, head("GET /" + "a" * 100_000 + " HTTP/1.1", KEY))
+raw("head: a long model name", (404, 414), head("GET /v1/models/" + "a" * 15_000 + " HTTP/1.1", KEY))
+raw("head: no HTTP", 400, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x00" * 200)
+raw("head: folded", 400, get("a: b\r\n c", KEY) + b"\x00")
+raw("head: slow", 408, *dripping(b"GET / HTTP/1.1\r\n", b"a: b\r\n"))
+raw(
+    "head: two lengths",
+    400,
+    post("Content-Length: 2", "Content-Length: 3") + b"{} ",
+)
+raw(
+    "head: length and chunks",
+    400,
+    post("Content-Length: 2", "Transfer-Encoding: chunked") + b"{}",
+)
+raw("head: a negative length", 400, post("Content-Length: -2") + b"{}")
+raw("head: an unknown coding", 400, post("Transfer-Encoding: gzip") + b"{}")
+
+# Bodies on their way
+
+CHUNKED = post("Transfer-Encoding: chunked")
+raw("chunks: no size", 400, CHUNKED + b"zz\r\n{}\r\n")
+raw("chunks: a size too large", 400, CHUNKED + b"f" * 20 + b"\r\n")
+raw("chunks: no end of line", 400, CHUNKED + b"2\r\n{}xx")
+raw("chunks: trailers without end", (400, 431), CHUNKED + b"2\r\n{}\r\n0\r\n", *[b"a: " + b"b" * MB] * 10)
+raw("chunks: too many", 413, CHUNKED, *[b"100000\r\n" + b" " * MB + b"\r\n"] * 9)
+raw("length: too large", 413, post(f"Content-Length: {10**12}"))
+raw("length: a little too large", 413, post(f"Content-Length: {8 * MB + 1}"))
+raw("body: slow", 408, *dripping(post("Content-Length: 999"), b" "))
+raw("body: never", 408, post("Content-Length: 999"), 1.5)
+
+# JSON that is none, or too much
+
+for name, wrong in (
+    ("nothing", b""),
+    ("cut off", b'{"messages":[{"role":"user","content":"a'),
+    ("a list", b"[1]"),
+    ("null", b"null"),
+    ("a text", b'"x"'),
+    ("a NUL", b'{"model":"\x00"}'),
+    ("bytes", b'{"model":"\xff\xfe"}'),
+    ("UTF-16", '{"model":"x"}'.encode("utf-16")),
+    ("overlong UTF-8", b'{"model":"\xc0\xaf"}'),
+    ("a comma too many", b'{"model":"x",}'),
+    ("comments", b'{"model":"x" /* y */}'),
+    ("single quotes", b"{'model':'x'}"),
+):
+    raw(f"json: {name}", 400, posted(wrong))
+body("json: 8 MB of zeros", lambda: b'{"messages":[' + b"0," * (4 * MB - 20) + b"0]}")
+body("json: zeros below the bound", lambda: b'{"messages":[' + b"0," * 139_000 + b"0]}")
+body("json: 8 MB of brackets", lambda: b"[" * (8 * MB))
+body("json: nested and closed", lambda: b'{"messages":' + b"[" * (3 * MB) + b"]" * (3 * MB) + b"}")
+body("json: nested objects", lambda: b'{"a":' * MB + b"1" + b"}" * MB)
+body("json: nested below the bound", lambda: b'{"metadata":' + b"[" * 90 + b"]" * 90 + b"}")
+body("json: 2 M prompts", lambda: b'{"prompt":[' + b"[1]," * (2 * MB - 20) + b"[1]]}", path=COMPLETIONS)
+body("json: 19,000 prompts", lambda: b'{"prompt":[' + b"[1]," * 19_000 + b"[1]]}", path=COMPLETIONS)
+body("json: 139,000 ids", lambda: b'{"prompt":[' + b"1," * 139_000 + b"1]}", path=COMPLETIONS)
+body("json: 139,000 texts", lambda: b'{"prompt":[' + b'"a",' * 139_000 + b'"a"]}', path=COMPLETIONS)
+body("json: 200,000 messages", lambda: b'{"messages":[' + b"{}," * 200_000 + b"{}]}")
+body("json: 19,000 messages", lambda: json.dumps({"messages": [{"role": "user", "content": ""}] * 19_000}).encode())
+body(
+    "json: 500,000 objects",
+    lambda: json.dumps({"messages": [{"role": "user", "content": "a", "x": [{}] * 500_000}]}).encode(),
+)
+body(
+    "json: 19,000 objects",
+    lambda: json.dumps({"messages": [{"role": "clown", "content": "a", "x": [{}] * 19_000}]}).encode(),
+)
+body(
+    "json: 19,000 parts",
+    lambda: json.dumps({"messages": [{"role": "user", "content": [{"type": "text", "text": ""}] * 19_000}]}).encode(),
+)
+body("json: 1 M members", lambda: ("{" + ",".join(f'"k{n}":1' for n in range(700_000)) + "}").encode())
+body("json: 29,000 members", lambda: ("{" + ",".join(f'"k{n}":1' for n in range(29_000)) + "}").encode())
+body("json: 139,000 members", lambda: ("{" + ",".join(f'"k{n}":1' for n in range(139_000)) + "}").encode())
+body("json: a member's name of 7 MB", lambda: b'{"' + b"k" * (7 * MB) + b'":1}')
+body("json: backslashes", lambda: b'{"model":"' + b"\\" * (8 * MB - 100) + b'"}', (400, 404))
+body("json: a role of 7 MB", lambda: json.dumps({"messages": [{"role": "r" * (7 * MB), "content": ""}]}).encode())
+body(
+    "json: a model of 7 MB",
+    lambda: json.dumps({"model": "m" * (7 * MB), "messages": [{"role": "user", "content": "a"}]}).encode(),
+    404,
+)
+body("json: 7 MB of digits", lambda: b'{"seed":' + b"9" * (7 * MB) + b"}")
+body("json: a prompt of 7 MB", lambda: json.dumps({"prompt": "word " * (7 * MB // 5)}).encode(), path=COMPLETIONS)
+body(
+    "json: a message of 7 MB",
+    lambda: json.dumps({"messages": [{"role": "user", "content": "word " * (7 * MB // 5)}]}).encode(),
+)
+
+# Values
+
+text("value: half a surrogate", '"stop":"\\ud800"')
+text("value: half a surrogate in a message", '"messages":[{"role":"user","content":"\\udc00"}]')
+text("value: half a surrogate in a name", '"model":"\\ud83d"', (400, 404))
+text("value: NUL in a name", '"model":"\\u0000"', 404)
+for name in ("temperature", "top_p", "frequency_penalty", "min_p"):
+    for wrong_number in ("NaN", "Infinity", "-Infinity", "1e400", "-1e400", '"NaN"'):
+        text(f"value: {name} {wrong_number}", f'"{name}":{wrong_number}')
+text("value: a bias of NaN", '"logit_bias":{"1":NaN}')
+text("value: a bias of 1e400", '"logit_bias":{"1":1e400}')
+text("value: a bias with a key of 5,000 digits", '"logit_bias":{"' + "1" * 5000 + '":1}')
+text("value: a bias with a negative key", '"logit_bias":{"-1":1}')
+text("value: a seed of 5,000 digits", '"seed":' + "1" * 5000)
+text("value: max_tokens of 400 digits", '"max_tokens":' + "1" * 400)
+text("value: max_tokens 1e400", '"max_tokens":1e400')
+chat("value: n", n=10**9)
+chat("value: a negative n", n=-1)
+chat("value: top_logprobs", logprobs=True, top_logprobs=10**9)
+chat("value: 1,025 stops", stop=["a"] * 1025)
+chat("value: an empty stop", stop=[""])
+chat("value: stop_token_ids", stop_token_ids=[2**40])
+chat("value: top_k", top_k=2**70)
+chat("value: priority", priority=2**40)
+chat("value: 10,000 tools", tools=[{"type": "function", "function": {"name": "f"}}] * 9_000)
+chat("value: a tool without a name", tools=[{"type": "function", "function": {}}])
+chat(
+    "value: arguments nested",
+    messages=[
+        {"role": "user", "content": "hi"},
+        {
+            "role": "assistant",
+            "tool_calls": [
+                {"id": "a", "type": "function", "function": {"name": "f", "arguments": "[" * 100_000 + "]" * 100_000}}
+            ],
+        },
+    ],
+)
+chat("value: a reserved template variable", chat_template_kwargs={"self": 1})
+chat("value: template variables", chat_template_kwargs={"messages": []})
+chat("value: text where a number stands", max_tokens="many")
+chat("value: true where a number stands", max_tokens=True)
+chat("value: an unknown member", nonsense=1)
