@@ -316,3 +316,25 @@ def test_curl(live: Any) -> None:
     text = subprocess.run([*command, "-d", body], capture_output=True, text=True, timeout=20, check=True).stdout
     said = "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in events(text))
     assert said == "You said: hello"
+
+
+def test_a_text_far_beyond_the_context_is_not_encoded_whole(live: Any, engine: FakeEngine, monkeypatch: Any) -> None:
+    engine.context = 50
+    encoded: list[int] = []
+    encode = engine.tokenize
+
+    def watched(text: str, add_special_tokens: bool = False) -> list[int]:
+        encoded.append(len(text))
+        return encode(text, add_special_tokens)
+
+    monkeypatch.setattr(engine, "tokenize", watched)
+    long = "x" * 100_000
+    for path, body in (
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": long}]}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": [{"type": "text", "text": long}]}]}),
+        ("/v1/completions", {"prompt": ["a", long]}),
+    ):
+        reply = post(live, path, body)
+        assert (reply.status_code, reply.json()["error"]["code"]) == (400, "context_length_exceeded")
+        assert "more than 1600 tokens" in reply.json()["error"]["message"]
+    assert max(encoded) == 1600
