@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 
 from candle_vllm.errors import ConfigError
-from candle_vllm.tools import FORMATS, Format, Tool, ToolCall, find, parse
+from candle_vllm.tools import FORMATS, Format, Tool, ToolCall, find, json_answer, parse
 
 from .grammar_walk import Walker
 
@@ -207,3 +207,35 @@ def test_odd_schemas_give_grammars(form: Format, odd: Any) -> None:
     for walker in walkers(form):
         for choice in ("auto", "f"):
             assert walker.error(form.grammar([Tool("f", odd)], choice, special=walker.special)) == ""
+
+
+@pytest.mark.parametrize("special", [False, True])
+@pytest.mark.parametrize("name", ["hermes", "mistral", "pythonic", "qwen3_coder", "deepseek_v31"])
+def test_thinking_may_come_first(name: str, special: bool) -> None:
+    form = find(name)
+    walker = Walker([*form.marks, "<think>", "</think>"] if special else [])
+    call = form.write([ToolCall("", "now", "{}")])
+    wrong = form.write([ToolCall("", "other", "{}")])
+    thought = "I may write <b> or {x}.\n</think>\n\n"
+    for choice in ("auto", "required", "now"):
+        grammar = form.grammar([WEATHER, NOW], choice, special=walker.special, thinking=("<think>", "</think>"))
+        assert walker.accepted(grammar, call)
+        assert walker.accepted(grammar, f"<think>\n{thought}{call}")
+        assert not walker.begun(grammar, f"<think>\n{thought}{wrong}")
+        begun = form.grammar([WEATHER, NOW], choice, special=walker.special, thinking=("", "</think>"))
+        assert walker.accepted(begun, thought + call)
+        assert not walker.begun(begun, thought + wrong)
+        assert not walker.accepted(begun, "no end of thinking")
+
+
+def test_thinking_may_come_before_a_json_answer() -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+    for walker in (Walker([]), Walker(["<think>", "</think>"])):
+        free = json_answer(schema, ("<think>", "</think>"), walker.special)
+        assert walker.accepted(free, '{"a": 1}')
+        assert walker.accepted(free, '<think>{"b": 2}</think>\n{"a": 1}')
+        assert not walker.begun(free, '{"b"')
+        begun = json_answer(schema, ("", "</think>"), walker.special)
+        assert walker.accepted(begun, 'Hm.</think>{"a": 1}')
+        assert not walker.accepted(begun, '{"a": 1}')
+        assert walker.accepted(json_answer(schema), '{"a": 1}')

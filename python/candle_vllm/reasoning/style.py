@@ -41,6 +41,10 @@ class Style(ABC):
         """What ends the thinking when it is cut short by a budget."""
         return ""
 
+    def span(self, begun: bool) -> tuple[str, str] | None:
+        """The marks between which a reply may think, the first "" where it has begun; None for other ways."""
+        return None
+
     @property
     def marks(self) -> tuple[str, ...]:
         """Texts that may be single special tokens of the model; the engine must not strip them from the reply."""
@@ -114,6 +118,10 @@ class Tags(Style):
     def marks(self) -> tuple[str, ...]:
         """All marks."""
         return (*self.opens, *self.closes, *(mark for frame in self.frames for mark in frame))
+
+    def span(self, begun: bool) -> tuple[str, str] | None:
+        """The usual marks."""
+        return "" if begun else self.opens[0], self.closes[0]
 
     def begun_by(self, prompt: str) -> bool:
         """Whether the prompt ends with an opening mark."""

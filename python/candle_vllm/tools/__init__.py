@@ -11,6 +11,7 @@ server, so a gateway may use it. Must not know of HTTP, of requests or of templa
 from .events import CallArguments, CallEnded, CallStarted, Event, Text, ToolCall
 from .format import Format
 from .formats.generic import system_prompt
+from .grammar import json_answer
 from .schemas import Tool, Tools
 from .splitter import ParsedReply, Splitter, parse
 from .table import FORMATS, detect, find
@@ -30,6 +31,7 @@ __all__ = [
     "Tools",
     "detect",
     "find",
+    "json_answer",
     "parse",
     "system_prompt",
 ]

@@ -31,8 +31,8 @@ class Format(ABC):
     opening: ClassVar[str] = ""
     """What a grammar waits for, or begins with, before calls; "" where nothing announces them."""
 
-    prose: ClassVar[str] = r"(?s:.*)"
-    """A regular expression for replies without calls, where no `opening` tells calls from text."""
+    bare_begin: ClassVar[str] = ""
+    """The character that calls begin with and replies without calls do not, where no `opening` tells them apart."""
 
     repeats: ClassVar[bool] = True
     """Whether parallel calls each have an `opening` of their own."""
@@ -71,22 +71,27 @@ class Format(ABC):
         choice: str = "auto",
         parallel: bool = True,
         special: Mapping[str, int] | None = None,
+        thinking: tuple[str, str] | None = None,
     ) -> str:
         """A grammar, in llguidance's Lark, of replies that call these tools.
 
         `tools` are the request's, in OpenAI's form. `choice`: `auto` lets text stand and holds calls to their schemas
         once they begin; `required` begins with a call; any other text names the one tool that is called. `parallel`
         allows several calls. `special` maps the texts that are special tokens in the model's tokenizer to their ids.
-        Raises :class:`ConfigError` for a name that no tool has and for a strict tool that this format cannot hold to
-        its schema.
+        `thinking` are the marks between which a model may think first (`Style.span`), the first one "" where the
+        prompt has opened it. Raises :class:`ConfigError` for a name that no tool has and for a strict tool that this
+        format cannot hold to its schema.
         """
         lark = Lark(special or {})
         chosen = lark.choose(list(Tools(tools)), choice)
         body = lark.rule(self.body(lark, chosen, parallel))
         several = parallel and self.repeats
         if choice == "auto":
-            return lark.text(lark.lazily(self.opening, body, several, self.prose, self.separator))
+            begins = self.bare_begin + (thinking[0][:1] if thinking else "")
+            answer = lark.lazily(self.opening, body, several, begins, self.separator)
+            thought = lark.thinking(thinking)
+            return lark.text(f"{thought} ({answer})" if thought else answer)
         opening = lark.literal(self.opening)
         between = lark.literal(self.separator)
         more = f"({' '.join(filter(None, (between, opening, body)))})*" if several else ""
-        return lark.text(" ".join(filter(None, (opening, body, more))))
+        return lark.text(" ".join(filter(None, (lark.thinking(thinking), opening, body, more))))

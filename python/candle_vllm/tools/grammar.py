@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from candle_vllm.errors import ConfigError
 
 from .schemas import Tool, kinds_of
 
-__all__ = ["Lark", "choices"]
+__all__ = ["Lark", "choices", "json_answer"]
 
 # Layout as `json.dumps` writes it or compact; free white space lets small models write nothing else.
 _JSON_LAYOUT = {"item_separator": ", ?", "key_separator": ": ?", "whitespace_flexible": False}
@@ -142,11 +143,22 @@ class Lark:
             after = self.rule(f"{following if required else f'({following})?'} {after}".strip())
         return first
 
-    def lazily(self, opening: str, body: str, parallel: bool, prose: str, separator: str = "") -> str:
-        """Free text in which a call, once begun, is held to its grammar."""
+    def thinking(self, marks: tuple[str, str] | None) -> str:
+        """What may or must come before an answer: thinking between two marks, the first "" where it has begun."""
+        if marks is None:
+            return ""
+        opening, closing = marks
+        thought = " ".join(filter(None, (self.literal(opening), self.until(closing), r"(/\s+/)?")))
+        return f"({self.rule(thought)})?" if opening else self.rule(thought)
+
+    def lazily(self, opening: str, body: str, parallel: bool, begins: str, separator: str = "") -> str:
+        """Free text in which a call, once begun, is held to its grammar.
+
+        Where nothing opens calls, free text is what begins with none of the characters `begins`.
+        """
         if not opening:
             more = f" ({self.literal(separator)} {body})*" if parallel else ""
-            return f"/{prose}/ | {body}{more}"
+            return f"/[^\\s{re.escape(begins)}](?s:.*)/ | {body}{more}"
         first, *rest = self._parts(opening)
         call = " ".join((*rest, body))
         if first.startswith("<["):
@@ -157,6 +169,18 @@ class Lark:
         head = self.rule(f"TEXT {first}", "lazy")
         end = self.rule("TEXT")
         return f"({head} {body})* {end}" if parallel else f"{end} | {head} {body}"
+
+
+def json_answer(
+    schema: Any,
+    thinking: tuple[str, str] | None = None,
+    special: Mapping[str, int] | None = None,
+    *,
+    strict: bool = True,
+) -> str:
+    """A grammar of answers that are JSON of a schema, thinking before them allowed as in `Format.grammar`."""
+    lark = Lark(special or {})
+    return lark.text(f"{lark.thinking(thinking)} {lark.json(schema, strict=strict)}".strip())
 
 
 def _combines(schema: Mapping[str, Any]) -> bool:

@@ -23,7 +23,7 @@ class Llama3Json(TaggedJson):
     bare = True
     arguments_key = "parameters"
     separator = "; "
-    prose = r"[^{\s](?s:.*)"
+    bare_begin = "{"
 
     def read_tagged(self, reader: Reader, calls: Calls, mark: str) -> Parse[None]:
         """After the tag: JSON, or a call in Python."""

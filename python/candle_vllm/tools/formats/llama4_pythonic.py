@@ -15,4 +15,4 @@ class Llama4Pythonic(PythonList):
     tags = (("<|python_start|>", "<|python_end|>"),)
     marks = ("<|python_start|>", "<|python_end|>")
     bare = True
-    prose = r"[^\[\s](?s:.*)"
+    bare_begin = "["

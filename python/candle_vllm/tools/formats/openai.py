@@ -112,6 +112,7 @@ class Harmony(Format):
         choice: str = "auto",
         parallel: bool = True,
         special: Mapping[str, int] | None = None,
+        thinking: tuple[str, str] | None = None,
     ) -> str:
         """As `Format.grammar`; it covers the whole reply, analysis included, and a call ends it."""
         lark = Lark(special or {})

@@ -13,4 +13,4 @@ class Pythonic(PythonList):
     names = ("pythonic",)
     signs = (("[func_name1(params_name1=params_value1",),)
     bare = True
-    prose = r"[^\[\s](?s:.*)"
+    bare_begin = "["

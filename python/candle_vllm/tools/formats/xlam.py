@@ -18,4 +18,4 @@ class Xlam(TaggedJson):
     bare = True
     many = True
     repeats = False
-    prose = r"[^\[\s](?s:.*)"
+    bare_begin = "["
