@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from candle_vllm.config import EngineConfig as EngineConfig
+    from candle_vllm.conversations import ConversationOptions as ConversationOptions
+    from candle_vllm.conversations import ConversationResult as ConversationResult
+    from candle_vllm.conversations import ResponsesSession as ResponsesSession
     from candle_vllm.engine import EngineBuilder as EngineBuilder
     from candle_vllm.engine import InferenceEngine as InferenceEngine
     from candle_vllm.engine import RequestHandle as RequestHandle
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "candle_vllm.config": ("EngineConfig",),
+    "candle_vllm.conversations": ("ConversationOptions", "ConversationResult", "ResponsesSession"),
     "candle_vllm.engine": ("EngineBuilder", "InferenceEngine", "RequestHandle"),
     "candle_vllm.errors": (
         "CandleVllmError",

@@ -39,7 +39,7 @@ def current(environment: Callable[..., Path]) -> Path:
 
 @pytest.fixture(scope="session")
 def old(environment: Callable[..., Path]) -> Path:
-    return environment("mcp-server-sqlite", "mcp<1.10")
+    return environment("mcp-server-sqlite", "mcp<1.10", "pydantic<2.11")
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,120 @@
+"""Toolbox: Python functions and the tools of MCP servers under one set of names. Knows no model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from candle_vllm.conversations.functions import FunctionTool
+from candle_vllm.errors import ConfigError
+from candle_vllm.mcp.client import McpClient, McpTool
+from candle_vllm.mcp.results import ToolResult
+from candle_vllm.mcp.servers import McpServers
+
+__all__ = ["Tool", "Toolbox", "as_openai"]
+
+
+class Tool(Protocol):
+    """Anything that a model may call."""
+
+    @property
+    def name(self) -> str:
+        """As the model knows it."""
+        ...
+
+    @property
+    def own_name(self) -> str:
+        """As whoever offers it knows it."""
+        ...
+
+    @property
+    def server(self) -> str | None:
+        """The MCP server that offers it."""
+        ...
+
+    @property
+    def description(self) -> str:
+        """What it does, for the model."""
+        ...
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """JSON schema of its arguments."""
+        ...
+
+    def check(self, arguments: Any) -> str | None:
+        """What is wrong with arguments; None = nothing."""
+        ...
+
+    async def call(self, arguments: Mapping[str, Any], timeout: float | None) -> ToolResult:  # noqa: ASYNC109
+        """The result of a call with arguments that fit."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _ServerTool:
+    """A tool of an MCP server."""
+
+    name: str
+    tool: McpTool
+    client: McpClient
+
+    @property
+    def own_name(self) -> str:
+        return self.tool.name
+
+    @property
+    def server(self) -> str | None:
+        return self.tool.server
+
+    @property
+    def description(self) -> str:
+        return self.tool.description
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        return self.tool.parameters
+
+    def check(self, arguments: Any) -> str | None:
+        return self.tool.check(arguments)
+
+    async def call(self, arguments: Mapping[str, Any], timeout: float | None) -> ToolResult:  # noqa: ASYNC109
+        return await self.client.call_tool(self.tool.name, arguments, timeout=timeout)
+
+
+class Toolbox:
+    """What a model may call. Functions keep their names; a server's tool of the same name gets a prefix."""
+
+    def __init__(self, servers: McpServers | None = None, functions: Iterable[Callable[..., Any]] = ()) -> None:
+        self.servers = servers or McpServers()
+        self._functions: dict[str, FunctionTool] = {}
+        for function in functions:
+            self.add(function)
+
+    def add(self, function: Callable[..., Any]) -> None:
+        """One function more."""
+        tool = FunctionTool(function)
+        if tool.name in self._functions:
+            raise ConfigError(f"there is a tool {tool.name!r} already", field="function", value=tool.name)
+        self._functions[tool.name] = tool
+
+    async def tools(self) -> dict[str, Tool]:
+        """Name to tool, functions first; a server that is down has none."""
+        found: dict[str, Tool] = dict(self._functions)
+        if len(self.servers):
+            for name, tool in (await self.servers.tools(taken=found)).items():
+                found[name] = _ServerTool(name, tool, self.servers.client(tool.server))
+        return found
+
+
+def as_openai(tools: Mapping[str, Tool], allowed: Collection[str] | None = None) -> list[dict[str, Any]]:
+    """Tools in OpenAI's form; those `allowed`, by either of their names, where that is not None."""
+    return [
+        {
+            "type": "function",
+            "function": {"name": name, "description": tool.description, "parameters": dict(tool.parameters)},
+        }
+        for name, tool in tools.items()
+        if allowed is None or name in allowed or tool.own_name in allowed
+    ]
