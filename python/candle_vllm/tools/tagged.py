@@ -69,13 +69,16 @@ class TaggedJson(Format):
 
     def read_tagged(self, reader: Reader, calls: Calls, mark: str) -> Parse[None]:
         """What follows an opening tag or fence."""
-        end = dict(self.tags).get(mark) or dict(self.fences).get(mark)
+        end = self._ending(mark)
         strict = mark in dict(self.fences)
         yield from json_calls(reader, calls, (end,) if end else (), strict=strict, own_ids=self.own_ids)
 
+    def _ending(self, opening: str) -> str:
+        return dict((*self.tags, *self.fences)).get(opening, "")
+
     def write(self, calls: Sequence[ToolCall]) -> str:
         """The calls between the first tags, or bare where nothing announces them."""
-        opening, ending = self.tags[0] if self.opening else ("", "")
+        opening, ending = self.opening, self._ending(self.opening)
         before, after = self.layout
         written = [
             f"{{{json.dumps(self.name_key)}: {json.dumps(call.name, ensure_ascii=False)}, "
@@ -92,7 +95,7 @@ class TaggedJson(Format):
             lark.rule(f"{lark.literal(self._head(tool))} {lark.arguments(tool)} {lark.literal('}')}") for tool in tools
         )
         before, after = self.layout
-        ending = self.tags[0][1] if self.opening else ""
+        ending = self._ending(self.opening)
         if self.many:
             more = f' (", " {call})*' if parallel else ""
             call = f'"[" {call}{more} "]"'

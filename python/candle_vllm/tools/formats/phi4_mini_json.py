@@ -12,7 +12,8 @@ class Phi4MiniJson(TaggedJson):
 
     names = ("phi4_mini_json",)
     signs = (("functools[",), ("<|tool_call|>", "<|/tool_call|>"), ("<|tool|>", "<|/tool|>"))
-    tags = (("functools", ""), ("<|tool_call|>", "<|/tool_call|>"))
+    tags = (("<|tool_call|>", "<|/tool_call|>"),)
+    fences = (("functools", ""),)
     marks = ("<|tool_call|>", "<|/tool_call|>")
     opening = "functools"
     many = True
