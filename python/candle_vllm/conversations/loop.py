@@ -203,7 +203,7 @@ class _Conversation:
         request = {**self._options.request, "messages": self._transcript.shown}
         shown = as_openai(tools, self._options.allowed_tools)
         if shown:
-            choice = self._options.tool_choice if turn == 1 else "auto"
+            choice = self._options.choice(turn)
             named = {"type": "function", "function": {"name": choice}}
             request["tools"] = shown
             request["tool_choice"] = choice if choice in ("auto", "required", "none") else named

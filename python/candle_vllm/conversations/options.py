@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,8 +34,9 @@ class ConversationOptions:
     """Answers of the model at most."""
     allowed_tools: Collection[str] | None = None
     """Names of tools, as the model or as their server knows them, that it may call; None = all."""
-    tool_choice: str = "auto"
-    """For the first turn: `auto`, `required`, `none`, or the name of a tool that must be called."""
+    tool_choice: str | Sequence[str] = "auto"
+    """For the first turn, or for as many as are given, one a turn; `auto` after that. `auto`, `required`, `none`, or
+    the name of a tool that must be called."""
     parallel_tool_calls: bool = True
     """Whether an answer may hold several calls."""
     max_parallel: int = 16
@@ -54,6 +55,11 @@ class ConversationOptions:
     """Asked before each call."""
     request: Mapping[str, Any] = field(default_factory=dict)
     """Further fields of each turn's chat request: `model`, `temperature`, `max_tokens`, `reasoning_effort` ..."""
+
+    def choice(self, turn: int) -> str:
+        """The tool choice of a turn; turns count from 1."""
+        given = (self.tool_choice,) if isinstance(self.tool_choice, str) else self.tool_choice
+        return given[turn - 1] if turn <= len(given) else "auto"
 
     def __post_init__(self) -> None:
         checks.integer("max_turns", self.max_turns, 1)
