@@ -195,10 +195,25 @@ ODD: list[Any] = [
         "properties": {"a": {"$ref": "#/$defs/node"}},
         "$defs": {"node": {"properties": {"next": {"$ref": "#/$defs/node"}}}},
     },
+    {"properties": {"a": {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 2}}},
+    {"properties": {"a": {"type": "object", "additionalProperties": {"type": "boolean"}}}},
     {"properties": {"a": {"anyOf": [{"type": "integer"}, {"type": "null"}]}, "b": {"const": "k"}}},
     {"properties": {"a": {"type": "string", "format": "no-such-format"}}, "required": "a"},
     {"properties": {'quo"te': {"type": "string"}, "new\nline": {"type": "integer"}}},
 ]
+
+
+def nested(depth: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "integer"}
+    for _ in range(depth):
+        schema = {"type": "object", "properties": {"a": schema}}
+    return schema
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
+def test_a_schema_without_bottom_is_refused(form: Format) -> None:
+    with pytest.raises(ConfigError, match="nested too deeply"):
+        form.grammar([Tool("f", nested(5_000))], "required")
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)

@@ -54,7 +54,7 @@ def test_a_long_argument_takes_linear_time(form: Format, step: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "hostile", ["<", "{", "[", '{"name": "', "[f(", "<tool_call>", " ", "\n{", "\n[a(", "\\", '"', "'"]
+    "hostile", ["<", "{", "[", '{"name": "', '{"function": ', "[f(", "<tool_call>", " ", "\n{", "\n[a(", "\\", '"', "'"]
 )
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
 def test_hostile_repetition_takes_linear_time(form: Format, hostile: str) -> None:

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
+from candle_vllm.errors import ConfigError
 from candle_vllm.pieces import Parse, Reader
 
 from .calls import Calls, new_id
@@ -83,15 +84,23 @@ class Format(ABC):
         format cannot hold to its schema.
         """
         lark = Lark(special or {})
-        chosen = lark.choose(list(Tools(tools)), choice)
-        body = lark.rule(self.body(lark, chosen, parallel))
+        try:
+            return lark.text(self.reply(lark, lark.choose(list(Tools(tools)), choice), choice, parallel, thinking))
+        except RecursionError as error:
+            raise ConfigError("the tools' schemas are nested too deeply to be enforced") from error
+
+    def reply(
+        self, lark: Lark, tools: Sequence[Tool], choice: str, parallel: bool, thinking: tuple[str, str] | None
+    ) -> str:
+        """The grammar of a whole reply."""
+        body = lark.rule(self.body(lark, tools, parallel))
         several = parallel and self.repeats
+        thought = lark.thinking(thinking)
         if choice == "auto":
             begins = self.bare_begin + (thinking[0][:1] if thinking else "")
             answer = lark.lazily(self.opening, body, several, begins, self.separator)
-            thought = lark.thinking(thinking)
-            return lark.text(f"{thought} ({answer})" if thought else answer)
+            return f"{thought} ({answer})" if thought else answer
         opening = lark.literal(self.opening)
         between = lark.literal(self.separator)
         more = f"({' '.join(filter(None, (between, opening, body)))})*" if several else ""
-        return lark.text(" ".join(filter(None, (lark.thinking(thinking), opening, body, more))))
+        return " ".join(filter(None, (thought, opening, body, more)))

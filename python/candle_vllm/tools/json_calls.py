@@ -10,7 +10,7 @@ import json
 
 from candle_vllm.pieces import EndOfReply, Parse, Reader, Sink, marks
 
-from . import json_text
+from . import json_text, python_text
 from .calls import Calls
 
 __all__ = ["Malformed", "arguments", "attempt", "json_calls"]
@@ -94,7 +94,7 @@ def json_calls(
 class _JsonCall:
     """Reads one call."""
 
-    __slots__ = ("_begun", "_calls", "_ends", "_held", "_id", "_name", "_own_ids", "_reader", "_strict")
+    __slots__ = ("_begun", "_calls", "_ends", "_held", "_id", "_name", "_own_ids", "_reader", "_strict", "_wrapped")
 
     def __init__(self, reader: Reader, calls: Calls, ends: tuple[str, ...], strict: bool, own_ids: bool) -> None:
         self._reader = reader
@@ -106,6 +106,7 @@ class _JsonCall:
         self._id: str | None = None
         self._held: list[str] | None = None  # arguments that came before the name
         self._begun = False
+        self._wrapped = False  # whether the members are those of `function`
 
     def read(self) -> Parse[None]:
         """The object whose opening brace is the next character."""
@@ -158,7 +159,8 @@ class _JsonCall:
         head = yield from self._reader.peek()
         if not head:
             raise EndOfReply
-        if head == "{" and key == "function":
+        if head == "{" and key == "function" and not self._wrapped:
+            self._wrapped = True
             yield from self._members()
         elif head == '"' and self._name is None and (key in _NAME_KEYS or key == "function"):
             self._name = yield from json_text.text_of_string(self._reader)
@@ -176,10 +178,18 @@ class _JsonCall:
 
 
 def arguments(reader: Reader, sink: Sink, ends: tuple[str, ...] = ()) -> Parse[None]:
-    """A call's arguments as JSON text: verbatim, or decoded where they are JSON inside a string; nothing is {}."""
+    """A call's arguments as JSON text: verbatim, or made JSON where they are Python or text that holds JSON.
+
+    Nothing (null, an empty text) is {}.
+    """
     head = yield from reader.peek()
     if head and head in "{[":
-        yield from json_text.value(reader, sink, ends)
+        quote = yield from reader.peek_past_space(1, 1)
+        if quote == "'":
+            # A dict as Python writes it, which no reader of JSON could use.
+            yield from python_text.value(reader, sink, "", ends)
+        else:
+            yield from json_text.value(reader, sink, ends)
         return
     pieces: list[str] = []
     yield from json_text.value(reader, pieces.append, ends)

@@ -8,8 +8,7 @@ commentary to nobody are text; analysis is reasoning, which a reasoning splitter
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from candle_vllm.pieces import EndOfReply, Parse, Reader, drop, marks
 from candle_vllm.tools import json_text
@@ -18,7 +17,7 @@ from candle_vllm.tools.events import ToolCall
 from candle_vllm.tools.format import Format
 from candle_vllm.tools.grammar import Lark
 from candle_vllm.tools.json_calls import arguments
-from candle_vllm.tools.schemas import Tool, Tools
+from candle_vllm.tools.schemas import Tool
 
 __all__ = ["Harmony"]
 
@@ -106,23 +105,17 @@ class Harmony(Format):
             for tool in tools
         )
 
-    def grammar(
-        self,
-        tools: Tools | Iterable[Mapping[str, Any] | Tool],
-        choice: str = "auto",
-        parallel: bool = True,
-        special: Mapping[str, int] | None = None,
-        thinking: tuple[str, str] | None = None,
+    def reply(
+        self, lark: Lark, tools: Sequence[Tool], choice: str, parallel: bool, thinking: tuple[str, str] | None
     ) -> str:
-        """As `Format.grammar`; it covers the whole reply, analysis included, and a call ends it."""
-        lark = Lark(special or {})
-        body = self.body(lark, lark.choose(list(Tools(tools)), choice), parallel)
+        """A whole reply, analysis included; a call ends it."""
+        body = self.body(lark, tools, parallel)
         call = f"{lark.literal(self.opening)} {body} ({lark.literal(_CALL)})?"
         start = f"({lark.literal(f'{_START}assistant')})?"
         analysis = f"{lark.literal(f'{_CHANNEL}analysis{_MESSAGE}')} {lark.until(_END)}"
         if choice != "auto":
-            return lark.text(f"({start} {lark.rule(analysis)})* {start} {call}")
+            return f"({start} {lark.rule(analysis)})* {start} {call}"
         preamble = f"{lark.literal(f'{_CHANNEL}commentary{_MESSAGE}')} {lark.until(_END)}"
         final = f"{lark.literal(f'{_CHANNEL}final{_MESSAGE}')} TEXT?"
         notes = lark.either(map(lark.rule, (analysis, preamble)))
-        return lark.text(f"({start} {notes})* {start} {lark.either(map(lark.rule, (final, call)))}")
+        return f"({start} {notes})* {start} {lark.either(map(lark.rule, (final, call)))}"
