@@ -83,12 +83,41 @@ def _document(app: FastAPI, endpoints: Sequence[AnyEndpoint]) -> dict[str, Any]:
             },
         }
     error = {"application/json": {"schema": refs[ErrorEnvelope, "serialization"]}}
-    for path in document["paths"].values():
-        for operation in path.values():
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
             operation["responses"].pop("422", None)
-            operation["responses"]["4XX"] = {"description": "Refused; the envelope says why.", "content": error}
-            operation["responses"]["5XX"] = {"description": "Failed, or busy.", "content": error}
+            for status in _refusals(path, method):
+                reply = {"description": _REFUSALS[status], "content": error}
+                operation["responses"].setdefault(str(status), reply)
     return document
+
+
+_REFUSALS = {
+    400: "The request is not what was documented; the envelope says where.",
+    401: "It needs an API key, or came with a wrong one.",
+    404: "There is no such model.",
+    408: "Its body came too slowly.",
+    409: "A switch to another model is under way.",
+    413: "Its body is too large.",
+    415: "Its body is not said to be JSON.",
+    421: "It names a host for which the server does not answer.",
+    429: "Its caller has asked too often, or for too much at once.",
+    431: "Its headers are too many or too large.",
+    500: "A fault of the server.",
+    503: "Busy, or without a model; with the header Retry-After where it helps to come again.",
+}
+
+
+def _refusals(path: str, method: str) -> list[int]:
+    """The statuses with which an operation may be refused."""
+    statuses = {400, 401, 421, 429, 431, 500, 503}
+    if method == "post":
+        statuses |= {404, 408, 413, 415}
+    if "{" in path:
+        statuses.add(404)
+    if path == "/v1/models/select":
+        statuses.add(409)
+    return sorted(statuses)
 
 
 _MEDIA = {"data": "text/event-stream", "events": "text/event-stream", "lines": "application/x-ndjson"}

@@ -74,9 +74,9 @@ def add_models(app: FastAPI, adapter: OpenAIAdapter) -> None:
             headers={"cache-control": "no-store"},
         )
 
-    async def one_model(request: Request) -> Response:
+    async def one_model(request: Request, name: str) -> Response:
         """One model."""
-        return json_reply(adapter.model(request.path_params["name"]).model_dump_json())
+        return json_reply(adapter.model(name).model_dump_json())
 
     async def select(request: Request) -> Response:
         """Make a model the active one; answers as soon as that is begun."""
