@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import httpx
 import pytest
 
 import openai
+from candle_vllm.server import BoundarySettings, Limits, create_app, parse_keys
 from fake_engine import FakeEngine
 
 MESSAGES: list[Any] = [{"role": "user", "content": "hello"}]
@@ -133,3 +135,31 @@ def test_64_streams_at_once_none_mixed_up(live: Any, engine: FakeEngine) -> None
 
     assert asyncio.run(all_of_them()) == [f"You said: number {number}!" for number in range(64)]
     assert not engine.live
+
+
+def test_keys_and_rates_are_the_client_s_own_errors(serve: Any) -> None:
+    boundary = BoundarySettings(api_keys=parse_keys(["alice sk-alice"]), limits=Limits(caller_rate=2))
+    live = serve(create_app(FakeEngine(), model_names=["fake"], boundary=boundary))
+    with openai.OpenAI(base_url=live.url + "/v1", api_key="wrong", max_retries=0) as stranger:
+        with pytest.raises(openai.AuthenticationError) as refused:
+            stranger.models.list()
+        assert refused.value.code == "invalid_api_key"
+    with openai.OpenAI(base_url=live.url + "/v1", api_key="sk-alice", max_retries=0) as alice:
+        assert [model.id for model in alice.models.list()] == ["fake"]
+        assert alice.models.list()._request_id
+        with pytest.raises(openai.RateLimitError) as limited:
+            alice.models.list()
+        assert int(limited.value.response.headers["retry-after"]) > 0
+
+
+def test_an_origin_that_is_allowed_reads_what_a_page_needs(serve: Any) -> None:
+    boundary = BoundarySettings(allowed_origins=("https://page.example",))
+    live = serve(create_app(FakeEngine(), model_names=["fake"], boundary=boundary))
+    reply = httpx.post(
+        live.url + "/v1/chat/completions",
+        json={"model": "fake", "messages": [{"role": "user", "content": "hi"}], "stream": True},
+        headers={"origin": "https://page.example"},
+    )
+    assert reply.headers["access-control-allow-origin"] == "https://page.example"
+    assert "x-request-id" in reply.headers["access-control-expose-headers"].lower()
+    assert reply.text.endswith("data: [DONE]\n\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import resource
 import socket
@@ -23,7 +24,12 @@ class Impatient(BoundedProtocol):
     header_seconds = 0.3
     linger_seconds = 0.3
     linger_bytes = MB
+    unread_seconds = 0.5
     max_connections = 20
+
+
+ENDED: list[float] = []
+"""When streams without end were given up."""
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -39,6 +45,13 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     if path == "/sized":
         headers.append((b"content-length", b"6"))
     await send({"type": "http.response.start", "status": 200, "headers": headers})
+    if path == "/endless":
+        left = asyncio.ensure_future(receive())
+        while not left.done():
+            await send({"type": "http.response.body", "body": b"x" * 65536, "more_body": True})
+            await asyncio.sleep(0)
+        ENDED.append(time.monotonic())
+        return
     for piece in (b"on", b"", b"e "):
         await send({"type": "http.response.body", "body": piece, "more_body": True})
     await send({"type": "http.response.body", "body": b"two"[: 2 if path == "/sized" else 3]})
@@ -230,6 +243,27 @@ def test_a_body_that_no_one_wants_does_not_go_on_for_ever(port: int, pieces: lis
     head = b"POST /deaf HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n"
     assert ask(port, head, *pieces).startswith(b"HTTP/1.1 200")
     assert time.monotonic() - began < 5
+
+
+def test_a_client_that_does_not_read_is_cut_off(port: int) -> None:
+    ENDED.clear()
+    with connect(port) as connection:
+        connection.sendall(get("/endless"))
+        end = time.monotonic() + 10
+        while not ENDED:
+            assert time.monotonic() < end
+            time.sleep(0.02)
+
+
+def test_a_client_that_reads_slowly_is_not(port: int) -> None:
+    ENDED.clear()
+    with connect(port) as connection:
+        connection.sendall(get("/endless"))
+        end = time.monotonic() + 1.5
+        while time.monotonic() < end:
+            assert len(connection.recv(16 * MB)) > 0
+            time.sleep(0.05)
+        assert not ENDED
 
 
 def test_pipelined_requests_are_answered_in_order(port: int) -> None:

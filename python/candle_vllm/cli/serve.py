@@ -28,7 +28,7 @@ from candle_vllm.cli.signals import on_signals
 from candle_vllm.errors import CandleVllmError, ModelLoadError
 from candle_vllm.models import EngineLoader, ModelManager, Waiting
 from candle_vllm.server import create_app, logs
-from candle_vllm.server.listen import uvicorn_config
+from candle_vllm.server.listen import allow_connections, uvicorn_config
 
 logger = logging.getLogger("candle_vllm.server")
 
@@ -40,6 +40,7 @@ def run_serve(args: argparse.Namespace) -> int:
     address = parse_address(args.host, args.port)
     server = Service(args, address)
     level = "debug" if args.verbose else args.log_level
+    allow_connections()
     logs.set_up(level, json_lines=args.log_format == "json", files=[_LOG_FILE] if args.log else ())
     with bound(address) as listener, asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(server.run(listener))

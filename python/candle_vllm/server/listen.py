@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+
 import uvicorn
 from starlette.types import ASGIApp
 
 from candle_vllm.server.protocol import BoundedProtocol
 
-__all__ = ["KEEP_ALIVE_SECONDS", "uvicorn_config"]
+__all__ = ["KEEP_ALIVE_SECONDS", "allow_connections", "uvicorn_config"]
 
 KEEP_ALIVE_SECONDS = 75
 """How long an idle connection stays open. Clients and proxies let go of theirs earlier (httpx after 5 s, most load
@@ -30,3 +33,17 @@ def uvicorn_config(app: ASGIApp, *, shutdown_seconds: float = 5.0) -> uvicorn.Co
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=int(shutdown_seconds) + 5,
     )
+
+
+def allow_connections(wanted: int = BoundedProtocol.max_connections) -> None:
+    """Let this process have so many connections, as far as the system allows: many shells allow 1,024 files."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # As many again for the files that a loading model maps, and for what else a process opens.
+    ceiling = 2 * wanted if hard == resource.RLIM_INFINITY else min(2 * wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < ceiling:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (ceiling, hard))

@@ -52,10 +52,13 @@ class BoundedProtocol(HttpToolsProtocol):
     linger_bytes = 64 * 1024 * 1024
     """What is read and dropped of a body after its reply, so that a client may see the reply."""
     linger_seconds = 10.0
+    unread_seconds = 60.0
+    """How long a client may leave unread what it was sent. Until then its request keeps its model from a switch."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._timer: asyncio.TimerHandle | None = None
+        self._unread: asyncio.TimerHandle | None = None
         self._problem = _BAD_REQUEST
         self._in_head = True
         self._in_message = False
@@ -75,9 +78,25 @@ class BoundedProtocol(HttpToolsProtocol):
         self._arm(self.header_seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timer."""
+        """Forget the timers."""
         self._disarm()
+        self._read_again()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The client reads more slowly than it is written to, or not at all."""
+        super().pause_writing()
+        self._unread = self.loop.call_later(self.unread_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It has read."""
+        self._read_again()
+        super().resume_writing()
+
+    def _read_again(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def data_received(self, data: bytes) -> None:
         """Parse what has come, within bounds."""
