@@ -226,3 +226,38 @@ def test_logs(start: Callable[..., Process], tmp_path: Path) -> None:
     process.signal(signal.SIGTERM)
     assert process.status() == 0
     assert "path=/health" in (tmp_path / "candle-vllm.log").read_text()
+
+
+def test_keys_and_json_lines(start: Callable[..., Process]) -> None:
+    process = start("--h", "127.0.0.1:0", "--log-format", "json", CANDLE_VLLM_API_KEY="alice sk-alice")
+    url = process.url
+    assert httpx.post(url + "/v1/chat/completions", json=HELLO, timeout=20).status_code == 401
+    headers = {"Authorization": "Bearer sk-alice", "x-request-id": "mine"}
+    assert httpx.post(url + "/v1/chat/completions", json=HELLO, headers=headers, timeout=20).status_code == 200
+    process.until_said('"request_id": "mine".*"finish": "stop"')
+    (line,) = [json.loads(line) for line in process.said.splitlines() if '"mine"' in line]
+    assert (line["logger"], line["level"], line["key"], line["status"]) == ("candle_vllm.access", "info", "alice", 200)
+    assert "sk-alice" not in process.said
+    assert "hello" not in process.said
+    assert "no API key" not in process.said
+    (used,) = httpx.get(url + "/v1/usage", headers=headers, timeout=20).json()["data"]
+    assert (used["key"], used["requests"]) == ("alice", 1)
+
+
+def test_a_page_elsewhere_cannot_reach_a_server_at_home(start: Callable[..., Process]) -> None:
+    process = start("--h", "127.0.0.1:0", "--allowed-hosts", "api.example")
+    for host, status in (("localhost", 200), ("api.example", 200), ("evil.example", 421)):
+        assert httpx.get(process.url + "/v1/models", headers={"Host": host}, timeout=20).status_code == status
+
+
+def test_an_open_door_is_told_of(start: Callable[..., Process]) -> None:
+    process = start("--h", "0.0.0.0:0", "--log-level", "warning")
+    process.until_said("no API key is set and the server listens on every network")
+    assert httpx.get(process.url + "/v1/models", timeout=20).status_code == 200
+    assert "path=" not in process.said
+
+
+def test_a_key_that_is_none(start: Callable[..., Process]) -> None:
+    process = start("--h", "127.0.0.1:0", CANDLE_VLLM_API_KEY=" ")
+    assert process.status() == 2
+    assert "CANDLE_VLLM_API_KEY: there is no API key in it" in process.said
