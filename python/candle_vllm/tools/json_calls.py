@@ -119,7 +119,7 @@ class _JsonCall:
         self._calls.end()
 
     def _begin(self) -> None:
-        if self._name is None:
+        if not self._name:
             raise Malformed
         self._calls.begin(self._name, self._id if self._own_ids else None)
         self._begun = True

@@ -24,6 +24,7 @@ _WORDS = {"True": "true", "true": "true", "False": "false", "false": "false", "N
 _SIMPLE = {"n": "\\n", "t": "\\t", "r": "\\r", "b": "\\b", "f": "\\f", "\\": "\\\\", '"': '\\"', "'": "'", "/": "/"}
 _CODES = {"x": 2, "u": 4, "U": 8}
 _HEX = re.compile(r"[0-9a-fA-F]+")
+_LONGEST_NUMBER = 64  # characters of a number that JSON would not write alike
 _DELIMITERS = ",)]}:"
 _CLOSING = ("", ")", "]", "}")
 _PREFIX = re.compile(r"(?i:[rbuf]{1,2})")
@@ -61,15 +62,23 @@ def scalar(source: str) -> str:
         return _WORDS[text]
     if json_text.is_number(text):
         return text
-    try:
-        # Only what Python's own numbers accept: 0x10 and 1_000, 1. and .5; never infinities.
-        return str(int(text, 0)) if len(text) < 64 else json.dumps(text, ensure_ascii=False)
-    except ValueError:
-        pass
-    try:
-        return json.dumps(float(text), allow_nan=False)
-    except ValueError:
-        return json.dumps(text, ensure_ascii=False)
+    # Python's own numbers: 0x10 and 1_000, 1. and .5, and 07, which is none but is meant; never infinities.
+    for number in (_whole, _fraction):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _whole(text: str) -> str:
+    if len(text) > _LONGEST_NUMBER:
+        raise ValueError(text)
+    return str(int(text, 10 if text.lstrip("+-0_").isdecimal() else 0))
+
+
+def _fraction(text: str) -> str:
+    return json.dumps(float(text), allow_nan=False)
 
 
 def _items(reader: Reader, sink: Sink, close: str, ends: tuple[str, ...], depth: int, *, first: bool) -> Parse[None]:

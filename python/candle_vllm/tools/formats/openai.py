@@ -66,7 +66,7 @@ class Harmony(Format):
         reader.take(len(_MESSAGE))
         recipient = _RECIPIENT.search(header)
         if recipient is not None and recipient[1] not in _NOBODY:
-            calls.begin(recipient[1].removeprefix("functions."))
+            calls.begin(recipient[1].removeprefix("functions.") or recipient[1])
             yield from self._body(reader, calls)
         else:
             sink = drop if "analysis" in header else calls.text
