@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from candle_vllm.pieces import EndOfReply, Marks, Parse, Reader, Sink, drop, marks
@@ -47,12 +47,16 @@ class XmlStyle:
     label_end: str = ""
     framed: bool = False
     line: str = "\n"
-    named: Marks = field(init=False)
-    parameters: Marks = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "named", Marks(self.name_end, self.parameter, self.call_end, *self.stop, "<", "\n"))
-        object.__setattr__(self, "parameters", Marks(self.parameter, self.call_end, *self.stop))
+    @property
+    def named(self) -> Marks:
+        """What may follow a call's name."""
+        return marks(self.name_end, self.parameter, self.call_end, *self.stop, "<", "\n")
+
+    @property
+    def parameters(self) -> Marks:
+        """What may follow a name or a value: another parameter or an end."""
+        return marks(self.parameter, self.call_end, *self.stop)
 
     @property
     def typed(self) -> bool:
