@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::error::{Refused, Result};
+use crate::speculation::Price;
 
 /// How to load and run one model. Field names are those of Python's `EngineConfig`.
 #[derive(Debug, Clone)]
@@ -27,6 +28,9 @@ pub struct EngineConfig {
     pub prefill_chunk_size: usize,
     /// Whether computed blocks are kept and reused by later prompts. Default true.
     pub enable_prefix_cache: bool,
+    /// `off`, or `ngram`: what may follow is drafted from the text's own repetitions and computed beside it, where that
+    /// pays. Answers are the same, bit for bit. Default `off`.
+    pub speculation: String,
     /// Compute threads; `None` = the cores this process may use.
     pub threads: Option<usize>,
     /// Cores that the compute threads are bound to, one each in turn; `None` = where the system likes.
@@ -40,6 +44,9 @@ pub struct EngineConfig {
     /// Panics that a test asks for.
     #[cfg(test)]
     pub(crate) faults: crate::fault::Faults,
+    /// Whether a test wants drafts whatever they cost.
+    #[cfg(test)]
+    pub(crate) free_drafts: bool,
 }
 
 impl Default for EngineConfig {
@@ -55,6 +62,7 @@ impl Default for EngineConfig {
             enable_chunked_prefill: true,
             prefill_chunk_size: 512,
             enable_prefix_cache: true,
+            speculation: "off".into(),
             threads: None,
             cpu_affinity: None,
             max_queue: None,
@@ -62,11 +70,24 @@ impl Default for EngineConfig {
             enable_cuda_graph: None,
             #[cfg(test)]
             faults: Default::default(),
+            #[cfg(test)]
+            free_drafts: false,
         }
     }
 }
 
 impl EngineConfig {
+    /// What drafts cost before anything was measured; `None` = there are none.
+    pub(crate) fn price(&self) -> Option<Price> {
+        (self.speculation == "ngram").then(|| {
+            #[cfg_attr(not(test), expect(unused_mut, reason = "tests make drafts free"))]
+            let mut price = Price::default();
+            #[cfg(test)]
+            price.set_free(self.free_drafts);
+            price
+        })
+    }
+
     #[cfg(test)]
     pub(crate) fn faults(&self) -> crate::fault::Faults {
         self.faults.clone()
@@ -100,6 +121,9 @@ impl EngineConfig {
                 };
                 return Err(Refused::new(field, value, range).into());
             }
+        }
+        if !matches!(&*self.speculation, "off" | "ngram") {
+            return Err(Refused::new("speculation", &self.speculation, "off or ngram").into());
         }
         if self.cpu_affinity.as_ref().is_some_and(Vec::is_empty) {
             return Err(Refused::new("cpu_affinity", "none", "at least one core").into());
@@ -144,6 +168,13 @@ mod tests {
                 "max_sequence_length",
                 EngineConfig {
                     max_sequence_length: Some(0),
+                    ..some()
+                },
+            ),
+            (
+                "speculation",
+                EngineConfig {
+                    speculation: "draft".into(),
                     ..some()
                 },
             ),

@@ -21,6 +21,7 @@ use crate::request::{self, Request};
 use crate::sampler::{SamplingState, fresh_seed};
 use crate::scheduler::Limits;
 use crate::sequence::{Phase, Sequence};
+use crate::speculation::Speculation;
 use crate::stats::{ModelInfo, Stats, StepReport};
 use crate::text::{TextStream, Tokenizer};
 use crate::worker::{Command, Worker};
@@ -57,6 +58,7 @@ pub struct Engine {
     to_worker: Sender<Command>,
     home: Home,
     next_id: AtomicU64,
+    speculates: bool,
     faults: Faults,
 }
 
@@ -82,6 +84,7 @@ impl Engine {
             chunked_prefill: config.enable_chunked_prefill,
             whole_tokens: info.max_sequence_length,
             prefix_cache: config.enable_prefix_cache,
+            speculation: config.price(),
         };
         let (ledger, faults) = (Ledger::default(), config.faults());
         let cpu = Cpu::detect().map_err(|e| Error::Device(e.to_string()))?;
@@ -107,6 +110,7 @@ impl Engine {
             to_worker,
             home,
             next_id: AtomicU64::new(1),
+            speculates: limits.speculation.is_some(),
             faults,
         })
     }
@@ -172,6 +176,7 @@ impl Engine {
             computed: 0,
             phase: Phase::Prefill,
             spared: false,
+            speculation: self.speculates.then(|| Box::new(Speculation::new())),
             draft: Vec::new(),
             blocks: Vec::new(),
             registered: 0,

@@ -35,7 +35,7 @@ pub struct TokenLogprob {
     pub token_id: u32,
     /// Its own log-probability.
     pub logprob: f32,
-    /// The likeliest tokens, best first, as asked for.
+    /// The likeliest tokens, as asked for: best first, or in order of ids when they are more than 1,024.
     pub top: Vec<(u32, f32)>,
 }
 

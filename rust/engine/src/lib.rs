@@ -17,6 +17,7 @@ mod runner;
 mod sampler;
 mod scheduler;
 mod sequence;
+mod speculation;
 pub mod stats;
 pub mod text;
 mod worker;

@@ -5,8 +5,9 @@ use crate::params::GenerationParams;
 use crate::stats::ModelInfo;
 use crate::text::Tokenizer;
 
-/// Log-probabilities that one request may ask for over its whole prompt: 64 Mi entries of 8 bytes are half a GiB.
-const MAX_PROMPT_LOGPROBS: usize = 64 << 20;
+/// Log-probabilities that one request may ask for over its whole prompt, and over its whole answer: 64 Mi entries of 8
+/// bytes are half a GiB.
+const MAX_LOGPROBS: usize = 64 << 20;
 
 /// What to continue.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,18 +97,26 @@ pub(crate) fn check(prompt: &[u32], params: &GenerationParams, info: &ModelInfo)
         };
         return Err(Refused::new("prompt", format!("{} tokens", prompt.len()), expected).into());
     }
-    let wanted = match params.prompt_logprobs {
-        None => 0,
-        Some(-1) => vocab,
-        Some(k) => (k.max(0) as usize).min(vocab) + 1,
-    };
-    if wanted.saturating_mul(prompt.len()) > MAX_PROMPT_LOGPROBS {
-        return Err(Refused::new(
-            "prompt_logprobs",
-            format!("{wanted} for each of {} prompt tokens", prompt.len()),
-            format!("at most {MAX_PROMPT_LOGPROBS} log-probabilities in all"),
-        )
-        .into());
+    let answer = params
+        .max_tokens
+        .min(info.max_sequence_length - prompt.len());
+    for (field, asked, tokens) in [
+        ("prompt_logprobs", params.prompt_logprobs, prompt.len()),
+        ("logprobs", params.logprobs, answer),
+    ] {
+        let wanted = match asked {
+            None => 0,
+            Some(-1) => vocab,
+            Some(k) => (k.max(0) as usize).min(vocab) + 1,
+        };
+        if wanted.saturating_mul(tokens) > MAX_LOGPROBS {
+            return Err(Refused::new(
+                field,
+                format!("{wanted} for each of {tokens} tokens"),
+                format!("at most {MAX_LOGPROBS} log-probabilities in all"),
+            )
+            .into());
+        }
     }
     Ok(())
 }
@@ -166,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn unbounded_prompt_logprobs_are_refused() {
+    fn unbounded_logprobs_are_refused() {
         let mut info = ModelInfo::default();
         info.spec.vocab_size = 1 << 17;
         info.max_sequence_length = 1 << 13;
@@ -175,6 +184,17 @@ mod tests {
             ..Default::default()
         };
         let error = check(&vec![1; 1 << 12], &params, &info).unwrap_err();
-        assert!(error.to_string().contains("prompt_logprobs"));
+        assert!(error.to_string().starts_with("prompt_logprobs"), "{error}");
+        let mut params = GenerationParams {
+            logprobs: Some(-1),
+            max_tokens: 512,
+            ..Default::default()
+        };
+        check(&[1], &params, &info).unwrap();
+        params.max_tokens = 513;
+        let error = check(&[1], &params, &info).unwrap_err();
+        assert!(error.to_string().starts_with("logprobs"), "{error}");
+        // What the length does not leave room for is not asked for.
+        check(&vec![1; (1 << 13) - 100], &params, &info).unwrap();
     }
 }

@@ -15,6 +15,7 @@ use crate::mailbox;
 use crate::params::GenerationParams;
 use crate::runner::Output;
 use crate::sampler::{Masks, SamplingState};
+use crate::speculation::{Price, Speculation};
 use crate::text::TextStream;
 
 /// Order of service: smaller first. Ids grow with arrival.
@@ -48,6 +49,8 @@ pub struct Sequence {
     pub spared: bool,
     /// Tokens that may follow, computed with the next step and kept as far as they are what is drawn.
     pub draft: Vec<u32>,
+    /// Where drafts come from; `None` = there are none.
+    pub speculation: Option<Box<Speculation>>,
     /// Physical blocks in order of position.
     pub blocks: Vec<u32>,
     /// Full blocks that are in the prefix cache, from the start.
@@ -172,8 +175,11 @@ impl Sequence {
         now: Instant,
     ) -> Result<Option<End>> {
         self.faults.of(Place::Take, self.id);
-        let computed = self.computed + tokens;
-        self.computed = computed - std::mem::take(&mut self.draft).len();
+        self.computed += tokens - self.draft.len();
+        if let Some(speculation) = self.speculation.as_mut().filter(|_| complete) {
+            speculation.learn(self.draft.len(), output.tokens.len().saturating_sub(1));
+        }
+        self.draft.clear();
         if let Some(done) = &mut self.prompt_logprobs {
             done.extend(output.prompt_logprobs.into_iter().map(Some));
         }
@@ -272,13 +278,25 @@ impl Sequence {
         stops.get(hit).cloned().map(StopReason::Text)
     }
 
-    /// Cuts the draft to what the constraint admits; one that cannot tell costs the draft, and is heard when it masks.
-    pub fn admit_draft(&mut self) {
+    /// Drafts at most `most` tokens, as many as are worth their price. Under a constraint it is cut to what that admits:
+    /// one that cannot tell costs the draft, and is heard when it masks.
+    pub fn make_draft(&mut self, most: usize, price: &mut Price) {
+        let Some(speculation) = &mut self.speculation else {
+            return;
+        };
+        // One token more than the draft is drawn.
+        let answer = self.params.max_tokens - (self.tokens.len() - self.prompt_len);
+        let most = most.min(
+            answer
+                .min(self.max_len - self.tokens.len())
+                .saturating_sub(1),
+        );
+        speculation.draft(&self.tokens, most, price, &mut self.draft);
         if let Some(constraint) = &mut self.constraint
             && !self.draft.is_empty()
         {
-            let draft = &self.draft;
-            let admit = catch_unwind(AssertUnwindSafe(|| constraint.get_mut().admit(draft)));
+            let (constraint, draft) = (constraint.get_mut(), &self.draft);
+            let admit = catch_unwind(AssertUnwindSafe(|| constraint.admit(draft)));
             self.draft
                 .truncate(admit.map_or(0, |admitted| admitted.unwrap_or(0)));
         }

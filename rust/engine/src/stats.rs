@@ -70,6 +70,10 @@ pub struct Counters {
     pub prefix_hit_tokens: u64,
     /// Tokens generated.
     pub generated_tokens: u64,
+    /// Tokens drafted by speculation.
+    pub drafted_tokens: u64,
+    /// Of these, tokens that came true.
+    pub kept_tokens: u64,
     /// Requests that ended, for whatever reason.
     pub finished: u64,
     /// Sequences that lost their blocks to others and were computed again.

@@ -239,6 +239,7 @@ impl Worker {
         self.news.counters.steps += 1;
         let logits = self.compute();
         cost.model = clock.lap();
+        self.scheduler.observe(cost.model);
         match logits {
             Ok(logits) => {
                 let plan = (self.scheduler.planned(), self.scheduler.running());
@@ -305,6 +306,8 @@ impl Worker {
         news.counters.prompt_tokens = tally.prompt_tokens;
         news.counters.prefix_hit_tokens = tally.prefix_hit_tokens;
         news.counters.preemptions = tally.preemptions;
+        news.counters.drafted_tokens = tally.drafted_tokens;
+        news.counters.kept_tokens = tally.kept_tokens;
         {
             let mut entries = self.ledger.lock();
             let stats = &mut entries.stats;

@@ -1,6 +1,6 @@
 //! Times paged attention: decode of one sequence, decode of a batch, and prefill, on the shapes of small models.
 //! `cargo run --release -p candle-vllm-kernels --example attention [threads] [length] [smollm2|qwen3|qwen2] [stream|pool|inner|decode|batch|prefill]`
-use candle_vllm_kernels::cpu::attention::{AttnParams, qkv_attention};
+use candle_vllm_kernels::cpu::attention::{AttnParams, Batch, qkv_attention};
 use candle_vllm_kernels::cpu::kv::{KvCache, KvShape, KvType, Seq};
 use candle_vllm_kernels::cpu::rope::Rope;
 use candle_vllm_kernels::cpu::{Compute, available_threads};
@@ -101,11 +101,11 @@ impl Bench<'_> {
                 blocks,
             })
             .collect();
-        let params = self.params();
+        let (params, mut batch) = (self.params(), Batch::new(seqs, cache));
         for layer in 0..self.model.layers {
             let (cx, rope) = (self.cx, &self.rope);
             qkv_attention(
-                cx, rope, q, k, v, None, &params, &seqs, cache, layer, &mut out,
+                cx, rope, q, k, v, None, &params, &mut batch, cache, layer, &mut out,
             );
         }
         std::hint::black_box(&out);

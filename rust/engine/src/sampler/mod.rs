@@ -89,6 +89,9 @@ impl<'a> Row<'a> {
 /// Weight, relative to the best, from which on values are looked at one by one.
 const FIRST_LOOK: f32 = 1.0 / 512.0;
 
+/// Log-probabilities that are sorted at most; a whole vocabulary is not.
+const SORTED: usize = 1024;
+
 /// A share that sums of weights are wrong by at most.
 const ROUNDING: f64 = 1e-5;
 
@@ -379,7 +382,8 @@ impl Sampler {
         total
     }
 
-    /// Log-softmax of the raw `row` at `token`, and at the `count` likeliest tokens (-1: all), best first.
+    /// Log-softmax of the raw `row` at `token`, and at the `count` likeliest tokens (-1: all): best first, or in order of
+    /// ids when they are more than [`SORTED`].
     ///
     /// # Errors
     /// As [`Sampler::sample`].
@@ -395,7 +399,9 @@ impl Sampler {
         select::top_k(self.cpu, row, &self.maxima, count, entries, few);
         let pairs = few.values.iter().copied().zip(few.ids.iter().copied());
         let mut top: Vec<Entry> = pairs.collect();
-        top.sort_unstable_by(select::better);
+        if top.len() <= SORTED {
+            top.sort_unstable_by(select::better);
+        }
         Ok(TokenLogprob {
             token_id: token,
             logprob: row

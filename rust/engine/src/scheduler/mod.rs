@@ -10,6 +10,7 @@ use std::ops::Bound;
 use crate::blocks::BlockPool;
 use crate::sampler::Masks;
 use crate::sequence::{Key, Sequence};
+use crate::speculation::Price;
 
 /// Limits of a step.
 #[derive(Debug, Clone, Copy)]
@@ -24,6 +25,8 @@ pub struct Limits {
     pub chunked_prefill: bool,
     /// Tokens of a step at most where a prompt is computed whole.
     pub whole_tokens: usize,
+    /// What drafts cost at first; `None` = there are none.
+    pub speculation: Option<Price>,
     /// Whether full blocks are kept for later prompts.
     pub prefix_cache: bool,
 }
@@ -57,6 +60,10 @@ pub struct Tally {
     pub prefix_hit_tokens: u64,
     /// Sequences that lost their blocks.
     pub preemptions: u64,
+    /// Tokens drafted.
+    pub drafted_tokens: u64,
+    /// Of these, those that came true.
+    pub kept_tokens: u64,
 }
 
 /// Sequences that wait and sequences that run.
@@ -67,6 +74,8 @@ pub struct Scheduler {
     /// In order of service.
     running: Vec<Sequence>,
     plan: Vec<Planned>,
+    /// What drafts cost now.
+    price: Option<Price>,
     /// Prompts that share a step, as indices, and the tokens each gets.
     queue: Vec<(usize, usize)>,
     /// Indices of sequences that leave, while a step is booked.
@@ -87,6 +96,7 @@ impl Scheduler {
             waiting: BTreeMap::new(),
             running: Vec::new(),
             plan: Vec::new(),
+            price: limits.speculation,
             queue: Vec::new(),
             gone: Vec::new(),
             swept: None,

@@ -222,22 +222,41 @@ impl Scheduler {
         });
     }
 
-    /// Adds the drafts of decodes that are complete, as far as there is room for them.
+    /// Rule 4: drafts for decodes that are complete, as far as they pay and there is room for them.
     fn plan_drafts(&mut self, room: &mut Room) {
+        let Some(price) = &mut self.price else {
+            return;
+        };
+        let size = self.pool.block_size();
+        price.open(self.plan.iter().map(|p| p.tokens).sum());
         for p in &mut self.plan {
             let s = &mut self.running[p.index];
-            if s.draft.is_empty() {
+            if s.phase != Phase::Decode || !p.completes(s) {
                 continue;
             }
-            let complete = s.phase == Phase::Decode && p.logits == 1;
-            let held = (s.blocks.len() * self.pool.block_size()).saturating_sub(s.tokens.len());
-            let most = room.tokens.min(room.rows).min(held);
-            s.draft.truncate(if complete { most } else { 0 });
-            s.admit_draft();
+            // A block that nobody else lacks may be taken for it.
+            let lacks = |s: &Sequence| (s.blocks.len() * size).saturating_sub(s.tokens.len()) < 1;
+            if lacks(s) && self.pool.available() > self.limits.max_batch_size {
+                s.blocks.extend(self.pool.allocate());
+            }
+            let held = (s.blocks.len() * size).saturating_sub(s.tokens.len());
+            s.make_draft(room.tokens.min(room.rows).min(held), price);
             room.tokens -= s.draft.len();
             room.rows -= s.draft.len();
             p.tokens += s.draft.len();
             p.logits += s.draft.len();
+        }
+    }
+
+    /// Takes note of how long the planned step took the model. Steps that compute prompts tell nothing of drafts.
+    pub fn observe(&mut self, micros: f32) {
+        let decodes = |p: &Planned| p.tokens == p.logits;
+        if let Some(price) = self
+            .price
+            .as_mut()
+            .filter(|_| self.plan.iter().all(decodes))
+        {
+            price.observe(self.plan.iter().map(|p| p.tokens).sum(), micros);
         }
     }
 }

@@ -21,6 +21,9 @@ impl Scheduler {
             let p = self.plan[place];
             let s = &mut self.running[p.index];
             let complete = p.completes(s);
+            self.tally.drafted_tokens += s.draft.len() as u64;
+            let kept = output.tokens.len().saturating_sub(1).min(s.draft.len());
+            self.tally.kept_tokens += kept as u64;
             if let Some(event) = s.take(p.tokens, complete, output, now) {
                 if event.finish.is_some() {
                     gone.push(p.index);

@@ -98,11 +98,6 @@ fn random_params(random: &mut Random) -> GenerationParams {
         repetition_penalty: if penalised { 1.5 } else { 1.0 },
         frequency_penalty: if penalised { 0.5 } else { 0.0 },
         presence_penalty: if penalised { -0.5 } else { 0.0 },
-        logit_bias: if random.chance(20) {
-            vec![(random.below(40) as u32, 2.0)]
-        } else {
-            vec![]
-        },
         stop_token_ids: if random.chance(20) {
             vec![random.below(40) as u32]
         } else {
@@ -116,6 +111,12 @@ fn random_params(random: &mut Random) -> GenerationParams {
         },
         logprobs: random.chance(30).then(|| random.below(5) as i32 - 1),
         prompt_logprobs: random.chance(20).then(|| random.below(4) as i32 - 1),
+        // Few tokens to choose from make texts that repeat themselves.
+        logit_bias: match random.below(10) {
+            0..2 => vec![(random.below(40) as u32, 2.0)],
+            2..5 => (0..3).map(|_| (random.below(40) as u32, 7.0)).collect(),
+            _ => vec![],
+        },
         seed: Some(random.next()),
         ..Default::default()
     }
@@ -158,6 +159,8 @@ struct Seen {
     hits: u64,
     aborts: u64,
     partial_aborts: usize,
+    drafted: u64,
+    kept: u64,
 }
 
 fn run(seed: u64, seen: &mut Seen) {
@@ -172,6 +175,8 @@ fn run(seed: u64, seen: &mut Seen) {
         prefill_chunk_size: [1, 3, 7, 16, 512][random.below(5)],
         enable_chunked_prefill: random.chance(75),
         enable_prefix_cache: random.chance(80),
+        speculation: ["off", "ngram"][random.below(2)].into(),
+        free_drafts: random.chance(80),
         ..Default::default()
     };
     let (model, controls) = Fake::small(200);
@@ -219,6 +224,8 @@ fn run(seed: u64, seen: &mut Seen) {
     seen.preemptions += stats.counters.preemptions;
     seen.hits += stats.counters.prefix_hit_tokens;
     seen.aborts += stats.counters.aborts;
+    seen.drafted += stats.counters.drafted_tokens;
+    seen.kept += stats.counters.kept_tokens;
     assert!(controls.steps.load(Ordering::SeqCst) > 0);
     for (id, prompt, params) in &requests {
         let got = &outcomes[id];
@@ -244,6 +251,8 @@ fn outcomes_do_not_depend_on_scheduling() {
     }
     assert!(seen.preemptions > 200, "{}", seen.preemptions);
     assert!(seen.hits > 5_000, "{}", seen.hits);
+    let (drafted, kept) = (seen.drafted, seen.kept);
+    assert!(kept > 200 && drafted - kept > 200, "{drafted} {kept}");
     assert!(
         seen.aborts > 300 && seen.partial_aborts > 50,
         "{} {}",

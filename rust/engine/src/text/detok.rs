@@ -84,6 +84,18 @@ impl Partial {
     }
 }
 
+impl Partial {
+    /// Tokens that can only be decoded together, and so have given no text.
+    pub(super) fn withheld(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// The first of them.
+    pub(super) fn first(&self, count: usize) -> &[u32] {
+        &self.ids[..count]
+    }
+}
+
 impl Detok {
     /// `size`: one more than the largest id.
     pub(super) fn with_capacity(rule: Rule, size: usize) -> Self {

@@ -3,6 +3,9 @@
 use super::{Tokenizer, detok::Partial, stop::StopFinder};
 use crate::Result;
 
+/// Tokens between two looks for stop strings in a text that can only be decoded whole.
+const LOOK: usize = 8;
+
 /// What one more token made certain.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Piece {
@@ -20,6 +23,9 @@ pub struct TextStream {
     skip_special_tokens: bool,
     partial: Partial,
     stops: StopFinder,
+    strings: Vec<String>,
+    /// Tokens after which a text that can only be decoded whole is decoded to look for stop strings.
+    look_at: usize,
 }
 
 impl TextStream {
@@ -44,6 +50,8 @@ impl TextStream {
                 Partial::default()
             },
             stops: StopFinder::new(&stops),
+            strings: stops,
+            look_at: LOOK,
             tokenizer,
             skip_special_tokens,
         }
@@ -52,7 +60,7 @@ impl TextStream {
     /// Takes the next token. After a stop string, nothing more comes.
     ///
     /// # Errors
-    /// None today; the type leaves room for vocabularies that refuse an id.
+    /// Those of [`Tokenizer::decode`].
     pub fn push(&mut self, id: u32) -> Result<Piece> {
         let mut text = String::new();
         self.tokenizer.0.detok.push_token(
@@ -61,11 +69,30 @@ impl TextStream {
             self.skip_special_tokens,
             &mut text,
         );
-        let text = self.stops.push(&text);
+        let mut text = self.stops.push(&text);
+        if self.partial.withheld() >= self.look_at && !self.strings.is_empty() {
+            text = self.look()?;
+        }
         Ok(Piece {
             text,
             stopped: self.stops.stopped(),
         })
+    }
+
+    /// Looks for stop strings in a text of which nothing was given out because it can only be decoded whole. The last
+    /// token's text may still change, so what ends in it counts when more has come.
+    fn look(&mut self) -> Result<String> {
+        let tokens = self.partial.withheld();
+        // In all, tokens are decoded about 16 times.
+        self.look_at = tokens + LOOK.max(tokens / 16);
+        let text = self.tokenizer.peek(&self.partial, tokens - 1)?;
+        let mut stops = StopFinder::new(&self.strings);
+        let before = stops.push(&text);
+        if stops.stopped().is_none() {
+            return Ok(String::new());
+        }
+        self.stops = stops;
+        Ok(before)
     }
 
     /// Ends the text and gives out what was held back: an unfinished character as U+FFFD, an unfinished stop string as

@@ -104,13 +104,20 @@ impl Tokenizer {
 
     /// Ends a text that was decoded token by token.
     pub(super) fn finish(&self, partial: &mut Partial, out: &mut String) -> Result<()> {
-        self.0.detok.finish(partial, out, |ids| {
-            let text = match &self.0.encoder {
-                Encoder::Json(json) => json.decode(ids, false),
-                Encoder::Bpe(_) => Ok(String::new()),
-            };
-            text.map_err(|e| Error::Tokenization(format!("cannot decode the tokens: {e}")))
-        })
+        self.0.detok.finish(partial, out, |ids| self.whole(ids))
+    }
+
+    /// The text of the first `count` tokens of those that can only be decoded together.
+    pub(super) fn peek(&self, partial: &Partial, count: usize) -> Result<String> {
+        self.whole(partial.first(count))
+    }
+
+    fn whole(&self, ids: &[u32]) -> Result<String> {
+        let text = match &self.0.encoder {
+            Encoder::Json(json) => json.decode(ids, false),
+            Encoder::Bpe(_) => Ok(String::new()),
+        };
+        text.map_err(|e| Error::Tokenization(format!("cannot decode the tokens: {e}")))
     }
 
     /// One more than the largest id that a token has. A model's logits may be wider.

@@ -5,6 +5,7 @@
 //! segment a query takes all its scores, their maximum, the probabilities and their weighted sum of values; segments are
 //! merged in order of position. Masked keys take no part in the maximum and weigh exactly 0. The sums run in the same
 //! order for one query as for a tile of them, whichever thread computes a segment.
+mod batch;
 mod kernel;
 mod plan;
 mod softmax;
@@ -23,9 +24,8 @@ mod quick;
 use super::Compute;
 use super::kv::{KvCache, MAX_HEAD_DIM, Seq};
 use super::rope::Rope;
+pub use batch::Batch;
 use kernel::Kernel;
-use plan::Plan;
-use std::mem::MaybeUninit;
 use unit::{Queries, Region};
 use write::{New, Prepare};
 
@@ -82,8 +82,6 @@ impl AttnParams<'_> {
 /// Normalises (`qk_norm`) and rotates queries and keys in place and writes keys and values into the cache.
 /// `q`: `[rows, heads * head_dim]`, `k` and `v`: `[rows, kv_heads * head_dim]`.
 ///
-/// Sequences must not write the same blocks: what the cache then holds is not defined.
-///
 /// # Panics
 /// When shapes, positions or blocks do not fit each other or the cache.
 #[allow(clippy::too_many_arguments)]
@@ -99,11 +97,12 @@ pub fn write_qkv(
     cache: &mut KvCache,
     layer: usize,
 ) {
-    let prepare = Prepare::new(rope, qk_norm, params, seqs);
+    let batch = Batch::new(seqs.to_vec(), cache);
+    let prepare = Prepare::new(rope, qk_norm, params, &batch);
     let kernel = Kernel::of(cx.cpu, cache.page().dtype);
-    write::rotate(cx, &prepare, (kernel, q, params.heads), seqs, true);
-    write::rotate(cx, &prepare, (kernel, k, params.kv_heads), seqs, false);
-    New::checked(cx.cpu, None, (k, v), params, seqs, cache, layer).write_all(cx, seqs);
+    write::rotate(cx, &prepare, (kernel, q, params.heads), &batch, true);
+    write::rotate(cx, &prepare, (kernel, k, params.kv_heads), &batch, false);
+    New::checked(cx.cpu, None, (k, v), params, &batch, cache, layer).write_all(cx, seqs);
 }
 
 /// Attention of rotated queries over a cache that holds the keys and values of all their tokens.
@@ -125,7 +124,7 @@ pub fn attention(
         params,
         Queries { q, prepare: None },
         Target::Old(cache),
-        seqs,
+        &mut Batch::new(seqs.to_vec(), cache),
         layer,
         out,
     );
@@ -144,35 +143,25 @@ pub fn qkv_attention(
     v: &[f32],
     qk_norm: Option<QkNorm<'_>>,
     params: &AttnParams<'_>,
-    seqs: &[Seq<'_>],
+    batch: &mut Batch<'_>,
     cache: &mut KvCache,
     layer: usize,
     out: &mut [f32],
 ) {
-    let prepare = Prepare::new(rope, qk_norm, params, seqs);
+    let prepare = Prepare::new(rope, qk_norm, params, batch);
     let queries = Queries {
         q,
         prepare: Some(&prepare),
     };
-    let new = New::checked(cx.cpu, Some(&prepare), (k, v), params, seqs, cache, layer);
+    let new = New::checked(cx.cpu, Some(&prepare), (k, v), params, batch, cache, layer);
     // A sequence of few rows is written by the task that reads it; long ones are written before.
-    if seqs
-        .iter()
-        .all(|s| s.rows.len() * params.group() <= plan::UNIT_ROWS)
-    {
-        run(cx, params, queries, Target::New(&new), seqs, layer, out);
+    let target = if batch.is_fused(params) {
+        Target::New(&new)
     } else {
-        new.write_all(cx, seqs);
-        run(
-            cx,
-            params,
-            queries,
-            Target::Old(new.cache()),
-            seqs,
-            layer,
-            out,
-        );
-    }
+        new.write_all(cx, batch.seqs());
+        Target::Old(new.cache())
+    };
+    run(cx, params, queries, target, batch, layer, out);
 }
 
 /// The cache: complete, or without the tokens of this step.
@@ -187,7 +176,7 @@ fn run(
     params: &AttnParams<'_>,
     queries: Queries<'_>,
     target: Target<'_>,
-    seqs: &[Seq<'_>],
+    batch: &mut Batch<'_>,
     layer: usize,
     out: &mut [f32],
 ) {
@@ -198,45 +187,16 @@ fn run(
     let width = params.heads * params.head_dim;
     params.check(cache);
     assert_eq!(queries.q.len(), out.len(), "q and out: [rows, {width}]");
-    check_rows(seqs, out.len(), width);
-    cache.check(layer, seqs);
-    let plan = Plan::new(params, seqs, cx.pool.threads(), new.is_some());
+    batch.check_rows(out.len(), width);
+    batch.check_cache(cache, layer);
+    let (seqs, plan, partials) = batch.plan(params, cx.pool.threads(), new.is_some());
     let kernel = Kernel::of(cx.cpu, cache.page().dtype);
-    let mut partials = Vec::new();
-    partials.resize_with(plan.partials * plan::LINE, MaybeUninit::uninit);
     let region = Region::new(
-        params,
-        queries,
-        new,
-        seqs,
-        cache,
-        layer,
-        kernel,
-        &plan,
-        &mut partials,
-        out,
+        params, queries, new, seqs, cache, layer, kernel, plan, partials, out,
     );
     // SAFETY: `for_each` runs each task once; `Kernel::of` gives what the machine has.
     cx.pool
         .for_each(plan.tasks.len(), &|task| unsafe { region.run(task) });
-}
-
-/// Checks that `values` are rows of `width` and that each belongs to one sequence at most, in order.
-fn check_rows(seqs: &[Seq<'_>], values: usize, width: usize) {
-    assert!(
-        values.is_multiple_of(width),
-        "{values} values in rows of {width}"
-    );
-    let mut end = 0;
-    for seq in seqs {
-        let rows = &seq.rows;
-        assert!(
-            end <= rows.start && rows.start <= rows.end,
-            "rows {rows:?} after {end}"
-        );
-        end = rows.end;
-    }
-    assert!(end <= values / width, "row {end} of {}", values / width);
 }
 
 #[cfg(test)]

@@ -221,6 +221,16 @@ pub struct Seq<'a> {
     pub blocks: &'a [u32],
 }
 
+impl Seq<'_> {
+    /// Which of its blocks it writes to.
+    fn written(&self, block_size: usize) -> Range<usize> {
+        match self.rows.len() {
+            0 => 0..0,
+            rows => self.position / block_size..(self.position + rows).div_ceil(block_size),
+        }
+    }
+}
+
 /// Keys and values of all layers. Memory is given by the system when it is first written, and given back on drop.
 #[derive(Debug)]
 pub struct KvCache {
@@ -259,31 +269,37 @@ impl KvCache {
         (layer * subs * self.shape.kv_heads + head) * self.page.bytes()
     }
 
-    /// Checks what every kernel relies on: a layer that exists and sequences whose block tables cover their tokens
-    /// with blocks that exist.
+    /// Checks what every kernel relies on: block tables that cover their sequences' tokens with blocks that exist, and
+    /// blocks that are written by one sequence and read by no other.
     ///
     /// # Panics
     /// When one of them does not hold.
-    pub(crate) fn check(&self, layer: usize, seqs: &[Seq<'_>]) {
-        assert!(
-            layer < self.shape.layers,
-            "layer {layer} of {}",
-            self.shape.layers
-        );
+    pub(crate) fn check(&self, seqs: &[Seq<'_>]) {
+        let (size, count) = (self.shape.block_size, self.shape.blocks);
+        let mut written = vec![0u64; count.div_ceil(64)];
         for seq in seqs {
             let tokens = seq.position + seq.rows.len();
-            let covered = seq.blocks.len().saturating_mul(self.shape.block_size);
+            let blocks = seq.blocks.len();
             assert!(
-                tokens <= covered,
-                "{tokens} tokens in {} blocks",
-                seq.blocks.len()
+                tokens <= blocks.saturating_mul(size),
+                "{tokens} tokens in {blocks} blocks"
             );
-            let largest = seq.blocks.iter().fold(0, |a, &b| a.max(b)) as usize;
-            assert!(
-                largest < self.shape.blocks,
-                "block {largest} of {}",
-                self.shape.blocks
-            );
+            for &block in &seq.blocks[seq.written(size)] {
+                let block = block as usize;
+                assert!(block < count, "block {block} of {count}");
+                let (word, bit) = (&mut written[block / 64], 1 << (block % 64));
+                assert!(*word & bit == 0, "block {block} is written twice");
+                *word |= bit;
+            }
+        }
+        for seq in seqs {
+            let own = seq.written(size);
+            for &block in seq.blocks[..own.start].iter().chain(&seq.blocks[own.end..]) {
+                let block = block as usize;
+                assert!(block < count, "block {block} of {count}");
+                let taken = written[block / 64] >> (block % 64) & 1 == 1;
+                assert!(!taken, "block {block} is read while it is written");
+            }
         }
     }
 

@@ -148,9 +148,10 @@ impl Llama {
         let backend = self.backend.as_mut();
         let wanted: Vec<Range<usize>> = step.slices.iter().map(|s| s.logits.clone()).collect();
         let all = step.logits_rows() == step.tokens.len();
+        let mut pass = backend.begin(step, kv)?;
         let mut x = backend.embed(self.embedding.as_ref(), &step.tokens)?;
         for (i, layer) in self.layers.iter().enumerate() {
-            let mut mixed = layer.attention.mix(backend, &x, step, kv)?;
+            let mut mixed = layer.attention.mix(backend, &x, &mut pass, kv)?;
             if i + 1 == self.layers.len() && !all {
                 if step.logits_rows() == 0 {
                     return Ok(Tensor::new(0, self.spec.vocab_size, Vec::new()).into());

@@ -4,13 +4,13 @@ use std::ops::Range;
 
 use candle_vllm_kernels::cpu::{
     self as kernels, Activation, Compute, Input, Job, Matrix, Mode,
-    attention::AttnParams,
+    attention::{AttnParams, Batch},
     ggml::GgmlType,
     kv::{KvCache, KvType, Seq},
 };
 use half::{bf16, f16};
 
-use super::{Backend, KvDtype, KvShape, Packer};
+use super::{Backend, KvDtype, KvShape, Packer, Pass};
 use crate::{
     Error, Kv, Logits, Result, Slice, Step, Tensor,
     backend::{portable, tensor::Recycler},
@@ -172,6 +172,11 @@ fn rope(rope: &Rope) -> kernels::rope::Rope {
     }
 }
 
+fn cache_of(kv: &mut Kv) -> Result<&mut KvCache> {
+    kv.storage_mut::<KvCache>()
+        .ok_or_else(|| Error::Run("this KV cache was made by another backend".into()))
+}
+
 impl Backend for Cpu {
     fn name(&self) -> String {
         format!("cpu ({})", self.compute.cpu.name())
@@ -201,6 +206,17 @@ impl Backend for Cpu {
         Ok(Kv::new(blocks, self.block_size(), Box::new(cache)))
     }
 
+    fn begin<'a>(&mut self, step: &'a Step, kv: &mut Kv) -> Result<Pass<'a>> {
+        let seq = |s: &Slice| Seq {
+            rows: s.tokens.clone(),
+            position: s.position,
+            blocks: &step.blocks[s.blocks.clone()],
+        };
+        let seqs = step.slices.iter().map(seq).collect();
+        let batch = Some(Batch::new(seqs, cache_of(kv)?));
+        Ok(Pass { step, batch })
+    }
+
     fn embed(&mut self, table: &dyn Format, ids: &[u32]) -> Result<Tensor> {
         let mut out = self.spare.tensor(ids.len(), table.shape()[1]);
         table.rows(ids, out.data_mut()?)?;
@@ -224,21 +240,15 @@ impl Backend for Cpu {
         &mut self,
         layer: &Attention,
         [q, k, v]: [Tensor; 3],
-        step: &Step,
+        pass: &mut Pass<'_>,
         kv: &mut Kv,
     ) -> Result<Tensor> {
-        let Some(cache) = kv.storage_mut::<KvCache>() else {
-            let text = "this KV cache was made by another backend";
-            return Err(Error::Run(text.into()));
+        let cache = cache_of(kv)?;
+        let Some(batch) = &mut pass.batch else {
+            return Err(Error::Run("another backend began this pass".into()));
         };
         let rope = self.rope.get_or_insert_with(|| rope(&layer.rope));
         let h = &layer.heads;
-        let seq = |s: &Slice| Seq {
-            rows: s.tokens.clone(),
-            position: s.position,
-            blocks: &step.blocks[s.blocks.clone()],
-        };
-        let seqs: Vec<Seq<'_>> = step.slices.iter().map(seq).collect();
         let params = AttnParams {
             heads: h.heads,
             kv_heads: h.kv_heads,
@@ -251,10 +261,12 @@ impl Backend for Cpu {
         let norms = layer.qk_norm.as_ref();
         let norms = norms.map(|[q, k]| (&q.weight[..], &k.weight[..], q.eps));
         let (cx, [q, k, v]) = (&self.compute, [&q, &k, &v].map(Tensor::data));
-        let mut out = self.spare.tensor(step.tokens.len(), h.heads * h.head_dim);
+        let mut out = self
+            .spare
+            .tensor(pass.step.tokens.len(), h.heads * h.head_dim);
         let to = out.data_mut()?;
         kernels::attention::qkv_attention(
-            cx, rope, q, k, v, norms, &params, &seqs, cache, h.layer, to,
+            cx, rope, q, k, v, norms, &params, batch, cache, h.layer, to,
         );
         Ok(out)
     }

@@ -8,7 +8,7 @@ pub mod tensor;
 use std::ops::Range;
 
 use candle_core::Device;
-use candle_vllm_kernels::cpu::{Activation, Compute};
+use candle_vllm_kernels::cpu::{Activation, Compute, attention::Batch};
 
 pub use cpu::Cpu;
 pub use portable::Portable;
@@ -46,6 +46,14 @@ pub struct KvShape {
 pub trait Packer: Send + Sync {
     /// Packs the two-dimensional tensor `name`.
     fn matrix(&self, name: &str, stored: &Stored<'_>) -> Result<Box<dyn Format>>;
+}
+
+/// A step on its way through the layers, and what a backend makes of it once for all of them.
+pub struct Pass<'a> {
+    /// The step.
+    pub step: &'a Step,
+    /// Its sequences as the CPU's attention takes them.
+    batch: Option<Batch<'a>>,
 }
 
 /// Coarse operations on opaque tensors. Rows are tokens; all widths come from the weights.
@@ -88,6 +96,11 @@ pub trait Backend: Send {
         Ok(portable::new_kv(shape, blocks, self.block_size()))
     }
 
+    /// Begins a pass over a step, with the cache that its sequences live in.
+    fn begin<'a>(&mut self, step: &'a Step, _kv: &mut Kv) -> Result<Pass<'a>> {
+        Ok(Pass { step, batch: None })
+    }
+
     /// Rows `ids` of `table`.
     fn embed(&mut self, table: &dyn Format, ids: &[u32]) -> Result<Tensor> {
         portable::embed(table, ids)
@@ -119,15 +132,15 @@ pub trait Backend: Send {
         portable::select(self.device(), x, rows)
     }
 
-    /// Rotates q and k, writes k and v of the step into the cache and attends: `[rows, heads * head_dim]`.
+    /// Rotates q and k, writes k and v of the pass into the cache and attends: `[rows, heads * head_dim]`.
     fn attention(
         &mut self,
         layer: &Attention,
         qkv: [Tensor; 3],
-        step: &Step,
+        pass: &mut Pass<'_>,
         kv: &mut Kv,
     ) -> Result<Tensor> {
-        portable::attention(self.device(), layer, qkv, step, kv)
+        portable::attention(self.device(), layer, qkv, pass.step, kv)
     }
 
     /// The linears of the normalised rows. Default: composed.

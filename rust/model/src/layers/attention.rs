@@ -2,8 +2,8 @@
 use std::sync::Arc;
 
 use crate::{
-    Kv, Result, Step, Tensor,
-    backend::Backend,
+    Kv, Result, Tensor,
+    backend::{Backend, Pass},
     layers::{Linear, Norm, Rope},
     loader::Loader,
 };
@@ -85,16 +85,16 @@ impl Attention {
         })
     }
 
-    /// Writes the step's keys and values and returns what attention gives before `output`: `[rows, heads * head_dim]`.
+    /// Writes the pass's keys and values and returns what attention gives before `output`: `[rows, heads * head_dim]`.
     pub fn mix(
         &self,
         backend: &mut dyn Backend,
         x: &Tensor,
-        step: &Step,
+        pass: &mut Pass<'_>,
         kv: &mut Kv,
     ) -> Result<Tensor> {
         let [q, k, v] = &self.qkv;
         let qkv = backend.norm_linears(x, &self.norm, [q, k, v])?;
-        backend.attention(self, qkv, step, kv)
+        backend.attention(self, qkv, pass, kv)
     }
 }

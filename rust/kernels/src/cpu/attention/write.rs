@@ -5,7 +5,7 @@ use super::super::rope::{Rope, Table};
 use super::super::threads::Rows;
 use super::super::{Compute, Cpu};
 use super::kernel::Kernel;
-use super::{AttnParams, QkNorm};
+use super::{AttnParams, Batch, QkNorm};
 use std::ops::Range;
 
 /// Values under which the work stays on the calling thread.
@@ -25,7 +25,7 @@ impl<'a> Prepare<'a> {
         rope: &'a Rope,
         norm: Option<QkNorm<'a>>,
         params: &AttnParams<'_>,
-        seqs: &[Seq<'_>],
+        batch: &Batch<'_>,
     ) -> Self {
         let head_dim = params.head_dim;
         assert!(
@@ -39,9 +39,8 @@ impl<'a> Prepare<'a> {
                 "qk norm weights: [{head_dim}]"
             );
         }
-        let positions = seqs.iter().map(|s| s.position + s.rows.len()).max();
         Prepare {
-            table: rope.table(positions.unwrap_or(0)),
+            table: rope.table(batch.positions()),
             norm,
             head_dim,
         }
@@ -91,13 +90,14 @@ pub(super) fn rotate(
     cx: &Compute,
     prepare: &Prepare<'_>,
     (kernel, x, heads): (&Kernel, &mut [f32], usize),
-    seqs: &[Seq<'_>],
+    batch: &Batch<'_>,
     query: bool,
 ) {
     let width = heads * prepare.head_dim;
     let values = x.len();
-    super::check_rows(seqs, values, width);
-    let tasks: Vec<(&Seq<'_>, Range<usize>)> = seqs
+    batch.check_rows(values, width);
+    let tasks: Vec<(&Seq<'_>, Range<usize>)> = batch
+        .seqs()
         .iter()
         .flat_map(|s| {
             let chunk = move |i: usize| (s, i..s.rows.len().min(i + CHUNK));
@@ -137,15 +137,15 @@ impl<'a> New<'a> {
         prepare: Option<&'a Prepare<'a>>,
         (k, v): (&'a [f32], &'a [f32]),
         params: &AttnParams<'_>,
-        seqs: &[Seq<'_>],
+        batch: &Batch<'_>,
         cache: &'a mut KvCache,
         layer: usize,
     ) -> Self {
         let width = params.kv_heads * params.head_dim;
         params.check(cache);
         assert_eq!(k.len(), v.len(), "k and v: [rows, {width}]");
-        super::check_rows(seqs, k.len(), width);
-        cache.check(layer, seqs);
+        batch.check_rows(k.len(), width);
+        batch.check_cache(cache, layer);
         let (kv_heads, head_dim) = (params.kv_heads, params.head_dim);
         New {
             kernel: Kernel::of(cpu, cache.page().dtype),

@@ -6,7 +6,7 @@ use super::super::super::tile::Tiles;
 use super::super::super::{Compute, Cpu};
 #[cfg(target_arch = "x86_64")]
 use super::super::tile::{PAGES, PROBS, ROWS, Rules, SCORES, Tile};
-use super::super::{AttnParams, attention, qkv_attention, write_qkv};
+use super::super::{AttnParams, Batch, attention, qkv_attention, write_qkv};
 
 /// A small linear congruential generator.
 pub struct Rng(pub u64);
@@ -67,7 +67,7 @@ pub struct Scenario {
 
 /// Inputs of one call.
 #[derive(Default)]
-struct Batch {
+struct Inputs {
     q: Vec<f32>,
     k: Vec<f32>,
     v: Vec<f32>,
@@ -215,9 +215,9 @@ impl Scenario {
         }
     }
 
-    fn batch(&self, call: &[(usize, usize, usize)], data: &[[Vec<f32>; 3]]) -> Batch {
+    fn batch(&self, call: &[(usize, usize, usize)], data: &[[Vec<f32>; 3]]) -> Inputs {
         let (q_width, width) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
-        let mut batch = Batch::default();
+        let mut batch = Inputs::default();
         for &(s, first, n) in call {
             let start = batch.q.len() / q_width;
             batch
@@ -288,7 +288,17 @@ impl Scenario {
             } else {
                 let (q, k, v) = (&b.q, &b.k, &b.v);
                 qkv_attention(
-                    &cx, &rope, q, k, v, norm, &params, &seqs, cache, layer, &mut out,
+                    &cx,
+                    &rope,
+                    q,
+                    k,
+                    v,
+                    norm,
+                    &params,
+                    &mut Batch::new(seqs, cache),
+                    cache,
+                    layer,
+                    &mut out,
                 );
             }
             for (s, first, rows) in b.parts {

@@ -120,3 +120,33 @@ fn untouched_memory_costs_nothing() {
     assert!(cache.memory.len() > 1 << 30);
     assert!(resident() < before + (64 << 20));
 }
+
+fn refused(seqs: &[Seq<'_>]) -> String {
+    let cache = KvCache::new(shape(KvType::F32)).unwrap();
+    let check = std::panic::AssertUnwindSafe(|| cache.check(seqs));
+    match std::panic::catch_unwind(check) {
+        Ok(()) => String::new(),
+        Err(panic) => panic.downcast_ref::<String>().cloned().unwrap(),
+    }
+}
+
+#[test]
+fn a_block_that_is_written_belongs_to_one_sequence() {
+    let seq = |position, rows, blocks| Seq {
+        rows,
+        position,
+        blocks,
+    };
+    // A shared prefix, then blocks of their own.
+    assert_eq!(
+        refused(&[seq(64, 0..9, &[0, 1]), seq(70, 9..12, &[0, 2])]),
+        ""
+    );
+    assert!(refused(&[seq(60, 0..9, &[0, 1]), seq(64, 9..12, &[0, 2])]).contains("read while"));
+    assert!(refused(&[seq(0, 0..9, &[1]), seq(0, 9..12, &[1])]).contains("written twice"));
+    assert!(refused(&[seq(0, 0..100, &[1, 1])]).contains("written twice"));
+    assert!(refused(&[seq(64, 0..1, &[1, 1])]).contains("read while"));
+    assert!(refused(&[seq(0, 0..1, &[3])]).contains("block 3 of 3"));
+    assert!(refused(&[seq(64, 0..1, &[7, 1])]).contains("block 7 of 3"));
+    assert!(refused(&[seq(60, 0..5, &[0])]).contains("65 tokens in 1 blocks"));
+}
