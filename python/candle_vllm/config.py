@@ -47,6 +47,9 @@ class EngineConfig:
     """Tokens of one step at most, prefill pieces and decodes together, from 1."""
     enable_prefix_cache: bool = True
     """Whether computed prompt blocks are kept and reused by later prompts."""
+    speculation: str = "off"
+    """`ngram` drafts what may follow from repetitions in prompt and answer, where that pays; answers are the same, bit
+    for bit. `off` drafts nothing."""
     threads: int | None = None
     """Compute threads; None = the cores that this process may use."""
     cpu_affinity: str | Sequence[int] | None = None
@@ -90,6 +93,7 @@ class EngineConfig:
         kv_dtypes = {kind: _DTYPES[kind] for kind in ("auto", "f32", "float32", "bf16", "bfloat16")}
         put(self, "kv_cache_dtype", kv_dtypes[checks.choice("kv_cache_dtype", self.kv_cache_dtype, kv_dtypes)])
         put(self, "prefill_chunk_size", checks.integer("prefill_chunk_size", self.prefill_chunk_size, 1, 2**20))
+        checks.choice("speculation", self.speculation, ("off", "ngram"))
         put(self, "threads", checks.optional_integer("threads", self.threads, 1, 1024, none="the cores at hand"))
         put(
             self, "cpu_affinity", None if self.cpu_affinity is None else checks.cores("cpu_affinity", self.cpu_affinity)

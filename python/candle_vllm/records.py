@@ -130,6 +130,10 @@ class EngineStats:
     """Of these, tokens taken from the prefix cache."""
     generated_tokens: int = 0
     """Tokens generated."""
+    drafted_tokens: int = 0
+    """Tokens drafted by speculation."""
+    kept_tokens: int = 0
+    """Of these, tokens that came true."""
     finished: int = 0
     """Requests that ended, for whatever reason."""
     preemptions: int = 0

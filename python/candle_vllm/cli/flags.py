@@ -178,6 +178,12 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--disable-prefix-cache", action="store_true", help="compute every prompt from its start")
     group.add_argument("--prefix-cache-max-tokens", type=int, metavar="N", help="limit of the prefix cache")
+    group.add_argument(
+        "--speculation",
+        default="off",
+        choices=("off", "ngram"),
+        help="ngram: draft from the text's own repetitions; answers stay the same (off)",
+    )
     group.add_argument("--disable-cuda-graph", action="store_true", help="run without CUDA graphs")
     group.add_argument("--holding-time", type=int, metavar="MS", help="wait for more requests before a step")
 

@@ -87,6 +87,7 @@ def engine_config(args: argparse.Namespace) -> EngineConfig:
         "kv_cache_dtype": args.kvcache_dtype,
         "enable_chunked_prefill": chunk != 0,
         "enable_prefix_cache": not args.disable_prefix_cache,
+        "speculation": args.speculation,
         "threads": args.threads,
         "cpu_affinity": args.cpu_affinity,
         "enable_cuda_graph": False if args.disable_cuda_graph else None,

@@ -67,6 +67,10 @@ class EngineBuilder:
         """Whether computed prompt blocks are kept for later prompts."""
         return self._set("enable_prefix_cache", enabled)
 
+    def speculation(self, mode: str) -> Self:
+        """`ngram` drafts what may follow from the text's own repetitions; `off` does not."""
+        return self._set("speculation", mode)
+
     def threads(self, count: int | None) -> Self:
         """Compute threads."""
         return self._set("threads", count)

@@ -115,6 +115,7 @@ PARAMS: dict[str, Setter] = {
     "prefill_chunk_size": _prefill_chunk,
     "disable_prefix_cache": _off("enable_prefix_cache"),
     "disable_cuda_graph": _off("enable_cuda_graph"),
+    "speculation": _field("speculation"),
     "threads": _field("threads"),
     "cpu_affinity": _field("cpu_affinity"),
     "revision": _field("revision"),

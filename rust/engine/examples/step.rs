@@ -36,6 +36,7 @@ impl Prepared {
             max_position: 8192,
             kv_block_bytes: 64,
             block_size: 32,
+            row_bytes: 4,
             dtype: "f32".into(),
             kv_dtype: "f32".into(),
             parameters: 0,

@@ -26,8 +26,6 @@ use crate::stats::{ModelInfo, Stats, StepReport};
 use crate::text::{TextStream, Tokenizer};
 use crate::worker::{Command, Worker};
 
-/// Bytes of logits that prompt log-probabilities may ask for in one step.
-const MAX_LOGITS_BYTES: usize = 64 << 20;
 /// Last tokens of the prompt that decide whether the answer's text continues one.
 const PROMPT_TAIL: usize = 8;
 
@@ -80,9 +78,9 @@ impl Engine {
         let limits = Limits {
             max_batch_size: info.max_batch_size,
             step_tokens: info.step_tokens,
-            logits_rows: (MAX_LOGITS_BYTES / (4 * info.spec.vocab_size.max(1))).max(16),
+            logits_rows: memory::logits_rows(&info.spec),
             chunked_prefill: config.enable_chunked_prefill,
-            whole_tokens: info.max_sequence_length,
+            whole_tokens: info.max_prompt_tokens,
             prefix_cache: config.enable_prefix_cache,
             speculation: config.price(),
         };
@@ -143,7 +141,7 @@ impl Engine {
     /// `Config` for parameters that this model cannot honour, `Tokenization`, `QueueFull`, and `Generation` when the
     /// engine is closed or has failed.
     pub fn submit(&self, request: Request, mailbox: &Mailbox) -> Result<u64> {
-        self.admissible(&self.ledger.lock())?;
+        self.admits()?;
         self.enter(self.sequence(request, mailbox)?, mailbox)
     }
 
@@ -216,6 +214,14 @@ impl Engine {
             .map_err(|_| closed())?;
         entries.enter(id, mailbox.inner());
         Ok(id)
+    }
+
+    /// Whether another request would be taken now, for callers who have work to do before they submit it.
+    ///
+    /// # Errors
+    /// Those of [`Engine::submit`] that do not depend on the request.
+    pub fn admits(&self) -> Result<()> {
+        self.admissible(&self.ledger.lock())
     }
 
     fn admissible(&self, entries: &Entries) -> Result<()> {
@@ -365,7 +371,7 @@ fn model_info(
     mut eos: Vec<u32>,
 ) -> Result<ModelInfo> {
     let spec = model.spec().clone();
-    let (kv_blocks, max_sequence_length) = memory::size(config, &spec)?;
+    let sizes = memory::size(config, &spec)?;
     if let Some(tokenizer) = tokenizer {
         eos.extend_from_slice(tokenizer.eos_ids());
     }
@@ -373,12 +379,12 @@ fn model_info(
     eos.sort_unstable();
     eos.dedup();
     Ok(ModelInfo {
-        max_sequence_length,
+        max_sequence_length: sizes.longest,
         max_batch_size: config.max_batch_size,
-        // All decodes of a full batch fit into a step, and a prompt beside them moves on.
-        step_tokens: config.prefill_chunk_size.max(config.max_batch_size),
-        kv_blocks,
-        kv_bytes: (kv_blocks as u64).saturating_mul(spec.kv_block_bytes as u64),
+        step_tokens: memory::step_tokens(config),
+        max_prompt_tokens: sizes.prompt,
+        kv_blocks: sizes.blocks,
+        kv_bytes: (sizes.blocks as u64).saturating_mul(spec.kv_block_bytes as u64),
         eos_token_ids: eos,
         bos_token_id: tokenizer.and_then(Tokenizer::bos_id),
         chat_template: tokenizer

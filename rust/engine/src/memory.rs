@@ -13,12 +13,52 @@ const FRACTION: f64 = 0.4;
 /// Assumed available where the system does not tell (4 GiB).
 const UNKNOWN: u64 = 4 << 30;
 
-/// Number of KV blocks and the longest sequence.
+/// Bytes of logits that prompt log-probabilities and drafts may ask for in one step.
+const LOGITS: usize = 64 << 20;
+
+/// What the memory is divided into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sizes {
+    /// KV blocks.
+    pub blocks: usize,
+    /// Tokens of the longest sequence.
+    pub longest: usize,
+    /// Tokens of the longest prompt: without pieces, what the activations of one step have room for.
+    pub prompt: usize,
+}
+
+/// Sizes for the memory at hand.
 ///
 /// # Errors
 /// Names the value that does not fit and the one that would.
-pub fn size(config: &EngineConfig, spec: &Spec) -> Result<(usize, usize)> {
+pub fn size(config: &EngineConfig, spec: &Spec) -> Result<Sizes> {
     size_with(config, spec, available().unwrap_or(UNKNOWN))
+}
+
+/// Tokens of one step at most: all decodes of a full batch fit, and a prompt beside them moves on.
+pub fn step_tokens(config: &EngineConfig) -> usize {
+    config.prefill_chunk_size.max(config.max_batch_size)
+}
+
+/// Rows of logits of one step at most, beside one a sequence.
+pub fn logits_rows(spec: &Spec) -> usize {
+    (LOGITS / (4 * spec.vocab_size.max(1))).max(16)
+}
+
+/// Bytes that the activations of a step take: of `tokens` rows, and the logits of all rows that may have any.
+fn activations(config: &EngineConfig, spec: &Spec, tokens: usize) -> u64 {
+    let logits = (logits_rows(spec) + config.max_batch_size).min(tokens) * 4 * spec.vocab_size;
+    (tokens as u64).saturating_mul(spec.row_bytes as u64) + logits as u64
+}
+
+/// Tokens of the longest prompt that is computed whole, where `left` bytes are for activations and more.
+fn whole_prompt(config: &EngineConfig, spec: &Spec, longest: usize, left: u64) -> usize {
+    let least = step_tokens(config);
+    let fixed = activations(config, spec, least);
+    let more = (left / 2).saturating_sub(fixed) / spec.row_bytes.max(1) as u64;
+    least
+        .saturating_add(usize::try_from(more).unwrap_or(usize::MAX))
+        .min(longest)
 }
 
 /// Refuses a `max_sequence_length` beyond what the model was made for.
@@ -34,16 +74,26 @@ pub fn check_length(config: &EngineConfig, max_position: usize) -> Result<()> {
     }
 }
 
-fn size_with(config: &EngineConfig, spec: &Spec, available: u64) -> Result<(usize, usize)> {
+fn size_with(config: &EngineConfig, spec: &Spec, available: u64) -> Result<Sizes> {
     let (block_bytes, block_size) = (spec.kv_block_bytes.max(1) as u64, spec.block_size.max(1));
     check_length(config, spec.max_position)?;
     let longest = config
         .max_sequence_length
         .unwrap_or(spec.max_position)
         .max(1);
+    let whole = |left| match config.enable_chunked_prefill {
+        true => longest,
+        false => whole_prompt(config, spec, longest, left),
+    };
+    // Activations come first: a cache that leaves them no room is of no use.
+    let rows = match config.enable_chunked_prefill {
+        true => step_tokens(config),
+        false => whole(available),
+    };
+    let free = available.saturating_sub(activations(config, spec, rows));
     let bytes = config
         .kv_cache_memory
-        .unwrap_or((available as f64 * FRACTION) as u64);
+        .unwrap_or((free as f64 * FRACTION) as u64);
     let mut blocks = usize::try_from(bytes / block_bytes).unwrap_or(usize::MAX);
     if config.kv_cache_memory.is_none() {
         blocks = blocks.min(
@@ -74,7 +124,16 @@ fn size_with(config: &EngineConfig, spec: &Spec, available: u64) -> Result<(usiz
             ),
         )
         .into()),
-        _ => Ok((blocks, longest.min(fits))),
+        _ => {
+            let longest = longest.min(fits);
+            let kv = (blocks as u64).saturating_mul(block_bytes);
+            let prompt = whole(available.saturating_sub(kv)).min(longest);
+            Ok(Sizes {
+                blocks,
+                longest,
+                prompt,
+            })
+        }
     }
 }
 
@@ -179,32 +238,63 @@ mod tests {
         }
     }
 
+    fn sizes(config: &EngineConfig, available: u64) -> (usize, usize) {
+        let sizes = size_with(config, &spec(), available).unwrap();
+        assert_eq!(sizes.prompt, sizes.longest, "computed in pieces");
+        (sizes.blocks, sizes.longest)
+    }
+
     #[test]
     fn by_default_a_full_batch_of_the_longest_fits_unless_memory_is_short() {
-        assert_eq!(
-            size_with(&config(None, None), &spec(), 1 << 40).unwrap(),
-            (160, 160)
-        );
-        assert_eq!(
-            size_with(&config(None, Some(17)), &spec(), 1 << 40).unwrap(),
-            (32, 17)
-        );
-        assert_eq!(
-            size_with(&config(None, None), &spec(), 12_500).unwrap(),
-            (5, 80)
-        );
+        assert_eq!(sizes(&config(None, None), 1 << 40), (160, 160));
+        assert_eq!(sizes(&config(None, Some(17)), 1 << 40), (32, 17));
+        assert_eq!(sizes(&config(None, None), 12_500), (5, 80));
     }
 
     #[test]
     fn given_memory_decides() {
-        assert_eq!(
-            size_with(&config(Some(3999), None), &spec(), 0).unwrap(),
-            (3, 48)
-        );
-        assert_eq!(
-            size_with(&config(Some(1 << 20), None), &spec(), 0).unwrap(),
-            (1048, 160)
-        );
+        assert_eq!(sizes(&config(Some(3999), None), 0), (3, 48));
+        assert_eq!(sizes(&config(Some(1 << 20), None), 0), (1048, 160));
+    }
+
+    #[test]
+    fn activations_come_before_the_cache() {
+        // 512 rows of 10 bytes and 160 rows of logits of 100 tokens.
+        let spec = Spec {
+            row_bytes: 10,
+            vocab_size: 100,
+            ..spec()
+        };
+        let used = 512 * 10 + 512 * 400;
+        let sized = |available| {
+            size_with(&config(None, None), &spec, available)
+                .unwrap()
+                .blocks
+        };
+        assert_eq!(sized(used + 12_500), 5);
+        assert_eq!(sized(used + 25_000), 10);
+        assert!(size_with(&config(None, None), &spec, used).is_err());
+    }
+
+    #[test]
+    fn without_pieces_a_prompt_is_as_long_as_activations_have_room() {
+        let spec = Spec {
+            row_bytes: 1 << 20,
+            max_position: 1 << 17,
+            ..spec()
+        };
+        let config = |memory| EngineConfig {
+            enable_chunked_prefill: false,
+            ..config(memory, None)
+        };
+        let sized = |memory, available| size_with(&config(memory), &spec, available).unwrap();
+        // Half of what the cache leaves, and a step at least.
+        let kv = 4000 * 1000;
+        assert_eq!(sized(Some(kv), kv + (8 << 30)).prompt, 4096);
+        assert_eq!(sized(Some(kv), kv + (1 << 20)).prompt, 512);
+        let by_itself = sized(None, 16 << 30);
+        assert!((4096..8192).contains(&by_itself.prompt), "{by_itself:?}");
+        assert_eq!(sized(None, 1 << 50).prompt, 1 << 17);
     }
 
     #[test]

@@ -97,6 +97,17 @@ pub(crate) fn check(prompt: &[u32], params: &GenerationParams, info: &ModelInfo)
         };
         return Err(Refused::new("prompt", format!("{} tokens", prompt.len()), expected).into());
     }
+    if prompt.len() > info.max_prompt_tokens {
+        let most = info.max_prompt_tokens;
+        return Err(Refused::new(
+            "prompt",
+            format!("{} tokens", prompt.len()),
+            format!(
+                "at most {most} tokens: enable_chunked_prefill is off, and the memory has room to compute so many at once"
+            ),
+        )
+        .into());
+    }
     let answer = params
         .max_tokens
         .min(info.max_sequence_length - prompt.len());
@@ -159,6 +170,16 @@ mod tests {
             ..some()
         };
         assert_eq!(refusal(&[1], stop).field, "stop_token_ids");
+    }
+
+    #[test]
+    fn a_prompt_beyond_the_memory_for_activations_is_refused_with_the_number() {
+        let mut info = ModelInfo::default();
+        info.spec.vocab_size = 100;
+        (info.max_sequence_length, info.max_prompt_tokens) = (100, 20);
+        check(&[1; 20], &GenerationParams::default(), &info).unwrap();
+        let error = check(&[1; 21], &GenerationParams::default(), &info).unwrap_err();
+        assert!(error.to_string().contains("at most 20 tokens"), "{error}");
     }
 
     #[test]

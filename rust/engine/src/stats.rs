@@ -13,6 +13,8 @@ pub struct ModelInfo {
     pub max_batch_size: usize,
     /// Tokens of one step at most.
     pub step_tokens: usize,
+    /// Longest prompt in tokens: where prompts are computed whole, what the memory for activations has room for.
+    pub max_prompt_tokens: usize,
     /// Blocks of the KV cache.
     pub kv_blocks: usize,
     /// Bytes of the KV cache.
@@ -37,6 +39,7 @@ impl Default for ModelInfo {
             max_position: 0,
             kv_block_bytes: 0,
             block_size: 0,
+            row_bytes: 0,
             dtype: String::new(),
             kv_dtype: String::new(),
             parameters: 0,
@@ -49,6 +52,7 @@ impl Default for ModelInfo {
             max_sequence_length: 0,
             max_batch_size: 0,
             step_tokens: 0,
+            max_prompt_tokens: usize::MAX,
             kv_blocks: 0,
             kv_bytes: 0,
             eos_token_ids: Vec::new(),

@@ -42,6 +42,8 @@ pub struct Spec {
     pub kv_block_bytes: usize,
     /// Tokens a KV block.
     pub block_size: usize,
+    /// Bytes that a row of a step takes while it is computed, at most; its logits apart.
+    pub row_bytes: usize,
     /// How the weights are computed with: `f32`, `bf16`, `q4_1` ...
     pub dtype: String,
     /// How keys and values are kept: `f32`, `bf16`.

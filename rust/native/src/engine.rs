@@ -93,6 +93,8 @@ impl PyEngine {
         let params = params::read(params)?;
         let mailbox = mailbox.get().get()?;
         call::detached(py, || {
+            // A full queue is no reason to encode a text.
+            engine.admits()?;
             let tokens = match prompt {
                 PyPrompt::Text(text) => engine.tokenizer()?.encode(&text, true)?,
                 PyPrompt::Tokens(ids) => ids,

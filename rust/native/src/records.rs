@@ -17,6 +17,8 @@ pub fn stats<'py>(py: Python<'py>, stats: &Stats) -> PyResult<Bound<'py, PyDict>
     dict.set_item("prompt_tokens", counters.prompt_tokens)?;
     dict.set_item("prefix_hit_tokens", counters.prefix_hit_tokens)?;
     dict.set_item("generated_tokens", counters.generated_tokens)?;
+    dict.set_item("drafted_tokens", counters.drafted_tokens)?;
+    dict.set_item("kept_tokens", counters.kept_tokens)?;
     dict.set_item("finished", counters.finished)?;
     dict.set_item("preemptions", counters.preemptions)?;
     dict.set_item("aborts", counters.aborts)?;

@@ -100,6 +100,56 @@ fn stop_strings_cut_the_text_and_are_named() {
     assert!(found > 20);
 }
 
+/// A tokenizer whose tokens can only be decoded together: words of a vocabulary of `VOCAB`, joined by spaces.
+fn whole() -> Tokenizer {
+    let words: Vec<String> = (0..VOCAB).map(|i| format!("\"w{i}\":{i}")).collect();
+    let json = format!(
+        r#"{{"version":"1.0","truncation":null,"padding":null,"added_tokens":[],"normalizer":null,
+"pre_tokenizer":{{"type":"Whitespace"}},"post_processor":null,
+"decoder":{{"type":"WordPiece","prefix":"\u0023\u0023","cleanup":false}},
+"model":{{"type":"WordLevel","vocab":{{{}}},"unk_token":"w0"}}}}"#,
+        words.join(",")
+    );
+    let folder = std::env::temp_dir().join(format!("candle-vllm-whole-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("tokenizer.json"), json).unwrap();
+    let tokenizer = Tokenizer::load(&TokenizerSource::Folder(folder.clone())).unwrap();
+    std::fs::remove_dir_all(folder).unwrap();
+    tokenizer
+}
+
+#[test]
+fn stop_strings_stop_a_text_that_can_only_be_decoded_whole() {
+    let config = EngineConfig {
+        background: false,
+        ..Default::default()
+    };
+    let (model, _) = Fake::small(256);
+    let engine = Engine::from_model(config, model, Some(whole()), vec![]).unwrap();
+    for seed in 0..10 {
+        let mut params = said(seed);
+        params.max_tokens = 200;
+        let (text, tokens, ..) = run(&engine, tokens(&[1], params.clone()));
+        assert_eq!(
+            text,
+            tokens
+                .iter()
+                .map(|t| format!("w{t}"))
+                .collect::<Vec<_>>()
+                .join(" ")
+        );
+        // The end of the 41st word and the whole of the next one.
+        let stop = format!("{} w{}", tokens[40] % 10, tokens[41]);
+        let at = text.find(&stop).unwrap();
+        params.stop_sequences = vec!["never said".into(), stop.clone()];
+        let (stopped, spent, _, finish) = run(&engine, self::tokens(&[1], params));
+        assert_eq!(stopped, text[..at]);
+        assert_eq!(finish.reason, FinishReason::StopSequence);
+        assert_eq!(finish.stop_reason, Some(StopReason::Text(stop)));
+        assert!(spent.len() <= 41 + 12, "{} tokens", spent.len());
+    }
+}
+
 #[test]
 fn end_ids_end_the_answer_and_are_in_its_tokens_but_not_in_its_text() {
     let (engine, tokenizer) = speaking();

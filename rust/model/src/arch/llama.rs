@@ -52,6 +52,16 @@ fn layer(loader: &Loader<'_>, number: usize, flags: &Flags, rope: &Arc<Rope>) ->
     Ok(Layer { attention, mlp })
 }
 
+/// The residual stream twice, what attention takes and gives, what the MLP holds, and the widest of them once more as
+/// the input of a product.
+fn row_bytes(c: &Config) -> usize {
+    let queries = c.heads * c.head_dim;
+    let keys = c.kv_heads * c.head_dim;
+    let widest = c.hidden_size.max(c.intermediate_size).max(queries);
+    let values = 2 * c.hidden_size + 2 * queries + 2 * keys + 2 * c.intermediate_size + widest;
+    values * size_of::<f32>()
+}
+
 fn spec(loader: &Loader<'_>, backend: &dyn Backend, kv: &KvShape, dtype: &str) -> Spec {
     let c = loader.config();
     let kv_dtype = match kv.dtype {
@@ -66,6 +76,7 @@ fn spec(loader: &Loader<'_>, backend: &dyn Backend, kv: &KvShape, dtype: &str) -
         max_position: c.max_position,
         kv_block_bytes: backend.kv_block_bytes(kv),
         block_size: backend.block_size(),
+        row_bytes: row_bytes(c),
         dtype: dtype.into(),
         kv_dtype: kv_dtype.into(),
         parameters: loader.parameters(),
