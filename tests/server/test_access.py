@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Any
 
@@ -46,6 +47,16 @@ def test_what_was_generated(caplog: pytest.LogCaptureFixture) -> None:
         "finish=length,stop",
     ):
         assert fact in line.split()
+
+
+@pytest.mark.parametrize(
+    ("error", "word"),
+    [(GeneratorExit(), "client_left"), (asyncio.CancelledError(), "client_left"), (KeyError("x"), "KeyError")],
+)
+def test_why_it_ended_early(error: BaseException, word: str, caplog: pytest.LogCaptureFixture) -> None:
+    exchange = Exchange(scope(), nowhere)
+    exchange.account.endpoint, exchange.account.error = "completion", error
+    assert f"error={word}" in line_of(exchange, caplog).split()
 
 
 @pytest.mark.parametrize("path", ["/a\nstatus=200", "/a b", "/\x1b[31m", "/" + "x" * 5000, "/\u2028", "/é"])

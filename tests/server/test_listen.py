@@ -25,9 +25,11 @@ def test_connections_outlive_those_of_clients_and_proxies() -> None:
 
 
 def test_the_protocol_is_ours_and_nothing_is_told_of_the_server() -> None:
-    config = uvicorn_config(app, shutdown_seconds=7.5)
+    config = uvicorn_config(app, shutdown_seconds=7.5, max_connections=7)
     config.load()
-    assert config.http_protocol_class is BoundedProtocol
+    protocol = config.http_protocol_class
+    assert issubclass(protocol, BoundedProtocol)
+    assert protocol.max_connections == 7
     assert config.encoded_headers == []
     assert config.timeout_graceful_shutdown == 12
 

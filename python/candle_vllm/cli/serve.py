@@ -29,6 +29,7 @@ from candle_vllm.errors import CandleVllmError, ModelLoadError
 from candle_vllm.models import EngineLoader, ModelManager, Waiting
 from candle_vllm.server import create_app, logs
 from candle_vllm.server.listen import allow_connections, uvicorn_config
+from candle_vllm.server.protocol import BoundedProtocol
 
 logger = logging.getLogger("candle_vllm.server")
 
@@ -40,7 +41,6 @@ def run_serve(args: argparse.Namespace) -> int:
     address = parse_address(args.host, args.port)
     server = Service(args, address)
     level = "debug" if args.verbose else args.log_level
-    allow_connections()
     logs.set_up(level, json_lines=args.log_format == "json", files=[_LOG_FILE] if args.log else ())
     with bound(address) as listener, asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(server.run(listener))
@@ -132,7 +132,9 @@ class Service:
             operations=self._operations,
         )
         # Streams are ended by closing the engine; uvicorn's limit is for connections that even then do not end.
-        server = _Server(uvicorn_config(app, shutdown_seconds=grace))
+        connections = 2 * (self._boundary.limits.concurrency or BoundedProtocol.max_connections)
+        allow_connections(connections)
+        server = _Server(uvicorn_config(app, shutdown_seconds=grace, max_connections=connections))
         loop = asyncio.get_running_loop()
         on_signals(loop, lambda: self._stop(server, models, grace))
         if self._address.path is None:

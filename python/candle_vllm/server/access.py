@@ -5,6 +5,7 @@ The line tells tokens, times and why answers ended, never what was asked or answ
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from contextvars import ContextVar
@@ -79,8 +80,14 @@ def _facts(account: Account) -> dict[str, object]:
         "prefill_seconds": round(account.prefill_time, 4),
         "first_token_seconds": None if first is None else round(first - account.started, 4),
         "finish": ",".join(sorted(set(account.finish_reasons))) or None,
-        "error": None if account.error is None else type(account.error).__name__,
+        "error": _error(account.error),
     }
+
+
+def _error(error: BaseException | None) -> str | None:
+    if isinstance(error, asyncio.CancelledError | GeneratorExit):
+        return "client_left"
+    return None if error is None else type(error).__name__
 
 
 def _shown(value: object) -> str:

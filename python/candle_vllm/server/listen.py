@@ -17,14 +17,16 @@ KEEP_ALIVE_SECONDS = 75
 balancers after 60), so that none sends a request into a connection that is being closed."""
 
 
-def uvicorn_config(app: ASGIApp, *, shutdown_seconds: float = 5.0) -> uvicorn.Config:
+def uvicorn_config(
+    app: ASGIApp, *, shutdown_seconds: float = 5.0, max_connections: int = BoundedProtocol.max_connections
+) -> uvicorn.Config:
     """Settings of a server for this application. Requests are logged by the application itself.
 
     After `shutdown_seconds` and a few more, connections are cut off whose replies do not end.
     """
     return uvicorn.Config(
         app,
-        http=BoundedProtocol,
+        http=type("Protocol", (BoundedProtocol,), {"max_connections": max_connections}),
         ws="none",
         lifespan="off",
         log_config=None,
