@@ -43,8 +43,9 @@ def weather(
 
 
 async def run(tool: FunctionTool, **arguments: Any) -> str:
-    assert tool.check(arguments) is None
-    return (await tool.call(arguments, None)).text
+    given, wrong = tool.fit(arguments)
+    assert wrong is None
+    return (await tool.call(given, None)).text
 
 
 async def test_hints_and_docstring_make_the_schema() -> None:
@@ -68,8 +69,9 @@ async def test_hints_and_docstring_make_the_schema() -> None:
     assert properties["note"]["description"] == "Anything else: even this."
     assert (tool.parameters["required"], tool.parameters["additionalProperties"]) == (["place"], False)
     assert await run(tool, place={"city": "Oslo"}, unit="fahrenheit") == "Oslo fahrenheit 1 None"
-    assert tool.check({"place": {"city": "Oslo"}, "days": 9}) == "days: Input should be less than or equal to 7"
-    assert tool.check({"place": {}}) == "place.city: Field required"
+    assert await run(tool, place={"city": "Oslo"}, days=None) == "Oslo celsius 1 None"
+    assert tool.fit({"place": {"city": "Oslo"}, "days": 9})[1] == "days: Input should be less than or equal to 7"
+    assert tool.fit({"place": {}})[1] == "place.city: Field required"
 
 
 def test_sphinx_docstrings_are_read_too() -> None:

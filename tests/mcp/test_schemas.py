@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from candle_vllm.mcp.schemas import checker, resolved
+from candle_vllm.mcp.schemas import checker, fitted, resolved
 
 POINT = {"type": "object", "properties": {"x": {"type": "number"}}, "required": ["x"]}
 
@@ -85,3 +85,22 @@ def test_arguments_are_checked_with_their_place() -> None:
 def test_a_broken_schema_checks_nothing(schema: dict[str, Any]) -> None:
     assert checker(schema)({"a": "a"}) is None
     assert checker(schema)({"a": 1}) is None
+
+
+def test_nulls_that_do_not_fit_are_left_out() -> None:
+    properties = {"a": {"type": "string"}, "b": {"type": "string"}, "c": {"type": ["string", "null"]}}
+    schema: dict[str, Any] = {"type": "object", "properties": properties, "required": ["a"]}
+    check = checker(schema)
+    assert fitted({"a": "x", "b": None}, schema, check) == ({"a": "x"}, None)
+    assert fitted({"a": "x", "c": None}, schema, check) == ({"a": "x", "c": None}, None)
+    assert fitted({"a": None}, schema, check) == ({"a": None}, "a: None is not of type 'string'")
+    broken = {**schema, "required": True}
+    assert fitted({"b": None}, broken, checker(broken)) == ({"b": None}, None)
+    assert fitted({"a": 1, "b": None}, schema, check)[1] is not None
+
+
+def test_an_anchor_stays_with_what_it_names() -> None:
+    definitions = {"point": {"$anchor": "point", **POINT}}
+    made = resolved({"properties": {"at": {"$ref": "#point"}}, "$defs": definitions})
+    assert made["$defs"] == definitions
+    assert checker(made)({"at": {}}) == "at: 'x' is a required property"

@@ -74,7 +74,7 @@ class Calls:
         arguments = _parsed(call.arguments)
         if isinstance(arguments, ToolResult):
             return arguments
-        wrong = tool.check(arguments)
+        arguments, wrong = tool.fit(arguments)
         if wrong is not None:
             return ToolResult.failed("invalid_arguments", f"wrong arguments for {call.name!r}: {wrong}")
         refusal = await self._refusal(PendingCall(tool.name, tool.server, arguments))

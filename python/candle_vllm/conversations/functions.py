@@ -16,7 +16,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaWarningKind
 from candle_vllm.checks import refuse
 from candle_vllm.mcp.names import is_plain
 from candle_vllm.mcp.results import ToolResult, clipped
-from candle_vllm.mcp.schemas import resolved
+from candle_vllm.mcp.schemas import fitted, resolved
 
 __all__ = ["FunctionTool"]
 
@@ -49,8 +49,11 @@ class FunctionTool:
             _untitled(self._model.model_json_schema(schema_generator=_Schema))
         )
 
-    def check(self, arguments: Any) -> str | None:
-        """What is wrong with arguments; None = nothing."""
+    def fit(self, arguments: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
+        """Arguments as the function takes them, and what is wrong with them; None = nothing."""
+        return fitted(dict(arguments), self.parameters, self._wrong)
+
+    def _wrong(self, arguments: Any) -> str | None:
         try:
             self._model.model_validate(arguments)
         except pydantic.ValidationError as error:

@@ -43,8 +43,8 @@ class Tool(Protocol):
         """JSON schema of its arguments."""
         ...
 
-    def check(self, arguments: Any) -> str | None:
-        """What is wrong with arguments; None = nothing."""
+    def fit(self, arguments: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
+        """Arguments as the tool takes them, and what is wrong with them; None = nothing."""
         ...
 
     async def call(self, arguments: Mapping[str, Any], timeout: float | None) -> ToolResult:  # noqa: ASYNC109
@@ -76,8 +76,8 @@ class _ServerTool:
     def parameters(self) -> Mapping[str, Any]:
         return self.tool.parameters
 
-    def check(self, arguments: Any) -> str | None:
-        return self.tool.check(arguments)
+    def fit(self, arguments: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
+        return self.tool.fit(arguments)
 
     async def call(self, arguments: Mapping[str, Any], timeout: float | None) -> ToolResult:  # noqa: ASYNC109
         return await self.client.call_tool(self.tool.name, arguments, timeout=timeout)

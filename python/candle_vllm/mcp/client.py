@@ -9,24 +9,30 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from candle_vllm.errors import McpConnectionError
 from candle_vllm.mcp.config import McpServer
-from candle_vllm.mcp.owner import Held, Owner, State, cause_of
+from candle_vllm.mcp.owner import Held, Hooks, Owner, State, cause_of
 from candle_vllm.mcp.results import ToolResult, text_of
-from candle_vllm.mcp.schemas import checker, resolved
+from candle_vllm.mcp.schemas import checker, fitted, resolved
 
 if TYPE_CHECKING:
+    import httpx2
     import mcp_types as types
+    from mcp.client.session import ElicitationFnT
 
 __all__ = ["McpClient", "McpTool"]
 
 _log = logging.getLogger(__name__)
 ResultT = TypeVar("ResultT")
+
+Elicit = Callable[[str, Mapping[str, Any]], Awaitable[Mapping[str, Any] | None]]
+"""From a server's question and the schema of the answer to the answer; what it leaves out takes the schema's defaults.
+None declines."""
 
 _MOST_DESCRIPTION = 4096
 _REFRESH_PAUSE = 1.0
@@ -43,8 +49,14 @@ class McpTool:
     description: str
     parameters: Mapping[str, Any]
     """JSON schema of its arguments, local references resolved."""
-    check: Callable[[Any], str | None] = field(repr=False, compare=False)
-    """What is wrong with arguments; None = nothing."""
+    schema: Mapping[str, Any] = field(repr=False)
+    """The schema as the server wrote it."""
+    valid: Callable[[Any], str | None] = field(repr=False, compare=False)
+    """What is wrong with arguments exactly as they are; None = nothing."""
+
+    def fit(self, arguments: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
+        """Arguments as they are sent, without nulls that mean nothing, and what is wrong with them."""
+        return fitted(dict(arguments), self.parameters, self.valid)
 
 
 class McpClient:
@@ -53,10 +65,16 @@ class McpClient:
     ``async with`` connects and closes it; without that, the first call connects, and ``aclose`` closes. The session
     lives on the event loop of its first use; calls from other loops are handed over to it. A server that ends is
     started again by the next call; a call that may have run is never repeated.
+
+    ``elicit`` answers what a server asks its user during a call; without it servers are told that nobody answers.
+    ``http_auth`` authorizes requests beside the server's own headers, as the SDK's OAuth providers do.
     """
 
-    def __init__(self, server: McpServer) -> None:
+    def __init__(
+        self, server: McpServer, *, elicit: Elicit | None = None, http_auth: httpx2.Auth | None = None
+    ) -> None:
         self.server = server
+        self._hooks = Hooks(self._heard, self._watch, elicit and _asking(elicit), http_auth)
         self._lock = threading.Lock()
         self._home: tuple[asyncio.AbstractEventLoop, Owner] | None = None
         self._tools: tuple[McpTool, ...] | None = None
@@ -131,7 +149,7 @@ class McpClient:
         here = asyncio.get_running_loop()
         with self._lock:
             if self._home is None or self._home[0].is_closed():
-                self._home = here, Owner(self.server, self._heard, self._watch)
+                self._home = here, Owner(self.server, self._hooks)
                 self._listing = None
             loop = self._home[0]
         if loop is here:
@@ -197,9 +215,12 @@ class McpClient:
         return found
 
     async def _called(self, name: str, arguments: dict[str, Any], limit: float) -> ToolResult:
-        refusal = await self._refusal(name, arguments)
-        if refusal is not None:
-            return refusal
+        found = await self._found(name)
+        if isinstance(found, ToolResult):
+            return found
+        arguments, wrong = found.fit(arguments)
+        if wrong is not None:
+            return ToolResult.failed("invalid_arguments", f"wrong arguments: {wrong}")
         try:
             result = await self._sent(name, arguments, limit)
             if result is None:
@@ -209,17 +230,16 @@ class McpClient:
             return ToolResult.failed("connection", str(error))
         return result or ToolResult.failed("connection", f"{self._who} ends each session at once")
 
-    async def _refusal(self, name: str, arguments: dict[str, Any]) -> ToolResult | None:
-        """Why the call cannot be made, where it cannot."""
+    async def _found(self, name: str) -> McpTool | ToolResult:
+        """The tool of a name, or why it cannot be called."""
         try:
             tools = await self._listed(refresh=False)
         except McpConnectionError as error:
             return ToolResult.failed("connection", str(error))
-        tool = next((tool for tool in tools if tool.name == name), None)
-        if tool is None:
-            return ToolResult.failed("unknown_tool", f"{self._who} has no tool {name[:200]!r}")
-        wrong = tool.check(arguments)
-        return None if wrong is None else ToolResult.failed("invalid_arguments", f"wrong arguments: {wrong}")
+        for tool in tools:
+            if tool.name == name:
+                return tool
+        return ToolResult.failed("unknown_tool", f"{self._who} has no tool {name[:200]!r}")
 
     async def _sent(self, name: str, arguments: dict[str, Any], limit: float) -> ToolResult | None:
         """The result of a call; None where the server has certainly not run it."""
@@ -300,6 +320,24 @@ _SESSION_GONE = "Session terminated"
 _TOOLS_CHANGED = "notifications/tools/list_changed"
 
 
+def _asking(elicit: Elicit) -> ElicitationFnT:
+    """The hook as the library calls it."""
+
+    async def ask(context: Any, params: types.ElicitRequestParams) -> types.ElicitResult:
+        from mcp.types import ElicitRequestFormParams, ElicitResult
+
+        if not isinstance(params, ElicitRequestFormParams):
+            return ElicitResult(action="decline")
+        given = await elicit(params.message, params.requested_schema)
+        if given is None:
+            return ElicitResult(action="decline")
+        asked = params.requested_schema.get("properties", {})
+        defaults = {name: each["default"] for name, each in asked.items() if "default" in each}
+        return ElicitResult(action="accept", content=defaults | dict(given))
+
+    return ask
+
+
 def _tool(server: str, tool: types.Tool) -> McpTool:
     parameters = resolved(tool.input_schema)
     return McpTool(
@@ -307,5 +345,6 @@ def _tool(server: str, tool: types.Tool) -> McpTool:
         name=tool.name,
         description=(tool.description or tool.title or "")[:_MOST_DESCRIPTION],
         parameters=parameters,
-        check=checker(parameters),
+        schema=tool.input_schema,
+        valid=checker(parameters),
     )

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,12 +20,13 @@ from candle_vllm.errors import McpConnectionError
 from candle_vllm.mcp.config import McpServer
 
 if TYPE_CHECKING:
-    from mcp.client.session import IncomingMessage
+    import httpx2
+    from mcp.client.session import ElicitationFnT, IncomingMessage
 
     from candle_vllm.mcp.transports import Ending, Way
     from mcp import Client
 
-__all__ = ["Held", "Owner", "State", "cause_of"]
+__all__ = ["Held", "Hooks", "Owner", "State", "cause_of"]
 
 _log = logging.getLogger(__name__)
 
@@ -47,21 +49,26 @@ class Held:
         """Whether it has done anything; one that has not counts as a failure when it ends."""
 
 
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What a session needs of whoever uses it."""
+
+    changed: Callable[[Any], Coroutine[Any, Any, None]]
+    """Hears the server's notifications."""
+    opened: Callable[[Held], Coroutine[Any, Any, None]]
+    """Runs beside each session while it is open."""
+    elicit: ElicitationFnT | None = None
+    """Answers the server's questions; None = there are no answers, of which the server is told."""
+    http_auth: httpx2.Auth | None = None
+    """Authorizes each HTTP request, as OAuth does."""
+
+
 class Owner:
-    """Holds one server's session on the event loop where it is used.
+    """Holds one server's session on the event loop where it is used."""
 
-    `changed` hears the server's notifications; `opened` runs beside each session while it is open.
-    """
-
-    def __init__(
-        self,
-        server: McpServer,
-        changed: Callable[[Any], Coroutine[Any, Any, None]],
-        opened: Callable[[Held], Coroutine[Any, Any, None]],
-    ) -> None:
+    def __init__(self, server: McpServer, hooks: Hooks) -> None:
         self._server = server
-        self._changed = changed
-        self._opened = opened
+        self._hooks = hooks
         self._wanted: deque[asyncio.Future[Held]] = deque()
         self._wake = asyncio.Event()
         self._closing = False
@@ -132,7 +139,7 @@ class Owner:
             async with AsyncExitStack() as stack:
                 held = await self._open(stack)
                 self.state, self.problem = "ready", None
-                watching = asyncio.create_task(self._opened(held))
+                watching = asyncio.create_task(self._hooks.opened(held))
                 try:
                     await self._serve(held)
                 finally:
@@ -225,14 +232,15 @@ class Owner:
         ending = transports.Ending(self._wake.set)
 
         async def heard(message: IncomingMessage) -> None:
-            await self._changed(message)
+            await self._hooks.changed(message)
 
         client = Client(
-            transports.open_transport(self._server, way, ending),
+            transports.open_transport(self._server, way, ending, self._hooks.http_auth),
             mode=way[1],
             cache=None,
             read_timeout_seconds=self._server.timeouts.call,
             message_handler=heard,
+            elicitation_callback=self._hooks.elicit,
         )
         try:
             await client.__aenter__()

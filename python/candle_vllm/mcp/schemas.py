@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["checker", "resolved"]
+__all__ = ["checker", "fitted", "resolved"]
 
 _log = logging.getLogger(__name__)
 
@@ -69,7 +69,8 @@ class _Resolver:
         beside = {key: each for key, each in node.items() if key != "$ref"}
         if not reference.startswith("#"):
             return self.resolve(beside, inside, depth + 1)
-        if reference in inside or reference == "#":
+        if reference in inside or not reference.startswith("#/"):
+            # It contains itself, or is an anchor: a name that only the whole document resolves.
             self._kept = True
             return dict(node)
         target = _target(self._root, reference)
@@ -80,8 +81,6 @@ class _Resolver:
 
 def _target(root: Mapping[str, Any], reference: str) -> Any:
     """What a JSON pointer within the document points at; None where there is nothing."""
-    if not reference.startswith("#/"):
-        return None
     node: Any = root
     for part in reference[2:].split("/"):
         key = part.replace("~1", "/").replace("~0", "~")
@@ -146,6 +145,24 @@ def checker(schema: Mapping[str, Any]) -> Callable[[Any], str | None]:
         return "; ".join(told) + more
 
     return check
+
+
+def fitted(
+    arguments: dict[str, Any], schema: Mapping[str, Any], check: Callable[[Any], str | None]
+) -> tuple[dict[str, Any], str | None]:
+    """Arguments that fit, and what is wrong where they do not.
+
+    Models write null where they mean to leave something out: a null that does not fit, and is not required, goes.
+    """
+    wrong = check(arguments)
+    if wrong is None:
+        return arguments, None
+    required = schema.get("required")
+    kept = required if isinstance(required, list) else ()
+    lean = {name: value for name, value in arguments.items() if value is not None or name in kept}
+    if len(lean) == len(arguments) or check(lean) is not None:
+        return arguments, wrong
+    return lean, None
 
 
 def _told(path: Any, message: str) -> str:

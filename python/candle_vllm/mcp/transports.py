@@ -60,8 +60,10 @@ class Ending:
 
 
 @asynccontextmanager
-async def open_transport(server: McpServer, way: Way, ending: Ending) -> AsyncGenerator[TransportStreams, None]:
-    """The streams of a connection."""
+async def open_transport(
+    server: McpServer, way: Way, ending: Ending, http_auth: httpx2.Auth | None = None
+) -> AsyncGenerator[TransportStreams, None]:
+    """The streams of a connection; `http_auth` authorizes its requests beside the server's own headers."""
     kind = way[0]
     if kind == "stdio":
         async with stdio_transport(server, ending.end) as (read, write):
@@ -74,13 +76,13 @@ async def open_transport(server: McpServer, way: Way, ending: Ending) -> AsyncGe
             headers=server.sent_headers,
             timeout=limits.connect,
             sse_read_timeout=max(_SILENCE, limits.call),
-            httpx_client_factory=lambda headers=None, timeout=None, auth=None: _http_client(server, ending),
+            httpx_client_factory=lambda headers=None, timeout=None, auth=None: _http_client(server, ending, http_auth),
         ) as (read, write):
             yield _Watched(read, ending), write
     else:
         assert server.url is not None
         async with (
-            _http_client(server, ending) as client,
+            _http_client(server, ending, http_auth) as client,
             streamable_http_client(server.url, http_client=client, max_sse_event_size=server.limits.message_bytes) as (
                 read,
                 write,
@@ -89,7 +91,7 @@ async def open_transport(server: McpServer, way: Way, ending: Ending) -> AsyncGe
             yield _Watched(read, ending), write
 
 
-def _http_client(server: McpServer, ending: Ending) -> httpx2.AsyncClient:
+def _http_client(server: McpServer, ending: Ending, http_auth: httpx2.Auth | None) -> httpx2.AsyncClient:
     """A client that sends the server's headers, and reads no answer beyond the server's limit."""
 
     async def bounded(response: httpx2.Response) -> None:
@@ -107,6 +109,7 @@ def _http_client(server: McpServer, ending: Ending) -> httpx2.AsyncClient:
 
     return httpx2.AsyncClient(
         headers=server.sent_headers,
+        auth=http_auth,
         timeout=httpx2.Timeout(server.timeouts.connect, read=max(_SILENCE, server.timeouts.call)),
         event_hooks={"request": [brief], "response": [bounded]},
     )
