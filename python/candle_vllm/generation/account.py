@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-__all__ = ["Account", "Observer"]
+__all__ = ["Account", "Observer", "untraced"]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -50,7 +50,17 @@ class Account:
     finish_reasons: list[str] = field(default_factory=list)
     """One an answer that has ended."""
     error: BaseException | None = None
-    """What ended it before its answers did."""
+    """What ended it before its answers did; without its trace once observers have heard of the end."""
+
+
+def untraced(error: BaseException) -> BaseException:
+    """An error of the same type that says the same, and holds nothing: no trace, and so no frames and their objects."""
+    try:
+        bare = type(error).__new__(type(error))
+        bare.args = error.args
+    except TypeError:
+        return RuntimeError(str(error))
+    return bare
 
 
 class Observer(Protocol):

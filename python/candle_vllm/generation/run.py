@@ -14,7 +14,7 @@ from typing import Any
 
 from candle_vllm.engine import Request
 from candle_vllm.errors import ConfigError, EngineFailedError, GenerationError, RequestCancelledError
-from candle_vllm.generation.account import Account, Observer, Observers
+from candle_vllm.generation.account import Account, Observer, Observers, untraced
 from candle_vllm.generation.events import (
     Event,
     Finished,
@@ -61,6 +61,8 @@ class Road:
             raise
         finally:
             self._observers.ended(account)
+            if account.error is not None:
+                account.error = untraced(account.error)
 
     async def _events(self, request: GenerationRequest, account: Account) -> AsyncGenerator[Event, None]:
         count_answers(request)
@@ -97,6 +99,8 @@ class Road:
             raise
         finally:
             await entering.leave(failure)
+            # A frame that holds its own error keeps all else that it holds, the engine too, until a collection.
+            failure = None
 
     def _count(self, account: Account, request: GenerationRequest, index: int, chunk: GenerationChunk) -> None:
         if chunk.token_ids:
@@ -159,7 +163,7 @@ class _Entering:
 
     async def leave(self, failure: BaseException | None) -> None:
         """Give the lease back, or stop waiting for it; `failure` is what ended the request, if it did not end well."""
-        task = self._task
+        task, self._task = self._task, None
         if task is None:
             return
         if not task.done():
@@ -225,6 +229,7 @@ async def _merged(handles: Sequence[Request], *, whole: bool) -> AsyncGenerator[
     arrived: asyncio.Queue[tuple[int, GenerationChunk | BaseException | None]] = asyncio.Queue()
     tasks = [asyncio.create_task(_forward(at, handle, whole, arrived)) for at, handle in enumerate(handles)]
     running = len(tasks)
+    item: GenerationChunk | BaseException | None = None
     try:
         while running:
             index, item = await arrived.get()
@@ -238,6 +243,8 @@ async def _merged(handles: Sequence[Request], *, whole: bool) -> AsyncGenerator[
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        # As above: no frame is to hold its own error.
+        item = None
 
 
 async def _forward(index: int, handle: Request, whole: bool, arrived: asyncio.Queue[Any]) -> None:

@@ -451,19 +451,22 @@ class _Lease:
         arguments: tuple[str | None, OnStatus | None, int, float | None],
     ) -> None:
         self._manager = manager
-        self._arguments = arguments
+        self._arguments: tuple[str | None, OnStatus | None, int, float | None] | None = arguments
         self._grant: Grant | None = None
 
     async def __aenter__(self) -> LoadedModel:
-        self._grant = await self._manager._enter(*self._arguments)
+        if self._arguments is None:
+            raise RuntimeError("a lease is entered once")
+        arguments, self._arguments = self._arguments, None
+        self._grant = await self._manager._enter(*arguments)
         return self._grant.active.model
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._grant is not None:
-            self._manager._leave(self._grant, error)
-            self._grant = None
+            grant, self._grant = self._grant, None
+            self._manager._leave(grant, error)
 
 
 def _closed() -> RequestCancelledError:

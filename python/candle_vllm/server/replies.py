@@ -56,6 +56,8 @@ async def unless_gone(receive: Receive, work: Coroutine[Any, Any, ResultT]) -> R
     finally:
         await _end(task)
         await _end(watch)
+        # The frame of an error that holds its task keeps all else of that trace, engines too, until a collection.
+        del task
 
 
 async def _gone(receive: Receive) -> None:
