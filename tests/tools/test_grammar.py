@@ -219,9 +219,8 @@ def test_a_schema_without_bottom_is_refused(form: Format) -> None:
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
 @pytest.mark.parametrize("odd", ODD, ids=lambda odd: json.dumps(odd)[:60])
 def test_odd_schemas_give_grammars(form: Format, odd: Any) -> None:
-    for walker in walkers(form):
-        for choice in ("auto", "f"):
-            assert walker.error(form.grammar([Tool("f", odd)], choice, special=walker.special)) == ""
+    for walker, choice in zip(walkers(form), ("auto", "f"), strict=False):
+        assert walker.error(form.grammar([Tool("f", odd)], choice, special=walker.special)) == ""
 
 
 @pytest.mark.parametrize("special", [False, True])
