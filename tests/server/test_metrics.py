@@ -241,9 +241,9 @@ def test_a_token_costs_microseconds(metrics: Metrics, quiet: None) -> None:
     one = account()
 
     def round_() -> float:
-        began = time.perf_counter()
+        began = time.thread_time()
         for number in range(2000):
             metrics.tokens(one, 1, 101.0 + number * 0.01)
-        return (time.perf_counter() - began) / 2000
+        return (time.thread_time() - began) / 2000
 
     assert min(round_() for _ in range(5)) < 10e-6

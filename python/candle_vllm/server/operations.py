@@ -57,7 +57,7 @@ def add_operations(app: FastAPI, models: Models, operations: Operations) -> None
 
     async def metrics(request: Request) -> Response:
         """Figures for Prometheus."""
-        return Response(operations.metrics.text(), media_type=CONTENT_TYPE)
+        return Response(await operations.metrics.scrape(), media_type=CONTENT_TYPE)
 
     async def usage(request: Request) -> Response:
         """What the caller's API key has used since the server started; without keys, what all have."""
