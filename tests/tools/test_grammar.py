@@ -253,3 +253,17 @@ def test_thinking_may_come_before_a_json_answer() -> None:
         assert walker.accepted(begun, 'Hm.</think>{"a": 1}')
         assert not walker.accepted(begun, '{"a": 1}')
         assert walker.accepted(json_answer(schema), '{"a": 1}')
+
+
+@pytest.mark.parametrize("name", ["pythonic", "lfm2", "olmo3"])
+@pytest.mark.parametrize(
+    "arguments", ["s='it is', b=true, n=null, e='red'", 's="it\'s", b=True, n=None, e="red"', r"s='it\'s', e='red'"]
+)
+def test_python_is_written_as_either_kind_of_template_writes_it(name: str, arguments: str) -> None:
+    kinds = {"s": {"type": "string"}, "b": {"type": "boolean"}, "n": {"type": "null"}, "e": {"enum": ["red", "blue"]}}
+    form = find(name)
+    text = form.write([ToolCall("", "f", "{}")]).replace("f()", f"f({arguments})")
+    grammar = form.grammar([Tool("f", {"type": "object", "properties": kinds})], "required")
+    assert Walker([]).error(grammar) == ""
+    assert Walker([]).accepted(grammar, text)
+    assert json.loads(parse(text, form).tool_calls[0].arguments)["e"] == "red"

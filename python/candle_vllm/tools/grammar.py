@@ -15,11 +15,11 @@ from candle_vllm.errors import ConfigError
 
 from .schemas import Tool, kinds_of
 
-__all__ = ["Lark", "choices", "json_answer"]
+__all__ = ["BOUNDS", "Lark", "choices", "json_answer"]
 
 # Layout as `json.dumps` writes it or compact; free white space lets small models write nothing else.
 _JSON_LAYOUT = {"item_separator": ", ?", "key_separator": ": ?", "whitespace_flexible": False}
-_BOUNDS = frozenset(("format", "pattern", "minLength", "maxLength"))
+BOUNDS = frozenset(("format", "pattern", "minLength", "maxLength"))
 
 
 class Lark:
@@ -120,7 +120,7 @@ class Lark:
 
     def refuse_bounds(self, schema: Any, tool: Tool) -> None:
         """An error where a strict tool bounds text in a way that this way of writing cannot enforce."""
-        bounds = _BOUNDS & set(schema) if isinstance(schema, Mapping) else set()
+        bounds = BOUNDS & set(schema) if isinstance(schema, Mapping) else set()
         if tool.strict and bounds:
             raise ConfigError(
                 f"the strict tool {tool.name!r} uses {sorted(bounds)[0]!r} on a text, which this model's format of "

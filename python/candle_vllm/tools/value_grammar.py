@@ -7,13 +7,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
-from .grammar import Lark, choices
+from .grammar import BOUNDS, Lark, choices
 from .schemas import Tool, resolve
 
 __all__ = ["ANY_NAME", "BracedValues", "PythonValues"]
 
 ANY_NAME = "/[A-Za-z_][A-Za-z0-9_]{0,63}/"
 _KINDS = ("string", "number", "boolean", "null")
+_QUOTED = r"""/'([^'\\\n]|\\[nrt'"\\])*'/"""  # a string in single quotes
+_ESCAPED = frozenset("'\"\\\n\r\t")  # what the two quotes write differently
 _MOST_ITEMS = 1000  # bounds beyond this are not worth their rules
 
 
@@ -129,18 +131,25 @@ def _bound(schema: Mapping[str, Any], key: str) -> int | None:
 
 
 class PythonValues(_Values):
-    """Python literals; strings as JSON writes them, which Python reads alike."""
+    """Python literals, with JSON's words as well, and strings in either quotes: models' templates write both."""
 
     def scalar(self, kind: str, schema: Mapping[str, Any]) -> str:
-        """As Python writes it."""
+        """As Python or JSON writes it."""
         if kind == "boolean":
-            return '("True" | "False")'
-        return '"None"' if kind == "null" else self.lark.json({**schema, "type": kind}, strict=self.tool.strict)
+            return '("True" | "False" | "true" | "false")'
+        if kind == "null":
+            return '("None" | "null")'
+        value = self.lark.json({**schema, "type": kind}, strict=self.tool.strict)
+        return f"({value} | {_QUOTED})" if kind == "string" and not BOUNDS & set(schema) else value
 
     def literal(self, value: Any) -> str:
-        """As Python writes it; a list or an object as JSON."""
-        word = value is None or isinstance(value, bool)
-        return self.lark.literal(str(value) if word else json.dumps(value, ensure_ascii=False))
+        """As Python or JSON writes it; a list or an object as JSON."""
+        text = json.dumps(value, ensure_ascii=False)
+        if value is None or isinstance(value, bool):
+            return f"({self.lark.literal(str(value))} | {self.lark.literal(text)})"
+        if isinstance(value, str) and not _ESCAPED & set(value):
+            return f"({self.lark.literal(text)} | {self.lark.literal(repr(value))})"
+        return self.lark.literal(text)
 
     def key(self, name: str) -> str:
         """A string and a colon."""

@@ -11,7 +11,7 @@ class Llama4Pythonic(PythonList):
     """A list of Python calls with or without marks."""
 
     names = ("llama4_pythonic",)
-    signs = (("<|python_start|>",),)
+    signs = (("<|python_start|>",), ("<|header_start|>", "[func_name1("))
     tags = (("<|python_start|>", "<|python_end|>"),)
     marks = ("<|python_start|>", "<|python_end|>")
     bare = True

@@ -29,4 +29,4 @@ class Olmo3(PythonList):
         """A call a line."""
         call = self.call(lark, tools)
         more = f' ("\\n" {call})*' if parallel else ""
-        return f"{call}{more} {lark.literal('</function_calls>')}"
+        return f'("\\n")? {call}{more} ("\\n")? {lark.literal("</function_calls>")}'

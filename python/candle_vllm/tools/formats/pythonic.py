@@ -11,6 +11,6 @@ class Pythonic(PythonList):
     """A bare list of Python calls."""
 
     names = ("pythonic",)
-    signs = (("[func_name1(params_name1=params_value1",),)
+    signs = (("[func_name1(",),)
     bare = True
     bare_begin = "["
