@@ -14,7 +14,7 @@ from fake_engine import FakeEngine
 
 def catalog(*names: str, **options: Any) -> Catalog:
     """Models of these names."""
-    return Catalog([CatalogEntry(name=name, also=(f"org/{name}",), config=EngineConfig()) for name in names], **options)
+    return Catalog([CatalogEntry(name=name, ids=(f"org/{name}",), config=EngineConfig()) for name in names], **options)
 
 
 class Loader:

@@ -39,7 +39,7 @@ def test_the_example(file: Path) -> None:
     small, local, gguf = catalog
     assert catalog.idle_unload_secs == 3600
     assert small.names == ("small", "HuggingFaceTB/SmolLM2-135M-Instruct")
-    assert (small.config.model_path, small.config.dtype, small.config.max_batch_size) == (small.also[0], "bf16", 32)
+    assert (small.config.model_path, small.config.dtype, small.config.max_batch_size) == (small.ids[0], "bf16", 32)
     assert (small.defaults.named(), small.notes) == ({"temperature": 0.7, "top_p": 0.9}, "answers fast")
     assert local.config.model_path == str(file.parent / "models/qwen3-4b")
     assert (local.config.kv_cache_memory, local.config.prefill_chunk_size, local.block_size) == (4096 << 20, 1024, 64)

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from candle_vllm import EngineConfig
 from candle_vllm.errors import (
     ConfigError,
     ModelLoadError,
@@ -17,7 +18,7 @@ from candle_vllm.errors import (
     RequestCancelledError,
     SwitchUnderWayError,
 )
-from candle_vllm.models import ModelManager, Models, Unseen
+from candle_vllm.models import Catalog, CatalogEntry, ModelManager, Models, Unseen
 from models.fakes import Loader, Seen, User, catalog, finish, managed, until
 
 
@@ -61,6 +62,17 @@ async def test_listing_never_waits() -> None:
             ("a", True, 2048),
             ("b", False, None),
         ]
+
+
+async def test_a_model_is_listed_under_each_of_its_names() -> None:
+    models = Catalog([CatalogEntry(name="a", also=("b",), ids=("org/a",), config=EngineConfig(), notes="small")])
+    async with managed(Loader(), models) as manager:
+        assert [(one.id, one.active, one.notes) for one in manager.listing()] == [
+            ("a", False, "small"),
+            ("b", False, "small"),
+        ]
+        await User(manager, "b").end()
+        assert [one.active for one in manager.listing()] == [True, True]
 
 
 async def test_a_switch_drains_first() -> None:

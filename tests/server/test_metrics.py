@@ -19,6 +19,7 @@ from candle_vllm.models import SingleModel
 from candle_vllm.openai import ApiError
 from candle_vllm.server.metrics import Metrics
 from fake_engine import FakeEngine
+from models.fakes import Loader, catalog, managed
 
 VLLM = (
     *("num_requests_running", "num_requests_waiting", "kv_cache_usage_perc", "num_preemptions_total"),
@@ -247,3 +248,11 @@ def test_a_token_costs_microseconds(metrics: Metrics, quiet: None) -> None:
         return (time.thread_time() - began) / 2000
 
     assert min(round_() for _ in range(5)) < 10e-6
+
+
+async def test_a_model_that_is_asked_for_by_its_id_counts_under_its_name() -> None:
+    async with managed(Loader(), catalog("a", "b")) as manager:
+        metrics = Metrics(manager)
+        await manager.activate("b")
+        metrics.ended(account(model="org/b"))
+    assert samples(metrics)["vllm:prompt_tokens_total", "b"] == 10

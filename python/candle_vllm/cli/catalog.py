@@ -54,5 +54,5 @@ def _named(listed: Catalog, name: str | None) -> CatalogEntry | None:
 def _renamed(entry: CatalogEntry, names: list[str] | None) -> CatalogEntry:
     if not names:
         return entry
-    main, *also = dict.fromkeys([*names, *entry.names])
+    main, *also = dict.fromkeys([*names, entry.name, *entry.also])
     return replace(entry, name=main, also=tuple(also))

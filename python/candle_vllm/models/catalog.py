@@ -21,7 +21,9 @@ class CatalogEntry:
     """What requests and listings call it."""
     config: EngineConfig
     also: tuple[str, ...] = ()
-    """Further names that requests may use."""
+    """Further names of it, listed beside the first."""
+    ids: tuple[str, ...] = ()
+    """What requests may call it too, though no listing shows it: where it comes from."""
     defaults: SamplingDefaults = field(default_factory=SamplingDefaults)
     """For what a request leaves out."""
     block_size: int | None = None
@@ -34,8 +36,8 @@ class CatalogEntry:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All its names, the main one first."""
-        return (self.name, *self.also)
+        """All that requests may call it, the main name first."""
+        return (self.name, *self.also, *self.ids)
 
 
 class Catalog:
@@ -47,19 +49,18 @@ class Catalog:
         self._entries = tuple(entries)
         self._by_name: dict[str, CatalogEntry] = {}
         for entry in entries:
-            if entry.name in self._by_name:
-                raise ConfigError(f"models: the name {entry.name!r} is given twice")
-            self._by_name[entry.name] = entry
-        shared: set[str] = set()
+            for name in (entry.name, *entry.also):
+                if name in self._by_name:
+                    raise ConfigError(f"models: the name {name!r} is given twice")
+                self._by_name[name] = entry
+        owners: dict[str, list[CatalogEntry]] = {}
         for entry in entries:
-            for other in entry.also:
-                if self._by_name.get(other, entry) is not entry:
-                    shared.add(other)
-                self._by_name.setdefault(other, entry)
-        # What could mean two models means neither; a main name always means its own.
-        for name in shared:
-            if self._by_name[name].name != name:
-                del self._by_name[name]
+            for name in entry.ids:
+                owners.setdefault(name, []).append(entry)
+        # What could mean two models means neither, and a name goes before an id.
+        for name, sharing in owners.items():
+            if len(sharing) == 1:
+                self._by_name.setdefault(name, sharing[0])
         self.idle_unload_secs = idle_unload_secs
         """Seconds without a request after which the active model is unloaded; None = never."""
 

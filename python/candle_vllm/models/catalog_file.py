@@ -125,10 +125,10 @@ class _Reader:
             self._wrong(fields["name"], f"name must be at most {_LONGEST_NAME} printable characters; got {name[:60]!r}")
         if ("hf_id" in fields) == ("local_path" in fields):
             self._wrong(node, f"the model {name!r} must have an hf_id or a local_path, and not both")
-        also: tuple[str, ...] = ()
+        ids: tuple[str, ...] = ()
         if "hf_id" in fields:
             source = self._text(fields["hf_id"], "hf_id")
-            also = (source,) if source != name else ()
+            ids = (source,)
         else:
             source = str(self._path.parent / Path(self._text(fields["local_path"], "local_path")).expanduser())
         config = dataclasses.replace(self._base, model_path=source, weight_file=None, revision=None, chat_template=None)
@@ -138,10 +138,10 @@ class _Reader:
         for key, value in self._mapping(fields.get("params"), "params", tuple(PARAMS)).items():
             params.where[key] = _line(value)
             self._checked(value, partial(params.put, key, self._value(value)))
-        return self._finished(name, also, params, fields)
+        return self._finished(name, ids, params, fields)
 
     def _finished(
-        self, name: str, also: tuple[str, ...], params: EntryParams, fields: Mapping[str, yaml.Node]
+        self, name: str, ids: tuple[str, ...], params: EntryParams, fields: Mapping[str, yaml.Node]
     ) -> CatalogEntry:
         unable = None
         if params.unable is not None:
@@ -149,7 +149,7 @@ class _Reader:
             unable = f"{self._path}, line {params.where[key]}: {key}: {reason}"
         return CatalogEntry(
             name=name,
-            also=also,
+            ids=ids,
             config=params.config,
             defaults=SamplingDefaults(**params.sampling).over(self._defaults),
             block_size=params.block_size,

@@ -94,15 +94,15 @@ class ModelManager:
         return None if self._active is None else self._active.model
 
     def listing(self) -> Sequence[ModelEntry]:
-        """Every model of the catalogue."""
-        return [self._listed(entry) for entry in self._catalog]
+        """Every model of the catalogue, under each of its names."""
+        return [self._listed(entry, name) for entry in self._catalog for name in (entry.name, *entry.also)]
 
-    def _listed(self, entry: CatalogEntry) -> ModelEntry:
+    def _listed(self, entry: CatalogEntry, name: str) -> ModelEntry:
         active = self._active
         if active is None or active.entry is not entry:
-            return ModelEntry(entry.name, entry.created, notes=entry.notes)
+            return ModelEntry(name, entry.created, notes=entry.notes)
         length = active.model.info.max_sequence_length
-        return ModelEntry(entry.name, entry.created, length, active=True, notes=entry.notes)
+        return ModelEntry(name, entry.created, length, active=True, notes=entry.notes)
 
     def status(self) -> ModelStatus:
         """How the models stand."""

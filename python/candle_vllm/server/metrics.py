@@ -129,6 +129,9 @@ class Metrics(Unseen):
             return account.model
         known = [entry.id for entry in self._models.listing()]
         if account.model not in known:
+            active = self._models.active
+            if active is not None and account.model in active.names:
+                return active.names[0]
             return known[0] if known else ""
         self._labels.add(account.model)
         return account.model
