@@ -162,6 +162,16 @@ class FakeEngine:
                 text = text[1:]
         return ids
 
+    def tokenize_parts(self, parts: Sequence[str]) -> list[int]:
+        ids: list[int] = []
+        for at, part in enumerate(parts):
+            ids += part.encode() if at % 2 else self.tokenize(part)
+        return ids
+
+    @property
+    def special_texts(self) -> Sequence[str]:
+        return list(SPECIAL)
+
     def detokenize(self, tokens: Sequence[int], skip_special_tokens: bool = True) -> str:
         return bytes(token for token in tokens if token < 256).decode(errors="replace")
 

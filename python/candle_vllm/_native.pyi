@@ -45,6 +45,12 @@ class Engine:
     def encode(self, text: str, add_special_tokens: bool) -> list[int]:
         """Token ids of a text."""
 
+    def encode_parts(self, parts: Sequence[str]) -> list[int]:
+        """Token ids of a text in parts; in every other one special tokens spelt out are plain text."""
+
+    def special_texts(self) -> list[str]:
+        """Texts of all special tokens."""
+
     def decode(self, tokens: Sequence[int], skip_special_tokens: bool) -> str:
         """Text of token ids."""
 

@@ -342,3 +342,43 @@ async def test_an_engine_closed_under_its_streams(adapter: OpenAIAdapter, engine
     engine.close()
     with pytest.raises(ApiError, match="cancelled"):
         [chunk async for chunk in stream]
+
+
+def test_ids_of_tokens_where_asked_for(adapter: OpenAIAdapter) -> None:
+    request = {**HELLO, "return_token_ids": True, "request_id": "mine", "max_tokens": 5}
+    whole = adapter.chat_completion(request)
+    assert whole.id == "chatcmpl-mine"
+    assert bytes(whole.choices[0].token_ids or []).decode() == "You s"
+    assert whole.choices[0].logprobs is None
+    chunks = list(adapter.chat_completion_stream(request))
+    assert chunks[0].prompt_token_ids == whole.prompt_token_ids
+    ids = [token for chunk in chunks for token in chunk.choices[0].token_ids or []]
+    assert ids == whole.choices[0].token_ids
+    text = {"model": "any", "prompt": "abc", "return_token_ids": True, "max_tokens": 5}
+    assert adapter.completion(text).choices[0].token_ids == ids
+    streamed = [token for chunk in adapter.completion_stream(text) for token in chunk.choices[0].token_ids or []]
+    assert streamed == ids
+
+
+def test_the_stop_text_where_it_is_wanted(adapter: OpenAIAdapter) -> None:
+    request = {**HELLO, "stop": " said", "include_stop_str_in_output": True}
+    assert adapter.chat_completion(request).choices[0].message.content == "You said"
+    assert joined(list(adapter.chat_completion_stream(request))) == "You said"
+    assert adapter.chat_completion({**HELLO, "stop": " said"}).choices[0].message.content == "You"
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"structured_outputs": {}}, "structured_outputs"),
+        ({"structured_outputs": {"regex": "a", "choice": ["b"]}}, "structured_outputs"),
+        ({"guided_regex": "a", "guided_choice": ["b"]}, "guided_choice"),
+        ({"guided_regex": "a", "response_format": {"type": "json_object"}}, "response_format"),
+        ({"bad_words": ["x"]}, "bad_words"),
+        ({"request_id": "two words"}, "request_id"),
+    ],
+)
+def test_forms_that_contradict_each_other(adapter: OpenAIAdapter, change: dict[str, Any], param: str) -> None:
+    with pytest.raises(ApiError) as refusal:
+        adapter.chat_completion({**HELLO, **change})
+    assert (refusal.value.status, refusal.value.param) == (400, param)

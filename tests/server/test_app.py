@@ -160,7 +160,6 @@ def test_documentation_is_served(live: Any) -> None:
         ({"stream_options": {"include_usage": True}}, "stream_options", "invalid_value"),
         ({"reasoning_effort": "high"}, "reasoning_effort", "unsupported_parameter"),
         ({"store": True}, "store", "unsupported_parameter"),
-        ({"include_stop_str_in_output": True}, "include_stop_str_in_output", "unsupported_parameter"),
     ],
 )
 def test_refusals_name_the_field(live: Any, change: dict[str, Any], param: str, code: str) -> None:

@@ -132,6 +132,19 @@ class InferenceEngine:
             raise TokenizationError(f"a text with halves of surrogate pairs has no tokens; got {checks.shown(text)}")
         return self._native.encode(text, add_special_tokens)
 
+    def tokenize_parts(self, parts: Sequence[str]) -> list[int]:
+        """Token ids of a text that is given in parts.
+
+        In every other part, from the second on, special tokens spelled out are plain text, as what a user wrote should
+        be. One part is encoded as by `tokenize`.
+        """
+        return self._native.encode_parts(list(parts))
+
+    @cached_property
+    def special_texts(self) -> tuple[str, ...]:
+        """Texts of all the special tokens of the tokenizer."""
+        return tuple(self._native.special_texts())
+
     def detokenize(self, tokens: Sequence[int], skip_special_tokens: bool = True) -> str:
         """The text of token ids; `skip_special_tokens=False` spells special tokens out."""
         return self._native.decode(batch.token_ids("tokens", tokens), skip_special_tokens)

@@ -65,6 +65,15 @@ class Engine(Protocol):
         """Token ids of a text."""
         ...
 
+    def tokenize_parts(self, parts: Sequence[str]) -> list[int]:
+        """Token ids of a text in parts; in every other one special tokens spelt out are plain text."""
+        ...
+
+    @property
+    def special_texts(self) -> Sequence[str]:
+        """Texts of all special tokens."""
+        ...
+
     def detokenize(self, tokens: Sequence[int], skip_special_tokens: bool = True) -> str:
         """The text of token ids."""
         ...

@@ -57,7 +57,7 @@ class PromptLogprobs:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """Tokens with their log-probabilities, before the text that they complete; only where they were asked for.
+    """Tokens, with their log-probabilities where asked for, before the text that they complete.
 
     The token that ended the answer is not among them: it is no part of its text.
     """

@@ -20,7 +20,7 @@ from candle_vllm.generation.tool_prompt import as_text
 from candle_vllm.models import LoadedModel
 from candle_vllm.params import GenerationParams
 
-__all__ = ["MOST_ANSWERS", "Prepared", "prepare", "seed_of_choice"]
+__all__ = ["MOST_ANSWERS", "Prepared", "Rendered", "prepare", "render", "seed_of_choice"]
 
 MOST_ANSWERS = 2048
 """Of one request, over all its prompts."""
@@ -48,18 +48,39 @@ class Prepared:
         return iter([(self.prompts[at // self.answers], params) for at, params in enumerate(self.params)])
 
 
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """One prompt."""
+
+    text: str
+    """As the template wrote it; empty where token ids were given."""
+    ids: list[int]
+    thinking: bool = False
+    """Whether it ends within the model's thinking."""
+
+
 async def prepare(request: GenerationRequest, model: LoadedModel) -> Prepared:
     """The prompts and parameters of a request to this model. Raises RequestError naming the client's field."""
     count_answers(request)
+    prompts = await _prompts(request, model, refuse=True)
+    params = [_params(request, model, prompt.ids) for prompt in prompts]
+    each = [_of_choice(one, choice) for one in params for choice in range(request.n)]
+    return Prepared([prompt.ids for prompt in prompts], [prompt.thinking for prompt in prompts], each, request.n)
+
+
+async def render(request: GenerationRequest, model: LoadedModel) -> Rendered:
+    """The first prompt of a request alone, whether or not it fits."""
+    [prompt, *_] = await _prompts(request, model, refuse=False)
+    return prompt
+
+
+async def _prompts(request: GenerationRequest, model: LoadedModel, *, refuse: bool) -> list[Rendered]:
     work = _prompts_of_conversation if isinstance(request.input, Conversation) else _prompts_of_items
     if _lighter_than(_LIGHT, (_weighed(request.input), request.tool_use.tools if request.tool_use else ())):
-        prompts = work(request, model)
-    else:
+        return work(request, model)
+    if refuse:
         await asyncio.to_thread(_refuse_hopeless, request, model)
-        prompts = await asyncio.to_thread(work, request, model)
-    params = [_params(request, model, ids) for ids, _ in prompts]
-    each = [_of_choice(one, choice) for one in params for choice in range(request.n)]
-    return Prepared([ids for ids, _ in prompts], [thinking for _, thinking in prompts], each, request.n)
+    return await asyncio.to_thread(work, request, model)
 
 
 def _refuse_hopeless(request: GenerationRequest, model: LoadedModel) -> None:
@@ -116,7 +137,7 @@ def _lighter_than(budget: int, value: Any) -> bool:
     return True
 
 
-def _prompts_of_conversation(request: GenerationRequest, model: LoadedModel) -> list[tuple[list[int], bool]]:
+def _prompts_of_conversation(request: GenerationRequest, model: LoadedModel) -> list[Rendered]:
     conversation = request.input
     assert isinstance(conversation, Conversation)
     if conversation.continue_final_message and conversation.add_generation_prompt:
@@ -128,14 +149,15 @@ def _prompts_of_conversation(request: GenerationRequest, model: LoadedModel) -> 
         if not template.mentions("tools"):
             messages, tools = as_text(messages, tools, model.tool_format), ()
         text = template.render(
-            messages,
+            model.control.marked(messages),
             tools=tools,
             documents=conversation.documents,
             add_generation_prompt=conversation.add_generation_prompt,
             continue_final_message=conversation.continue_final_message,
             variables=_variables(request, conversation, template),
         )
-        return [(model.engine.tokenize(text), model.reasoning.begun_by(text))]
+        parts = model.control.parts(text)
+        return [Rendered("".join(parts), model.engine.tokenize_parts(parts), model.reasoning.begun_by(text))]
     except ChatTemplateError as error:
         raise RequestError(str(error), param=request.named(error.field)) from error
     except TokenizationError as error:
@@ -163,7 +185,7 @@ def _variables(request: GenerationRequest, conversation: Conversation, template:
     )
 
 
-def _prompts_of_items(request: GenerationRequest, model: LoadedModel) -> list[tuple[list[int], bool]]:
+def _prompts_of_items(request: GenerationRequest, model: LoadedModel) -> list[Rendered]:
     source = request.input
     assert isinstance(source, Prompts)
     prompts = []
@@ -182,7 +204,7 @@ def _prompts_of_items(request: GenerationRequest, model: LoadedModel) -> list[tu
                 f"holds the token id {largest}; this model's vocabulary ends at "
                 f"{model.engine.model_info.vocab_size - 1}.",
             )
-        prompts.append((ids, False))
+        prompts.append(Rendered(item if isinstance(item, str) else "", ids))
     return prompts
 
 
@@ -203,7 +225,9 @@ def refused(request: GenerationRequest, error: ConfigError) -> RequestError:
     """A refusal by the engine's own checks, in the client's words."""
     if error.field is None:
         return RequestError(str(error))
-    shown = request.named(error.field)
+    form = request.constraint
+    of_form = form is not None and error.field in (form.kind, "json_schema")
+    shown = form.field if form is not None and of_form else request.named(error.field)
     return RequestError(str(error.named(shown)), param=shown)
 
 

@@ -83,6 +83,10 @@ class GenerationRequest:
     """Answers to each prompt."""
     stream: bool = False
     """Whether pieces are wanted as they come; otherwise each answer arrives at once, as the same events."""
+    token_ids: bool = False
+    """Whether the ids of the answer's tokens are wanted."""
+    include_stop: bool = False
+    """Whether the stop text that ended an answer is part of it."""
     logprobs: int | None = None
     """Log-probabilities of the answer's tokens: None = off, k = and the k best."""
     prompt_logprobs: int | None = None

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing
-from typing import Any
+from contextlib import aclosing
 
 from candle_vllm.engine import Request
 from candle_vllm.errors import ConfigError, EngineFailedError, GenerationError, RequestCancelledError
 from candle_vllm.generation.account import Account, Observer, Observers, untraced
+from candle_vllm.generation.entering import Entering
 from candle_vllm.generation.events import (
     Event,
     Finished,
@@ -24,10 +24,11 @@ from candle_vllm.generation.events import (
     Status,
     Tokens,
 )
+from candle_vllm.generation.merge import merged
 from candle_vllm.generation.prepare import Prepared, count_answers, prepare, refused
 from candle_vllm.generation.request import Conversation, GenerationRequest
 from candle_vllm.generation.split import AnswerSplitter, splitters
-from candle_vllm.models import LoadedModel, Models, WaitStatus
+from candle_vllm.models import LoadedModel, Models
 from candle_vllm.records import FinishReason, GenerationChunk
 
 __all__ = ["Road"]
@@ -66,7 +67,7 @@ class Road:
 
     async def _events(self, request: GenerationRequest, account: Account) -> AsyncGenerator[Event, None]:
         count_answers(request)
-        entering = _Entering(self.models, request)
+        entering = Entering(self.models, request)
         failure: BaseException | None = None
         try:
             async with aclosing(entering.waits()) as waits:
@@ -82,7 +83,7 @@ class Road:
                     account.submitted, account.answers = time.monotonic(), len(handles)
                     yield Started(model, account.model, prepared.prompts, len(handles))
                     splits = splitters(request, model, prepared)
-                    async with aclosing(_merged(handles, whole=not request.stream)) as pieces:
+                    async with aclosing(merged(handles, whole=not request.stream)) as pieces:
                         async for index, chunk in pieces:
                             ticket.begun()
                             self._count(account, request, index, chunk)
@@ -119,62 +120,6 @@ class Road:
         account.queue_time = max(account.queue_time, stats.queue_time)
         account.prefill_time = max(account.prefill_time, stats.prefill_time)
         account.finish_reasons.append(str(chunk.finish_reason))
-
-
-class _Entering:
-    """Takes a lease of the model, and tells meanwhile what it waits for."""
-
-    def __init__(self, models: Models, request: GenerationRequest) -> None:
-        self._heard: WaitStatus | None = None
-        self._stirred = asyncio.Event()
-        self._lease: AbstractAsyncContextManager[LoadedModel] = models.lease(
-            request.model or None,
-            on_status=self._hear if request.stream else None,
-            priority=request.priority,
-            deadline=None if request.timeout is None else time.monotonic() + request.timeout,
-        )
-        self._task: asyncio.Task[LoadedModel] | None = None
-
-    @property
-    def model(self) -> LoadedModel:
-        """The model, once all waits are over."""
-        assert self._task is not None
-        return self._task.result()
-
-    async def waits(self) -> AsyncGenerator[WaitStatus, None]:
-        """What is waited for, as it changes; ends when the model is there, and raises why it is not."""
-        self._task = asyncio.create_task(_enter(self._lease))
-        self._task.add_done_callback(lambda _: self._stirred.set())
-        while not self._task.done():
-            await self._stirred.wait()
-            self._stirred.clear()
-            if self._heard is not None and not self._task.done():
-                heard, self._heard = self._heard, None
-                yield heard
-        self._task.result()
-        if self._heard is not None:
-            # One who waited hears that it is over.
-            yield self._heard
-
-    def _hear(self, wait: WaitStatus) -> None:
-        """Keep the newest alone, for a reader that is slow."""
-        self._heard = wait
-        self._stirred.set()
-
-    async def leave(self, failure: BaseException | None) -> None:
-        """Give the lease back, or stop waiting for it; `failure` is what ended the request, if it did not end well."""
-        task, self._task = self._task, None
-        if task is None:
-            return
-        if not task.done():
-            task.cancel()
-            await asyncio.wait({task})
-        if not task.cancelled() and task.exception() is None:
-            await self._lease.__aexit__(type(failure) if failure else None, failure, None)
-
-
-async def _enter(lease: AbstractAsyncContextManager[LoadedModel]) -> LoadedModel:
-    return await lease.__aenter__()
 
 
 async def _submit(request: GenerationRequest, model: LoadedModel, prepared: Prepared) -> list[Request]:
@@ -217,72 +162,19 @@ def _able(model: LoadedModel) -> bool:
     return stats.healthy and not stats.closed
 
 
-async def _merged(handles: Sequence[Request], *, whole: bool) -> AsyncGenerator[tuple[int, GenerationChunk], None]:
-    """The pieces of all answers with their indices, in the order in which they come; `whole`: one piece an answer."""
-    if len(handles) == 1:
-        if whole:
-            yield 0, await _whole(handles[0])
-            return
-        async for chunk in handles[0]:
-            yield 0, chunk
-        return
-    arrived: asyncio.Queue[tuple[int, GenerationChunk | BaseException | None]] = asyncio.Queue()
-    tasks = [asyncio.create_task(_forward(at, handle, whole, arrived)) for at, handle in enumerate(handles)]
-    running = len(tasks)
-    item: GenerationChunk | BaseException | None = None
-    try:
-        while running:
-            index, item = await arrived.get()
-            if isinstance(item, BaseException):
-                raise item
-            if item is None:
-                running -= 1
-            else:
-                yield index, item
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        # As above: no frame is to hold its own error.
-        item = None
-
-
-async def _forward(index: int, handle: Request, whole: bool, arrived: asyncio.Queue[Any]) -> None:
-    try:
-        if whole:
-            arrived.put_nowait((index, await _whole(handle)))
-        else:
-            async for chunk in handle:
-                arrived.put_nowait((index, chunk))
-        arrived.put_nowait((index, None))
-    except Exception as error:
-        arrived.put_nowait((index, error))
-
-
-async def _whole(handle: Request) -> GenerationChunk:
-    """The whole answer as one piece; nothing wakes the loop before it is there."""
-    output = await handle.result_async()
-    return GenerationChunk(
-        text=output.text,
-        token_ids=output.tokens,
-        logprobs=output.logprobs,
-        prompt_logprobs=output.prompt_logprobs,
-        finish_reason=output.finish_reason,
-        stop_reason=output.stop_reason,
-        stats=output.stats,
-    )
-
-
 def _events_of(request: GenerationRequest, split: AnswerSplitter, index: int, chunk: GenerationChunk) -> list[Event]:
     events: list[Event] = []
     if chunk.prompt_logprobs is not None:
         events.append(PromptLogprobs(index, chunk.prompt_logprobs))
-    if request.logprobs is not None and chunk.logprobs:
+    if request.logprobs is not None or request.token_ids:
         last = len(chunk.token_ids) - (chunk.finish_reason is FinishReason.STOP)
         if last:
-            events.append(Tokens(index, chunk.token_ids[:last], chunk.logprobs[:last]))
-    if chunk.text:
-        events += split.feed(chunk.text)
+            events.append(Tokens(index, chunk.token_ids[:last], (chunk.logprobs or ())[:last]))
+    text = chunk.text
+    if request.include_stop and chunk.finish_reason is FinishReason.STOP_SEQUENCE:
+        text += str(chunk.stop_reason)
+    if text:
+        events += split.feed(text)
     if chunk.finish_reason is not None and chunk.stats is not None:
         reason = _finish_text(chunk)
         events += split.end()

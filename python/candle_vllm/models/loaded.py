@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from candle_vllm import reasoning, tools
-from candle_vllm.chat import ChatTemplates
+from candle_vllm.chat import ChatTemplates, ControlTexts
 from candle_vllm.errors import ConfigError
 from candle_vllm.models.admission import Admission
 from candle_vllm.models.defaults import SamplingDefaults
@@ -52,6 +52,8 @@ class LoadedModel:
     """How it writes calls of tools."""
     reasoning: Style
     """How it marks its thinking."""
+    control: ControlTexts
+    """Its special tokens, wherever users spell them out."""
     texts: TokenTexts
     """What its tokens say."""
     fingerprint: str
@@ -70,12 +72,14 @@ class LoadedModel:
         observer: Observer = UNSEEN,
         tool_format: str | None = None,
         reasoning: str | None = None,
+        trust_special_tokens: bool = False,
     ) -> LoadedModel:
         """What requests need of this engine. `names` None = the engine's own; an empty list is refused.
 
         Where `defaults` are silent the checkpoint's own recommendation counts, unless the engine leaves it aside.
         `tool_format` and `reasoning` name how the model writes calls of tools and marks its thinking; None = as its
-        chat template shows.
+        chat template shows. With `trust_special_tokens` those that users spell out are control tokens, as in
+        transformers; otherwise they are plain text.
         """
         info = engine.model_info
         served = (info.name,) if names is None else tuple(names)
@@ -97,6 +101,7 @@ class LoadedModel:
             ),
             tool_format=_tool_format(tool_format, engine),
             reasoning=_reasoning(reasoning, engine),
+            control=ControlTexts(() if trust_special_tokens else engine.special_texts),
             texts=TokenTexts(engine),
             fingerprint="fp_" + hashlib.sha256(repr(info).encode()).hexdigest()[:10],
         )

@@ -13,13 +13,14 @@ from candle_vllm.openai.chat_types import (
     CompletionUsage,
 )
 from candle_vllm.openai.completion_types import Completion, CompletionRequest
-from candle_vllm.openai.endpoint import Endpoint, Writer
-from candle_vllm.openai.endpoints import ENDPOINTS
+from candle_vllm.openai.endpoint import Endpoint, Query, Writer
+from candle_vllm.openai.endpoints import ENDPOINTS, QUERIES
 from candle_vllm.openai.errors import ApiError
 from candle_vllm.openai.models import Model, ModelList
 
 __all__ = [
     "ENDPOINTS",
+    "QUERIES",
     "ApiError",
     "ChatCompletion",
     "ChatCompletionChunk",
@@ -35,6 +36,7 @@ __all__ = [
     "Model",
     "ModelList",
     "OpenAIAdapter",
+    "Query",
     "SamplingDefaults",
     "Writer",
 ]

@@ -20,7 +20,7 @@ from candle_vllm.openai.bridge import Bridge
 from candle_vllm.openai.chat import CHAT_COMPLETION
 from candle_vllm.openai.completions import COMPLETION
 from candle_vllm.openai.doors import AsyncStreamed, AsyncWhole, Streamed, Whole
-from candle_vllm.openai.endpoint import Endpoint, Writer
+from candle_vllm.openai.endpoint import Endpoint, Query, Writer
 from candle_vllm.openai.errors import ApiError, api_error, validation_error
 from candle_vllm.openai.models import Model, ModelList
 
@@ -162,6 +162,15 @@ class OpenAIAdapter:
             finally:
                 await opened.events.aclose()
 
+    def query(self, query: Query[RequestT, ReplyT], request: RequestT | Mapping[str, Any]) -> ReplyT:
+        """The answer to a question that needs no generating; blocks."""
+        return self._bridge.call(self.aquery(query, request))
+
+    async def aquery(self, query: Query[RequestT, ReplyT], request: RequestT | Mapping[str, Any]) -> ReplyT:
+        """The answer to a question that needs no generating."""
+        with _api_errors():
+            return await query.answer(_typed(query.request, request), self._road)
+
     def open(
         self,
         endpoint: Endpoint[RequestT, ReplyT, ChunkT],
@@ -178,10 +187,12 @@ class OpenAIAdapter:
         """
         account = account or Account()
         account.endpoint = endpoint.name
-        typed = _typed(endpoint.request, request, stream)
+        typed = _typed(endpoint.request, request, stream=stream)
+        account.request_id = getattr(typed, "request_id", None) or account.request_id
         generation = endpoint.parse(typed)
         if timeout is not None:
-            generation = replace(generation, timeout=timeout)
+            account.request_id = getattr(typed, "request_id", None) or account.request_id
+        generation = replace(generation, timeout=timeout)
         return Opened(self._road.run(generation, account), endpoint.writer(typed, account))
 
 
@@ -212,12 +223,12 @@ def _are_models(served: Engine | Models) -> TypeGuard[Models]:
     return hasattr(served, "lease")
 
 
-def _typed(kind: type[RequestT], request: RequestT | Mapping[str, Any], stream: bool) -> RequestT:
-    """The checked request; whether it streams is said by the method that was called."""
+def _typed(kind: type[RequestT], request: RequestT | Mapping[str, Any], **said: bool) -> RequestT:
+    """The checked request; whether it streams is `said` by the method that was called."""
     if isinstance(request, kind):
-        same = getattr(request, "stream", None) is stream
-        return request if same else request.model_copy(update={"stream": stream})
+        same = all(getattr(request, field, None) is value for field, value in said.items())
+        return request if same else request.model_copy(update=said)
     try:
-        return kind.model_validate({**cast(Mapping[str, Any], request), "stream": stream})
+        return kind.model_validate({**cast(Mapping[str, Any], request), **said})
     except pydantic.ValidationError as error:
         raise validation_error(error) from error

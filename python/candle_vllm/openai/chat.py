@@ -42,14 +42,13 @@ from candle_vllm.openai.chat_types import (
     FunctionCall,
     NamedFunction,
     NamedToolChoice,
-    ResponseFormat,
     WaitMetadata,
     check_results,
 )
 from candle_vllm.openai.endpoint import Endpoint, TextFrame, fresh_id, now
 from candle_vllm.openai.errors import invalid, unsupported
 from candle_vllm.openai.logprobs import chat_logprobs
-from candle_vllm.openai.request import refuse_unsupported, sampling_fields
+from candle_vllm.openai.request import constraint_of, refuse_unsupported, sampling_fields
 from candle_vllm.openai.usage import usage_of
 from candle_vllm.records import TokenLogprob
 
@@ -76,19 +75,20 @@ def parse(request: ChatCompletionRequest) -> GenerationRequest:
         sampling=sampling_fields(request),
         max_tokens=request.max_completion_tokens if newer else request.max_tokens,
         tool_use=_tool_use(request),
-        constraint=_constraint(request.response_format),
+        constraint=_constraint(request),
         n=request.n or 1,
         stream=bool(request.stream),
         logprobs=(request.top_logprobs or 0) if request.logprobs else None,
         cache_salt=request.cache_salt,
         priority=request.priority or 0,
         skip_special_tokens=request.skip_special_tokens is not False,
+        token_ids=bool(request.return_token_ids),
+        include_stop=bool(request.include_stop_str_in_output),
         fields={
             "max_tokens": "max_completion_tokens" if newer else "max_tokens",
             "prompt": "messages",
             "stop_sequences": "stop",
             "variables": "chat_template_kwargs",
-            "json_schema": "response_format",
             "grammar": "tool_choice",
         },
     )
@@ -131,9 +131,13 @@ def _tool_use(request: ChatCompletionRequest) -> ToolUse | None:
     return ToolUse(tools=tools, choice=choice or "auto", parallel=parallel)
 
 
-def _constraint(given: ResponseFormat | None) -> Constraint | None:
+def _constraint(request: ChatCompletionRequest) -> Constraint | None:
+    extra = constraint_of(request)
+    given = request.response_format
     if given is None or given.type == "text":
-        return None
+        return extra
+    if extra is not None:
+        raise invalid("response_format", f"'response_format' and '{extra.field}' both give the answer's form.")
     if given.json_schema is None:
         return Constraint("json_object", field="response_format")
     schema = given.json_schema.schema_
@@ -172,13 +176,15 @@ class ChatWriter:
     def __init__(self, request: ChatCompletionRequest, account: Account) -> None:
         self._account = account
         self._top = request.top_logprobs or 0
+        self._with_logprobs = bool(request.logprobs)
+        self._with_ids = bool(request.return_token_ids)
         self._legacy = bool(request.functions)
         options = request.stream_options
         self._usage_at_end = bool(options and options.include_usage)
         self._usage_always = bool(options and options.continuous_usage_stats)
         self._started: Started | None = None
         self._frames: dict[int, TextFrame] = {}
-        self._waiting_logprobs: dict[int, ChoiceLogprobs] = {}
+        self._pending: dict[int, list[Tokens]] = {}
         self._head: dict[str, Any] = {
             "id": fresh_id("chatcmpl", account),
             "object": "chat.completion.chunk",
@@ -194,27 +200,26 @@ class ChatWriter:
         """The chunks that this event makes due."""
         match event:
             case Text(index, text):
-                return [self._chunk(index, ChoiceDelta(content=text), self._waiting_logprobs.pop(index, None))]
+                return [self._chunk(index, ChoiceDelta(content=text), self._pending.pop(index, ()))]
             case Reasoning(index, text):
                 return [self._chunk(index, ChoiceDelta(reasoning=text, reasoning_content=text))]
             case ToolCallStarted() | ToolArguments():
                 return [self._chunk(event.index, self._call_delta(event))]
-            case Tokens(index, _, logprobs):
+            case Tokens(index):
                 # They go with the text that they complete.
-                earlier = self._waiting_logprobs.get(index)
-                entries = self._logprobs(logprobs)
-                if earlier is not None and earlier.content and entries.content:
-                    entries.content[:0] = earlier.content
-                self._waiting_logprobs[index] = entries
+                self._pending.setdefault(index, []).append(event)
                 return []
             case Finished(index, reason):
-                left = self._waiting_logprobs.pop(index, None)
+                left = self._pending.pop(index, None)
                 unseen = [] if left is None else [self._chunk(index, ChoiceDelta(content=""), left)]
                 return [*unseen, self._chunk(index, ChoiceDelta(), finish=self._finish(reason))]
             case Started():
                 self._start(event)
                 opening = ChoiceDelta(role="assistant", content="", refusal=None)
-                return [self._chunk(index, opening) for index in range(event.answers)]
+                chunks = [self._chunk(index, opening) for index in range(event.answers)]
+                if self._with_ids:
+                    chunks[0].prompt_token_ids = list(event.prompts[0])
+                return chunks
             case Status(wait):
                 metadata = WaitMetadata(
                     status=wait.status, position=wait.position, model=wait.model, eta_ms=wait.eta_ms
@@ -226,7 +231,7 @@ class ChatWriter:
 
     def quick(self, event: Event) -> str | None:
         """The JSON text of a plain piece of text."""
-        if type(event) is not Text or self._usage_always or event.index in self._waiting_logprobs:
+        if type(event) is not Text or self._usage_always or event.index in self._pending:
             return None
         frame = self._frames.get(event.index)
         if frame is None:
@@ -243,16 +248,10 @@ class ChatWriter:
     def reply(self, reply: Reply) -> ChatCompletion:
         """The whole reply."""
         self._start(reply.started)
-        return ChatCompletion(
-            id=self._head["id"],
-            object="chat.completion",
-            created=self._head["created"],
-            model=self._head["model"],
-            choices=[self._choice(index, answer) for index, answer in enumerate(reply.answers)],
-            usage=usage_of(self._account),
-            service_tier="default",
-            system_fingerprint=self._head["system_fingerprint"],
-        )
+        fields = {**self._head, "object": "chat.completion", "usage": usage_of(self._account)}
+        if self._with_ids:
+            fields["prompt_token_ids"] = list(reply.started.prompts[0])
+        return ChatCompletion(**fields, choices=[self._choice(*each) for each in enumerate(reply.answers)])
 
     def _start(self, started: Started) -> None:
         self._started = started
@@ -262,12 +261,15 @@ class ChatWriter:
     def _choice(self, index: int, answer: Answer) -> Choice:
         if answer.finished is None:
             raise RuntimeError("an answer has no end")
-        return Choice(
+        choice = Choice(
             index=index,
             message=self._message(answer),
-            logprobs=self._logprobs(answer.logprobs) if answer.logprobs else None,
+            logprobs=self._logprobs(answer.logprobs) if self._with_logprobs else None,
             finish_reason=self._finish(answer.finished.reason),
         )
+        if self._with_ids:
+            choice.token_ids = answer.token_ids
+        return choice
 
     def _message(self, answer: Answer) -> ChatCompletionMessage:
         calls = [FunctionCall(name=call.name, arguments=call.arguments) for call in answer.calls]
@@ -301,13 +303,13 @@ class ChatWriter:
         return "function_call" if self._legacy and reason == "tool_calls" else reason
 
     def _chunk(
-        self,
-        index: int,
-        delta: ChoiceDelta,
-        logprobs: ChoiceLogprobs | None = None,
-        finish: ChatFinish | None = None,
+        self, index: int, delta: ChoiceDelta, tokens: Sequence[Tokens] = (), finish: ChatFinish | None = None
     ) -> ChatCompletionChunk:
-        choice = ChunkChoice(index=index, delta=delta, logprobs=logprobs, finish_reason=finish)
+        choice = ChunkChoice(index=index, delta=delta, logprobs=None, finish_reason=finish)
+        if tokens and self._with_logprobs:
+            choice.logprobs = self._logprobs([entry for piece in tokens for entry in piece.logprobs])
+        if tokens and self._with_ids:
+            choice.token_ids = [token for piece in tokens for token in piece.ids]
         if self._usage_always:
             return ChatCompletionChunk(**{**self._head, "choices": [choice], "usage": usage_of(self._account)})
         return ChatCompletionChunk(**self._head, choices=[choice])

@@ -310,6 +310,8 @@ class Choice(BaseModel):
     message: ChatCompletionMessage
     logprobs: ChoiceLogprobs | None = None
     finish_reason: ChatFinish
+    token_ids: list[int] | None = None
+    """Of the answer, where asked for."""
 
 
 class ChatCompletion(BaseModel):
@@ -322,6 +324,8 @@ class ChatCompletion(BaseModel):
     model: str
     choices: list[Choice]
     usage: CompletionUsage
+    prompt_token_ids: list[int] | None = None
+    """Where asked for."""
     service_tier: Literal["default"] = "default"
     system_fingerprint: str
 
@@ -361,6 +365,8 @@ class ChunkChoice(BaseModel):
     delta: ChoiceDelta
     logprobs: ChoiceLogprobs | None = None
     finish_reason: ChatFinish | None = None
+    token_ids: list[int] | None = None
+    """Of the text that this chunk adds, where asked for."""
 
 
 class WaitMetadata(BaseModel):
@@ -387,5 +393,7 @@ class ChatCompletionChunk(BaseModel):
     service_tier: Literal["default"] = "default"
     system_fingerprint: str | None = None
     """None in chunks that come before the model is there."""
+    prompt_token_ids: list[int] | None = None
+    """In the first chunk, where asked for."""
     candle_metadata: WaitMetadata | None = None
     """Only in chunks that tell what the request waits for; their delta is empty."""

@@ -59,6 +59,8 @@ class CompletionChoice(BaseModel):
     text: str
     logprobs: Logprobs | None = None
     finish_reason: FinishText | None
+    token_ids: list[int] | None = None
+    """Of the text, where asked for."""
 
 
 class Completion(BaseModel):

@@ -24,7 +24,7 @@ from candle_vllm.openai.completion_types import Completion, CompletionChoice, Co
 from candle_vllm.openai.endpoint import Endpoint, TextFrame, fresh_id, now
 from candle_vllm.openai.errors import invalid, unsupported
 from candle_vllm.openai.logprobs import CompletionLogprobs
-from candle_vllm.openai.request import refuse_unsupported, sampling_fields
+from candle_vllm.openai.request import constraint_of, refuse_unsupported, sampling_fields
 from candle_vllm.openai.usage import usage_of
 from candle_vllm.records import TokenLogprob
 
@@ -55,6 +55,9 @@ def parse(request: CompletionRequest) -> GenerationRequest:
         cache_salt=request.cache_salt,
         priority=request.priority or 0,
         skip_special_tokens=request.skip_special_tokens is not False,
+        token_ids=bool(request.return_token_ids),
+        include_stop=bool(request.include_stop_str_in_output),
+        constraint=constraint_of(request),
         fields={"stop_sequences": "stop", "prompt_logprobs": "logprobs"},
     )
 
@@ -121,13 +124,17 @@ class CompletionWriter:
 
     def quick(self, event: Event) -> str | None:
         """The JSON text of a plain piece of text."""
-        if type(event) is not Text or self._usage_always or self._logprobs or event.index in self._echoes:
+        if type(event) is not Text or self._special(event.index):
             return None
         frame = self._frames.get(event.index)
         if frame is None:
             marked = CompletionChoice(index=event.index, text=TextFrame.MARK, logprobs=None, finish_reason=None)
             frame = self._frames[event.index] = TextFrame(self._chunk(marked))
         return frame.around(event.text)
+
+    def _special(self, index: int) -> bool:
+        """Whether the next chunk of this answer holds more than its text."""
+        return self._usage_always or index in self._waiting or index in self._echoes or bool(self._logprobs)
 
     def closing(self) -> Sequence[Completion]:
         """The chunk with the usage, where it was asked for."""
@@ -171,10 +178,13 @@ class CompletionWriter:
         if (echo := self._echoes.pop(index, None)) is not None:
             text = echo.text + text
         logprobs: Logprobs | None = None
+        ids, entries = self._waiting.pop(index, ([], []))
         if index in self._logprobs:
-            ids, entries = self._waiting.pop(index, ([], []))
             logprobs = self._logprobs[index].build(entries, ids, text)
-        return CompletionChoice(index=index, text=text, logprobs=logprobs, finish_reason=finish)
+        choice = CompletionChoice(index=index, text=text, logprobs=logprobs, finish_reason=finish)
+        if self._request.return_token_ids:
+            choice.token_ids = ids
+        return choice
 
     def _chunk(self, choice: CompletionChoice) -> Completion:
         if self._usage_always:

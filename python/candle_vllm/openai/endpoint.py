@@ -7,16 +7,28 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from json.encoder import encode_basestring_ascii
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel
 
-from candle_vllm.generation import Account, Event, GenerationRequest, Reply
+from candle_vllm.generation import Account, Event, GenerationRequest, Reply, Road
 
-__all__ = ["AnyEndpoint", "Endpoint", "Framing", "QuickWriter", "TextFrame", "Writer", "fresh_id", "now", "serialised"]
+__all__ = [
+    "AnyEndpoint",
+    "AnyQuery",
+    "Endpoint",
+    "Framing",
+    "Query",
+    "QuickWriter",
+    "TextFrame",
+    "Writer",
+    "fresh_id",
+    "now",
+    "serialised",
+]
 
 RequestT = TypeVar("RequestT", bound=BaseModel)
 ReplyT = TypeVar("ReplyT", bound=BaseModel)
@@ -74,7 +86,20 @@ class Endpoint(Generic[RequestT, ReplyT, ChunkT]):
     framing: Framing = "data"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query(Generic[RequestT, ReplyT]):
+    """A question that is answered at once, without generating: a row of the other table."""
+
+    name: str
+    path: str
+    """Of `POST`, below the server's root."""
+    request: type[RequestT]
+    reply: type[ReplyT]
+    answer: Callable[[RequestT, Road], Awaitable[ReplyT]]
+
+
 AnyEndpoint = Endpoint[Any, Any, Any]
+AnyQuery = Query[Any, Any]
 
 
 def serialised(chunk: BaseModel) -> str:

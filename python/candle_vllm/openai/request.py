@@ -6,10 +6,11 @@ Must not know of prompts or replies.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from candle_vllm.generation import Constraint
 from candle_vllm.openai.errors import invalid, unsupported
 
 _U64 = 2**64 - 1
@@ -57,6 +58,27 @@ class StreamOptions(BaseModel):
     """Padding against traffic analysis: only false can be honoured."""
 
 
+class StructuredOutputs(BaseModel):
+    """The form of the answer: exactly one of these."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    json_: Annotated[dict[str, Any] | str | None, Field(alias="json")] = None
+    """A JSON schema."""
+    regex: str | None = None
+    choice: Annotated[list[str], Field(fail_fast=True, min_length=1, max_length=_MOST_STOPS)] | None = None
+    """Texts, one of which is the answer."""
+    grammar: str | None = None
+    """In the notation of Lark, or GBNF."""
+    json_object: bool | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> StructuredOutputs:
+        if sum(value not in (None, False) for _, value in self) != 1:
+            raise ValueError("give exactly one of 'json', 'regex', 'choice', 'grammar' and 'json_object'")
+        return self
+
+
 class SamplingRequest(BaseModel):
     """Fields of a request that say how to sample, stop and stream. Unknown fields are refused, as OpenAI does."""
 
@@ -97,6 +119,18 @@ class SamplingRequest(BaseModel):
     skip_special_tokens: bool | None = None
     """Whether special tokens are left out of the text; true unless told."""
     include_stop_str_in_output: bool | None = None
+    return_token_ids: bool | None = None
+    """Whether the ids of the prompt's and the answer's tokens are told."""
+    request_id: Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,128}$")] | None = None
+    """Becomes part of the reply's id."""
+    structured_outputs: StructuredOutputs | None = None
+    """The form of the answer."""
+    guided_json: dict[str, Any] | str | None = None
+    guided_regex: str | None = None
+    guided_choice: Annotated[list[str], Field(fail_fast=True, min_length=1, max_length=_MOST_STOPS)] | None = None
+    guided_grammar: str | None = None
+    bad_words: list[str] | None = None
+    allowed_token_ids: list[int] | None = None
     cache_salt: Utf8 | None = None
     """Computed prefixes are shared only between requests of the same salt."""
     priority: Annotated[int, Field(ge=-(2**31), lt=2**31)] | None = None
@@ -120,6 +154,31 @@ def sampling_fields(request: SamplingRequest) -> dict[str, Any]:
     return fields
 
 
+def constraint_of(request: SamplingRequest) -> Constraint | None:
+    """The form that the request's own fields give the answer. Raises a 400 where several do."""
+    found: list[Constraint] = []
+    outputs = request.structured_outputs
+    if outputs is not None:
+        kinds: dict[str, Any] = {
+            "json_schema": outputs.json_,
+            "regex": outputs.regex,
+            "choice": outputs.choice,
+            "grammar": outputs.grammar,
+            "json_object": outputs.json_object or None,
+        }
+        found += [
+            Constraint(cast(Any, kind), value, "structured_outputs")
+            for kind, value in kinds.items()
+            if value is not None
+        ]
+    for field, kind in _GUIDED.items():
+        if (value := getattr(request, field)) is not None:
+            found.append(Constraint(kind, value, field))
+    if len(found) > 1:
+        raise invalid(found[1].field, f"'{found[0].field}' and '{found[1].field}' both give the answer's form.")
+    return found[0] if found else None
+
+
 def refuse_unsupported(request: SamplingRequest) -> None:
     """Raise a 400 for each shared field whose value cannot be honoured."""
     options = request.stream_options
@@ -128,10 +187,17 @@ def refuse_unsupported(request: SamplingRequest) -> None:
             raise invalid("stream_options", "The 'stream_options' parameter is only allowed when 'stream' is enabled.")
         if options.include_obfuscation:
             raise unsupported("stream_options.include_obfuscation", "Obfuscation of streams is not supported.")
-    if request.include_stop_str_in_output:
-        raise unsupported("include_stop_str_in_output", "Stop strings are never part of the answer; leave it false.")
+    for field in ("bad_words", "allowed_token_ids"):
+        if getattr(request, field):
+            raise unsupported(field, f"'{field}' is not supported; 'logit_bias' and 'structured_outputs' are.")
 
 
+_GUIDED: dict[str, Literal["json_schema", "regex", "choice", "grammar"]] = {
+    "guided_json": "json_schema",
+    "guided_regex": "regex",
+    "guided_choice": "choice",
+    "guided_grammar": "grammar",
+}
 _SAME_NAME = (
     "temperature",
     "top_p",

@@ -19,8 +19,8 @@ from starlette.responses import Response
 from candle_vllm.engine import Engine
 from candle_vllm.generation import Account, Observer
 from candle_vllm.models import Models, SamplingDefaults, SingleModel
-from candle_vllm.openai import ENDPOINTS, ApiError, OpenAIAdapter
-from candle_vllm.openai.endpoint import AnyEndpoint, serialised
+from candle_vllm.openai import ENDPOINTS, QUERIES, ApiError, OpenAIAdapter
+from candle_vllm.openai.endpoint import AnyEndpoint, AnyQuery, serialised
 from candle_vllm.server.bodies import read_typed
 from candle_vllm.server.boundary import Boundary, BoundarySettings
 from candle_vllm.server.document import describe, version
@@ -43,16 +43,17 @@ def create_app(
     defaults: SamplingDefaults | None = None,
     endpoints: Sequence[AnyEndpoint] = ENDPOINTS,
     request_timeout: float | None = None,
+    queries: Sequence[AnyQuery] = QUERIES,
     boundary: BoundarySettings | None = None,
     operations: Operations | None = None,
 ) -> FastAPI:
     """An ASGI application for OpenAI's API.
 
     ``served`` is an engine, models behind leases, or an adapter over either. ``model_names`` (the names that requests
-    may use; None: any name) and ``defaults`` are for an engine; an adapter has its own. ``endpoints`` are the rows to
-    serve. ``request_timeout`` is how many seconds a request that does not stream may wait for its model (None: any
-    time); a request's header X-Request-Timeout goes before it. ``boundary`` says who may come in and how much they may
-    ask; without it anyone, within the default limits.
+    may use; None: any name) and ``defaults`` are for an engine; an adapter has its own. ``endpoints`` and ``queries``
+    are the rows to serve. ``request_timeout`` is how many seconds a request that does not stream may wait for its model
+    (None: any time); a request's header X-Request-Timeout goes before it. ``boundary`` says who may come in and how
+    much they may ask; without it anyone, within the default limits.
     ``operations`` counts; models that are to be counted too were made with ``operations.metrics`` as their observer.
     Mount it with ``app.mount("/any/path", create_app(engine))``.
     """
@@ -71,9 +72,11 @@ def create_app(
     _add_errors(app)
     for endpoint in endpoints:
         _add_endpoint(app, adapter, endpoint, request_timeout)
+    for query in queries:
+        _add_query(app, adapter, query)
     add_models(app, adapter)
     add_operations(app, adapter.served, operations)
-    describe(app, endpoints)
+    describe(app, endpoints, queries)
     return app
 
 
@@ -103,6 +106,19 @@ def _add_endpoint(app: FastAPI, adapter: OpenAIAdapter, endpoint: AnyEndpoint, t
             return error_reply(error)
 
     app.add_api_route(endpoint.path, answer, methods=["POST"], name=endpoint.name, response_model=None)
+
+
+def _add_query(app: FastAPI, adapter: OpenAIAdapter, query: AnyQuery) -> None:
+    async def answer(request: Request) -> Response:
+        try:
+            typed = await read_typed(request, query.request)
+            return json_reply(serialised(await unless_gone(request.receive, adapter.aquery(query, typed))))
+        except (ClientGoneError, ClientDisconnect):
+            return Response(status_code=_CLIENT_CLOSED)
+        except Exception as error:
+            return error_reply(error)
+
+    app.add_api_route(query.path, answer, methods=["POST"], name=query.name, response_model=None)
 
 
 async def _answer(request: Request, adapter: OpenAIAdapter, endpoint: AnyEndpoint, limit: float | None) -> Response:

@@ -14,7 +14,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from candle_vllm.openai.endpoint import AnyEndpoint
+from candle_vllm.openai.endpoint import AnyEndpoint, AnyQuery
 
 __all__ = ["describe", "version"]
 
@@ -47,41 +47,40 @@ class ErrorEnvelope(BaseModel):
     error: ErrorDetail
 
 
-def describe(app: FastAPI, endpoints: Sequence[AnyEndpoint]) -> None:
-    """Have the application's document tell these endpoints' bodies, replies and errors."""
+def describe(app: FastAPI, endpoints: Sequence[AnyEndpoint], queries: Sequence[AnyQuery]) -> None:
+    """Have the application's document tell the bodies, replies and errors of these rows."""
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _document(app, endpoints)
+            app.openapi_schema = _document(app, endpoints, queries)
         return app.openapi_schema
 
     app.openapi = document  # type: ignore[method-assign]
 
 
-def _document(app: FastAPI, endpoints: Sequence[AnyEndpoint]) -> dict[str, Any]:
+def _document(app: FastAPI, endpoints: Sequence[AnyEndpoint], queries: Sequence[AnyQuery]) -> dict[str, Any]:
+    rows: list[AnyEndpoint | AnyQuery] = [*endpoints, *queries]
     document = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
     refs, schemas = models_json_schema(
         [
             (ErrorEnvelope, "serialization"),
-            *((endpoint.request, "validation") for endpoint in endpoints),
-            *((kind, "serialization") for endpoint in endpoints for kind in (endpoint.reply, endpoint.chunk)),
+            *{(row.request, "validation"): None for row in rows},
+            *{(row.reply, "serialization"): None for row in rows},
+            *{(endpoint.chunk, "serialization"): None for endpoint in endpoints},
         ],
         ref_template=_COMPONENT,
     )
     document.setdefault("components", {}).setdefault("schemas", {}).update(schemas.get("$defs", {}))
+    for row in rows:
+        operation = document["paths"][row.path]["post"]
+        body = {"application/json": {"schema": refs[row.request, "validation"]}}
+        operation["requestBody"] = {"required": True, "content": body}
+        content = {"application/json": {"schema": refs[row.reply, "serialization"]}}
+        operation["responses"]["200"] = {"description": "The whole reply.", "content": content}
     for endpoint in endpoints:
-        operation = document["paths"][endpoint.path]["post"]
-        operation["requestBody"] = {
-            "required": True,
-            "content": {"application/json": {"schema": refs[endpoint.request, "validation"]}},
-        }
-        operation["responses"]["200"] = {
-            "description": "The whole reply, or with 'stream' its chunks.",
-            "content": {
-                "application/json": {"schema": refs[endpoint.reply, "serialization"]},
-                _MEDIA[endpoint.framing]: {"schema": refs[endpoint.chunk, "serialization"]},
-            },
-        }
+        answer = document["paths"][endpoint.path]["post"]["responses"]["200"]
+        answer["description"] = "The whole reply, or with 'stream' its chunks."
+        answer["content"][_MEDIA[endpoint.framing]] = {"schema": refs[endpoint.chunk, "serialization"]}
     error = {"application/json": {"schema": refs[ErrorEnvelope, "serialization"]}}
     for path, operations in document["paths"].items():
         for method, operation in operations.items():

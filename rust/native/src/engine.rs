@@ -154,6 +154,22 @@ impl PyEngine {
         call::detached(py, || engine.tokenizer()?.encode(text, add_special_tokens))
     }
 
+    /// Token ids of a text in parts; in every other one special tokens spelt out are plain text.
+    fn encode_parts(&self, py: Python<'_>, parts: Vec<String>) -> PyResult<Vec<u32>> {
+        let engine = self.get()?;
+        call::detached(py, || engine.tokenizer()?.encode_parts(&parts))
+    }
+
+    /// Texts of all special tokens.
+    fn special_texts(&self, py: Python<'_>) -> PyResult<Vec<String>> {
+        let engine = self.get()?;
+        call::detached(py, || {
+            Ok(engine
+                .tokenizer()
+                .map_or_else(|_| Vec::new(), |t| t.special_texts()))
+        })
+    }
+
     /// Text of token ids.
     fn decode(
         &self,

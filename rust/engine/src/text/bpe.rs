@@ -1,6 +1,6 @@
 //! Text to ids by byte-pair merging: byte-level vocabularies (GPT-2's kind) and SentencePiece-style ones.
 //! Special tokens are found first, as they stand; what is between is cut into words and merged. Knows nothing of files.
-use std::{borrow::Cow, collections::HashSet};
+use std::{borrow::Cow, collections::HashSet, ops::Range};
 
 use aho_corasick::{AhoCorasick, MatchKind};
 use tokenizers::NormalizedString;
@@ -125,8 +125,8 @@ impl Bpe {
         &self.vocabulary
     }
 
-    /// The ids of `text`.
-    pub(super) fn encode(&self, text: &str) -> Result<Vec<u32>> {
+    /// The ids of `text`. No special token is found where it touches a `plain` range; these ascend.
+    pub(super) fn encode(&self, text: &str, plain: &[Range<usize>]) -> Result<Vec<u32>> {
         // Offsets within a word are 32 bits wide; a replaced space has three bytes.
         if text.len() >= u32::MAX as usize / 3 {
             return Err(Error::Tokenization(format!(
@@ -138,7 +138,16 @@ impl Bpe {
         let mut scratch = Vec::new();
         let mut at = 0;
         if let Some(added) = &self.added {
+            let touches = |found: &aho_corasick::Match| {
+                let next = plain.partition_point(|range| range.end <= found.start());
+                plain
+                    .get(next)
+                    .is_some_and(|range| range.start < found.end())
+            };
             for found in added.automaton.find_iter(text) {
+                if touches(&found) {
+                    continue;
+                }
                 self.segment(&text[at..found.start()], at == 0, &mut scratch, &mut ids)?;
                 ids.push(added.ids[found.pattern().as_usize()]);
                 at = found.end();

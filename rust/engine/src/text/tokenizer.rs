@@ -72,18 +72,58 @@ impl Tokenizer {
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
         let affixes = self.0.affixes.as_ref().filter(|_| add_special_tokens);
         let ids = match &self.0.encoder {
-            Encoder::Bpe(bpe) => bpe.encode(text)?,
+            Encoder::Bpe(bpe) => bpe.encode(text, &[])?,
             Encoder::Json(json) => {
-                let by_json = add_special_tokens && self.0.affixes.is_none();
-                let encoding = json.encode_fast(text, by_json);
-                let wrong = |e| Error::Tokenization(format!("cannot tokenize the text: {e}"));
-                encoding.map_err(wrong)?.get_ids().to_vec()
+                by_json(json, text, add_special_tokens && self.0.affixes.is_none())?
             }
         };
         Ok(match affixes {
             None => ids,
             Some((before, after)) => [before.as_slice(), &ids, after].concat(),
         })
+    }
+
+    /// The ids of a text in parts: in every other one, from the second on, special tokens spelt out are plain text.
+    ///
+    /// A text of one part is encoded as by `encode` without special tokens. Tokenizers that only the tokenizers crate
+    /// knows may see a word's border where a part begins.
+    ///
+    /// # Errors
+    /// As `encode`.
+    pub fn encode_parts(&self, parts: &[String]) -> Result<Vec<u32>> {
+        match &self.0.encoder {
+            Encoder::Bpe(bpe) => {
+                let mut plain = Vec::with_capacity(parts.len() / 2);
+                let mut at = 0;
+                for (index, part) in parts.iter().enumerate() {
+                    let end = at + part.len();
+                    if index % 2 == 1 && !part.is_empty() {
+                        plain.push(at..end);
+                    }
+                    at = end;
+                }
+                bpe.encode(&parts.concat(), &plain)
+            }
+            Encoder::Json(json) => {
+                let mut ids = Vec::new();
+                for (index, part) in parts.iter().enumerate() {
+                    let cut = if index % 2 == 1 { half(part) } else { 0 };
+                    for piece in [&part[..cut], &part[cut..]] {
+                        if !piece.is_empty() {
+                            ids.extend(by_json(json, piece, false)?);
+                        }
+                    }
+                }
+                Ok(ids)
+            }
+        }
+    }
+
+    /// Texts of all special tokens, as they stand in a text, in the order of their ids.
+    pub fn special_texts(&self) -> Vec<String> {
+        let size = u32::try_from(self.vocab_size()).unwrap_or(u32::MAX);
+        let ids = (0..size).filter(|&id| self.is_special(id));
+        ids.filter_map(|id| self.id_to_token(id)).collect()
     }
 
     /// The text of `ids`; broken characters become U+FFFD, ids that no token has become nothing.
@@ -181,6 +221,21 @@ impl Tokenizer {
     pub fn chat_templates(&self) -> &BTreeMap<String, String> {
         &self.0.templates
     }
+}
+
+/// The ids of a text by the tokenizers crate.
+fn by_json(json: &tokenizers::Tokenizer, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
+    let encoding = json.encode_fast(text, add_special_tokens);
+    let wrong = |e| Error::Tokenization(format!("cannot tokenize the text: {e}"));
+    Ok(encoding.map_err(wrong)?.get_ids().to_vec())
+}
+
+/// A border between characters in the middle of a text: a special token that is the whole text is in neither half.
+fn half(text: &str) -> usize {
+    let middle = text.chars().count().div_ceil(2);
+    text.char_indices()
+        .nth(middle)
+        .map_or(text.len(), |(at, _)| at)
 }
 
 impl std::fmt::Debug for Tokenizer {

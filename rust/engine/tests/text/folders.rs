@@ -319,6 +319,40 @@ fn ids_are_those_of_the_tokenizers_crate() {
 }
 
 #[test]
+fn special_tokens_in_plain_parts_are_text() {
+    let spm = sentencepiece(&llama_decoder());
+    let mut lowercase = spm.clone();
+    lowercase["normalizer"] = json!({"type": "Lowercase"});
+    for (json, own) in [(spm, true), (lowercase, false)] {
+        let tokenizer = Folder::new(&[("tokenizer.json", &json)]).load().unwrap();
+        assert!(format!("{tokenizer:?}").contains(if own { "own" } else { "crate" }));
+        let special = |ids: &[u32]| ids.iter().any(|&id| tokenizer.is_special(id));
+        assert!(tokenizer.special_texts().contains(&"</s>".to_owned()));
+        let text = "in </s> the <s> in";
+        assert_eq!(
+            tokenizer.encode_parts(&[text.to_owned()]).unwrap(),
+            tokenizer.encode(text, false).unwrap()
+        );
+        assert!(special(&tokenizer.encode(text, false).unwrap()));
+        let parts = ["in ", "</s>", " the ", "<s>", " in"].map(str::to_owned);
+        let ids = tokenizer.encode_parts(&parts).unwrap();
+        assert!(!special(&ids), "{ids:?}");
+        if own {
+            assert_eq!(tokenizer.decode(&ids, true).unwrap(), text);
+        }
+        let kept =
+            tokenizer.encode_parts(&["<s>".to_owned(), "</s>".to_owned(), "</s>".to_owned()]);
+        let kept: Vec<bool> = kept
+            .unwrap()
+            .iter()
+            .map(|&id| tokenizer.is_special(id))
+            .collect();
+        assert_eq!((kept[0], kept[kept.len() - 1]), (true, true));
+        assert_eq!(kept.iter().filter(|special| **special).count(), 2);
+    }
+}
+
+#[test]
 fn truncation_is_not_done() {
     let folder = Folder::new(&[("tokenizer.json", &sentencepiece(&llama_decoder()))]);
     let tokenizer = folder.load().unwrap();
