@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from candle_vllm import InferenceEngine, sources
+from live_server import LiveServer
 
 GOLDENS = Path(__file__).parent / "goldens"
 
@@ -104,3 +105,17 @@ def smollm2_engine(smollm2_path: Path) -> Iterator[InferenceEngine]:
     """An engine over SmolLM2 in the default arithmetic, shared by all tests."""
     with InferenceEngine.builder().model_path(smollm2_path).max_batch_size(64).build() as engine:
         yield engine
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., LiveServer]]:
+    """``serve(app)`` starts a server that the test's end stops."""
+    running: list[LiveServer] = []
+
+    def start(app: Any, **options: Any) -> LiveServer:
+        running.append(LiveServer(app, **options))
+        return running[-1]
+
+    yield start
+    for server in running:
+        server.stop()

@@ -280,7 +280,7 @@ def test_answers_that_are_none(capsys: pytest.CaptureFixture[str], server: Serve
 @pytest.mark.parametrize("endpoint", ["chat", "completions"])
 def test_load_on_our_own_server(capsys: pytest.CaptureFixture[str], random_model: Path, endpoint: str) -> None:
     from candle_vllm.server import create_app
-    from server.conftest import LiveServer
+    from live_server import LiveServer
 
     with InferenceEngine.builder().model_path(random_model).threads(1).max_batch_size(4).build() as engine:
         live = LiveServer(create_app(engine, model_names=["random"]))

@@ -1,58 +1,14 @@
-"""A real server on a loopback port, in a thread of the test's process."""
+"""A real server over the fake engine."""
 
 from __future__ import annotations
 
-import socket
-import threading
-import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 import pytest
-import uvicorn
 
 from candle_vllm.server import create_app
 from fake_engine import FakeEngine
-
-
-class LiveServer:
-    """uvicorn over one application; ``url`` is where it listens."""
-
-    def __init__(self, app: Any, **options: Any) -> None:
-        self._socket = socket.socket()
-        self._socket.bind(("127.0.0.1", 0))
-        self.port = self._socket.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
-        self._server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", **options))
-        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True)
-        self._thread.start()
-        end = time.monotonic() + 10
-        while not self._server.started:
-            assert time.monotonic() < end, "the server did not start in time"
-            assert self._thread.is_alive(), "the server ended"
-            time.sleep(0.01)
-
-    def stop(self) -> None:
-        self._server.should_exit = True
-        self._thread.join(10)
-        if self._thread.is_alive():
-            self._server.force_exit = True
-            self._thread.join(10)
-        self._socket.close()
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[..., LiveServer]]:
-    """``serve(app)`` starts a server that the test's end stops."""
-    running: list[LiveServer] = []
-
-    def start(app: Any, **options: Any) -> LiveServer:
-        running.append(LiveServer(app, **options))
-        return running[-1]
-
-    yield start
-    for server in running:
-        server.stop()
+from live_server import LiveServer
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 from pydantic import BaseModel
 
 from candle_vllm.generation import Account, Event, GenerationRequest, Reply, Road
+from candle_vllm.openai.errors import ApiError
 
 __all__ = [
     "AnyEndpoint",
@@ -84,6 +85,8 @@ class Endpoint(Generic[RequestT, ReplyT, ChunkT]):
     """Raises ApiError for what the endpoint itself refuses."""
     writer: Callable[[RequestT, Account], Writer[ReplyT, ChunkT]]
     framing: Framing = "data"
+    envelope: Callable[[ApiError], dict[str, Any]] = ApiError.envelope
+    """How an error is told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,9 +95,13 @@ class Query(Generic[RequestT, ReplyT]):
 
     name: str
     path: str
-    """Of `POST`, below the server's root."""
+    """Below the server's root."""
     request: type[RequestT]
+    """Of `GET`, one without fields."""
     reply: type[ReplyT]
+    method: Literal["GET", "POST"] = "POST"
+    envelope: Callable[[ApiError], dict[str, Any]] = ApiError.envelope
+    """How an error is told."""
     answer: Callable[[RequestT, Road], Awaitable[ReplyT]]
 
 

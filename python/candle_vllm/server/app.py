@@ -19,7 +19,7 @@ from starlette.responses import Response
 from candle_vllm.engine import Engine
 from candle_vllm.generation import Account, Observer
 from candle_vllm.models import Models, SamplingDefaults, SingleModel
-from candle_vllm.openai import ENDPOINTS, QUERIES, ApiError, OpenAIAdapter
+from candle_vllm.openai import ApiError, OpenAIAdapter
 from candle_vllm.openai.endpoint import AnyEndpoint, AnyQuery, serialised
 from candle_vllm.server.bodies import read_typed
 from candle_vllm.server.boundary import Boundary, BoundarySettings
@@ -28,6 +28,7 @@ from candle_vllm.server.models import add_models
 from candle_vllm.server.operations import Operations, add_operations
 from candle_vllm.server.replies import ClientGoneError, error_reply, json_reply, unless_gone
 from candle_vllm.server.streams import ChunkStream
+from candle_vllm.server.table import ENDPOINTS, QUERIES
 from candle_vllm.server.waiting import patience_of, wants_statuses
 
 __all__ = ["create_app"]
@@ -103,7 +104,7 @@ def _add_endpoint(app: FastAPI, adapter: OpenAIAdapter, endpoint: AnyEndpoint, t
         except (ClientGoneError, ClientDisconnect):
             return Response(status_code=_CLIENT_CLOSED)
         except Exception as error:
-            return error_reply(error)
+            return error_reply(error, envelope=endpoint.envelope)
 
     app.add_api_route(endpoint.path, answer, methods=["POST"], name=endpoint.name, response_model=None)
 
@@ -111,14 +112,14 @@ def _add_endpoint(app: FastAPI, adapter: OpenAIAdapter, endpoint: AnyEndpoint, t
 def _add_query(app: FastAPI, adapter: OpenAIAdapter, query: AnyQuery) -> None:
     async def answer(request: Request) -> Response:
         try:
-            typed = await read_typed(request, query.request)
+            typed = query.request() if query.method == "GET" else await read_typed(request, query.request)
             return json_reply(serialised(await unless_gone(request.receive, adapter.aquery(query, typed))))
         except (ClientGoneError, ClientDisconnect):
             return Response(status_code=_CLIENT_CLOSED)
         except Exception as error:
-            return error_reply(error)
+            return error_reply(error, envelope=query.envelope)
 
-    app.add_api_route(query.path, answer, methods=["POST"], name=query.name, response_model=None)
+    app.add_api_route(query.path, answer, methods=[query.method], name=query.name, response_model=None)
 
 
 async def _answer(request: Request, adapter: OpenAIAdapter, endpoint: AnyEndpoint, limit: float | None) -> Response:

@@ -14,7 +14,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from candle_vllm.openai.endpoint import AnyEndpoint, AnyQuery
+from candle_vllm.openai.endpoint import AnyEndpoint, AnyQuery, Query
 
 __all__ = ["describe", "version"]
 
@@ -72,9 +72,11 @@ def _document(app: FastAPI, endpoints: Sequence[AnyEndpoint], queries: Sequence[
     )
     document.setdefault("components", {}).setdefault("schemas", {}).update(schemas.get("$defs", {}))
     for row in rows:
-        operation = document["paths"][row.path]["post"]
-        body = {"application/json": {"schema": refs[row.request, "validation"]}}
-        operation["requestBody"] = {"required": True, "content": body}
+        method = row.method.lower() if isinstance(row, Query) else "post"
+        operation = document["paths"][row.path][method]
+        if method == "post":
+            body = {"application/json": {"schema": refs[row.request, "validation"]}}
+            operation["requestBody"] = {"required": True, "content": body}
         content = {"application/json": {"schema": refs[row.reply, "serialization"]}}
         operation["responses"]["200"] = {"description": "The whole reply.", "content": content}
     for endpoint in endpoints:

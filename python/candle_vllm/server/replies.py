@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from starlette.responses import Response
 from starlette.types import Receive
 
-from candle_vllm.openai.errors import api_error
+from candle_vllm.openai.errors import ApiError, api_error
 
 logger = logging.getLogger("candle_vllm.server")
 
@@ -30,15 +30,19 @@ def json_reply(text: str, status: int = 200, headers: dict[str, str] | None = No
     return Response(text, status, headers, media_type="application/json")
 
 
-def error_reply(error: BaseException, headers: dict[str, str] | None = None) -> Response:
-    """OpenAI's envelope of any error. What is a fault of this program is logged with its trace."""
+def error_reply(
+    error: BaseException,
+    headers: dict[str, str] | None = None,
+    envelope: Callable[[ApiError], dict[str, Any]] = ApiError.envelope,
+) -> Response:
+    """The ``envelope`` of any error. What is a fault of this program is logged with its trace."""
     known = api_error(error)
     if known.status == 500:
         logger.error("request failed: %s", error, exc_info=error.__cause__ or error)
     all_headers = dict(headers or {})
     if known.retry_after is not None:
         all_headers["retry-after"] = str(known.retry_after)
-    return json_reply(json.dumps(known.envelope()), known.status, all_headers)
+    return json_reply(json.dumps(envelope(known)), known.status, all_headers)
 
 
 async def unless_gone(receive: Receive, work: Coroutine[Any, Any, ResultT]) -> ResultT:

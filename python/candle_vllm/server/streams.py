@@ -69,7 +69,7 @@ class ChunkStream(Response):
 
     def __init__(self, endpoint: AnyEndpoint, opened: Opened[Any, Any], *, statuses: bool = True) -> None:
         self._opened = opened
-        self._framing = endpoint.framing
+        self._envelope = endpoint.envelope
         self._frame, self._end, self._comment = _FRAMES[endpoint.framing]
         self._statuses = statuses
         self._quick: Callable[[Event], str | None] = getattr(opened.writer, "quick", lambda event: None)
@@ -141,7 +141,7 @@ class ChunkStream(Response):
         known = api_error(error)
         if known.status == 500:
             logger.error("stream failed: %s", error, exc_info=error)
-        return self._frame(json.dumps(known.envelope()), "error") + self._end
+        return self._frame(json.dumps(self._envelope(known)), "error") + self._end
 
     async def _keep_alive(self, send: Send) -> None:
         """Until the first token: signs of life, and before those the word that the request has its model."""
