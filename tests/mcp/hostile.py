@@ -96,6 +96,11 @@ def call(identity: Any, said: str) -> None:
     elif MODE == "typed":
         answer(identity, {**text("one"), "structuredContent": {"count": said}})
         return
+    elif MODE == "asking":
+        asked = {"sure": {"type": "boolean"}, "why": {"type": "string", "default": "because"}}
+        schema = {"type": "object", "properties": asked}
+        say({"id": "q", "method": "elicitation/create", "params": {"message": "Sure?", "requestedSchema": schema}})
+        said = sys.stdin.readline()
     elif MODE == "changing":
         say({"method": "notifications/tools/list_changed"})
     answer(identity, text(said))

@@ -7,6 +7,7 @@ models or conversations.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -139,7 +140,10 @@ class McpClient:
     ) -> ToolResult:
         """Call a tool; whatever goes wrong is in the result. `timeout`: seconds, the server's own unless given."""
         limit = self.server.timeouts.call if timeout is None else timeout
-        return await self._at_home(lambda: self._called(name, dict(arguments or {}), limit))
+        try:
+            return await self._at_home(lambda: self._called(name, dict(arguments or {}), limit))
+        except McpConnectionError as error:
+            return ToolResult.failed("connection", str(error))
 
     # Work on the loop where the session lives.
 
@@ -206,8 +210,10 @@ class McpClient:
         cursor: str | None = None
         for _ in range(limits.pages):
             page = await held.client.list_tools(cursor=cursor)
-            for tool in page.tools[: limits.tools - len(found)]:
-                found.setdefault(tool.name, _tool(self.server.name, tool))
+            for listed in page.tools[: limits.tools - len(found)]:
+                tool = _tool(self.server, listed)
+                if tool is not None:
+                    found.setdefault(tool.name, tool)
             if page.next_cursor is None or page.next_cursor == cursor or len(found) >= limits.tools:
                 return found
             cursor = page.next_cursor
@@ -221,22 +227,15 @@ class McpClient:
         arguments, wrong = found.fit(arguments)
         if wrong is not None:
             return ToolResult.failed("invalid_arguments", f"wrong arguments: {wrong}")
-        try:
+        result = await self._sent(name, arguments, limit)
+        if result is None:
+            # The server knew nothing of the session, so it ran nothing: once more, on a new one.
             result = await self._sent(name, arguments, limit)
-            if result is None:
-                # The server knew nothing of the session, so it ran nothing: once more, on a new one.
-                result = await self._sent(name, arguments, limit)
-        except McpConnectionError as error:
-            return ToolResult.failed("connection", str(error))
         return result or ToolResult.failed("connection", f"{self._who} ends each session at once")
 
     async def _found(self, name: str) -> McpTool | ToolResult:
         """The tool of a name, or why it cannot be called."""
-        try:
-            tools = await self._listed(refresh=False)
-        except McpConnectionError as error:
-            return ToolResult.failed("connection", str(error))
-        for tool in tools:
+        for tool in await self._listed(refresh=False):
             if tool.name == name:
                 return tool
         return ToolResult.failed("unknown_tool", f"{self._who} has no tool {name[:200]!r}")
@@ -338,10 +337,14 @@ def _asking(elicit: Elicit) -> ElicitationFnT:
     return ask
 
 
-def _tool(server: str, tool: types.Tool) -> McpTool:
+def _tool(server: McpServer, tool: types.Tool) -> McpTool | None:
+    """A tool as it was listed; None for one that no model could be shown."""
     parameters = resolved(tool.input_schema)
+    if len(json.dumps(parameters)) > server.limits.schema_chars:
+        _log.warning("MCP server %r: the schema of its tool %.100r is too long to be shown", server.name, tool.name)
+        return None
     return McpTool(
-        server=server,
+        server=server.name,
         name=tool.name,
         description=(tool.description or tool.title or "")[:_MOST_DESCRIPTION],
         parameters=parameters,

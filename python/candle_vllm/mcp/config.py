@@ -67,9 +67,11 @@ class Limits:
     """Of the list of tools."""
     tools: int = 2000
     """In the list of tools."""
+    schema_chars: int = 65_536
+    """Of a tool's schema as JSON, references resolved; a tool with a longer one is left out."""
 
     def __post_init__(self) -> None:
-        for name in ("message_bytes", "result_chars", "pages", "tools"):
+        for name in ("message_bytes", "result_chars", "pages", "tools", "schema_chars"):
             checks.integer(name, getattr(self, name), 1)
 
 
