@@ -183,6 +183,19 @@ def test_a_strict_tool_that_plain_text_cannot_hold_is_refused(name: str) -> None
     with pytest.raises(ConfigError, match=r"'f'.*'pattern'"):
         find(name).grammar([Tool("f", bounded, strict=True)], "required")
     assert Walker([]).error(find(name).grammar([Tool("f", bounded)], "required")) == ""
+    hidden = {"properties": {"code": {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/code"}]}}}
+    with pytest.raises(ConfigError, match=r"'f'.*'pattern'"):
+        find(name).grammar(
+            [Tool("f", {**hidden, "$defs": {"code": {"type": "string", "pattern": "x"}}}, strict=True)], "required"
+        )
+
+
+@pytest.mark.parametrize("name", ["pythonic", "gemma4"])
+def test_a_strict_tool_whose_schema_is_not_walked_whole_is_refused(name: str) -> None:
+    listed = {"type": "object", "properties": {"a": {"type": "array", "uniqueItems": True}}}
+    with pytest.raises(ConfigError, match=r"'f'.*'uniqueItems'"):
+        find(name).grammar([Tool("f", listed, strict=True)], "required")
+    assert Walker([]).error(find(name).grammar([Tool("f", listed)], "required")) == ""
 
 
 ODD: list[Any] = [

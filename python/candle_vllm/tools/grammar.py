@@ -13,13 +13,12 @@ from typing import Any
 
 from candle_vllm.errors import ConfigError
 
-from .schemas import Tool, kinds_of
+from .schemas import Tool, kinds_of, text_bounds
 
-__all__ = ["BOUNDS", "Lark", "choices", "json_answer"]
+__all__ = ["Lark", "choices", "json_answer"]
 
 # Layout as `json.dumps` writes it or compact; free white space lets small models write nothing else.
 _JSON_LAYOUT = {"item_separator": ", ?", "key_separator": ": ?", "whitespace_flexible": False}
-BOUNDS = frozenset(("format", "pattern", "minLength", "maxLength"))
 
 
 class Lark:
@@ -115,16 +114,15 @@ class Lark:
             return f"{self.either(map(self.literal, plain))} {self.literal(end)}"
         if kinds and "string" not in kinds:
             return f"{self.json(schema, strict=tool.strict)} {self.literal(end)}"
-        self.refuse_bounds(schema, tool)
+        self.refuse(text_bounds(schema, tool.parameters), tool)
         return self.until(end)
 
-    def refuse_bounds(self, schema: Any, tool: Tool) -> None:
-        """An error where a strict tool bounds text in a way that this way of writing cannot enforce."""
-        bounds = BOUNDS & set(schema) if isinstance(schema, Mapping) else set()
-        if tool.strict and bounds:
+    def refuse(self, keywords: frozenset[str], tool: Tool) -> None:
+        """An error where a strict tool's schema says what this way of writing cannot enforce."""
+        if tool.strict and keywords:
             raise ConfigError(
-                f"the strict tool {tool.name!r} uses {sorted(bounds)[0]!r} on a text, which this model's format of "
-                "tool calls cannot enforce; leave it out or set strict to false"
+                f"the strict tool {tool.name!r} uses {min(keywords)!r}, which cannot be enforced in the notation of "
+                "this model's tool calls; leave it out or set strict to false"
             )
 
     def sequence(self, items: Sequence[tuple[str, bool]], separator: str) -> str:

@@ -10,11 +10,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["ANY", "Tool", "Tools", "kinds_of", "resolve"]
+__all__ = ["ANY", "Tool", "Tools", "kinds_of", "resolve", "text_bounds"]
 
 ANY: frozenset[str] = frozenset()
 """The types of a value of which no schema says anything."""
 
+_TEXT_BOUNDS = frozenset(("format", "pattern", "minLength", "maxLength"))
 _DEPTH = 16  # references and alternatives followed; deeper schemas say nothing
 
 
@@ -123,6 +124,20 @@ def kinds_of(schema: Any, root: Mapping[str, Any], depth: int = 0) -> frozenset[
                 return frozenset().union(*known)
             return ANY
     return frozenset(("object",)) if isinstance(schema.get("properties"), Mapping) else ANY
+
+
+def text_bounds(schema: Any, root: Mapping[str, Any], depth: int = 0) -> frozenset[str]:
+    """The keywords by which a schema bounds texts, in its branches and where its references lead as well."""
+    if not isinstance(schema, Mapping) or depth > _DEPTH:
+        return frozenset()
+    found = _TEXT_BOUNDS & set(schema)
+    if isinstance(schema.get("$ref"), str):
+        found |= text_bounds(resolve(schema["$ref"], root), root, depth + 1)
+    for key in ("anyOf", "oneOf", "allOf"):
+        branches = schema.get(key)
+        for branch in branches if isinstance(branches, list) else ():
+            found |= text_bounds(branch, root, depth + 1)
+    return found
 
 
 def resolve(reference: str, root: Mapping[str, Any]) -> Any:

@@ -7,8 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
-from .grammar import BOUNDS, Lark, choices
-from .schemas import Tool, resolve
+from .grammar import Lark, choices
+from .schemas import Tool, resolve, text_bounds
 
 __all__ = ["ANY_NAME", "BracedValues", "PythonValues"]
 
@@ -16,6 +16,24 @@ ANY_NAME = "/[A-Za-z_][A-Za-z0-9_]{0,63}/"
 _KINDS = ("string", "number", "boolean", "null")
 _QUOTED = r"""/'([^'\\\n]|\\[nrt'"\\])*'/"""  # a string in single quotes
 _ESCAPED = frozenset("'\"\\\n\r\t")  # what the two quotes write differently
+_NOT_WALKED = frozenset(
+    [
+        "allOf",
+        "not",
+        "if",
+        "patternProperties",
+        "propertyNames",
+        "minProperties",
+        "maxProperties",
+        "dependentRequired",
+        "dependentSchemas",
+        "prefixItems",
+        "contains",
+        "uniqueItems",
+        "unevaluatedProperties",
+        "unevaluatedItems",
+    ]
+)
 _MOST_ITEMS = 1000  # bounds beyond this are not worth their rules
 
 
@@ -46,6 +64,7 @@ class _Values(ABC):
         """Any value that the schema allows."""
         if not isinstance(schema, Mapping) or not schema:
             return self._anything()
+        self.lark.refuse(_NOT_WALKED & set(schema), self.tool)
         values = choices(schema)
         if values is not None:
             return self.lark.either(map(self.literal, values))
@@ -140,7 +159,7 @@ class PythonValues(_Values):
         if kind == "null":
             return '("None" | "null")'
         value = self.lark.json({**schema, "type": kind}, strict=self.tool.strict)
-        return f"({value} | {_QUOTED})" if kind == "string" and not BOUNDS & set(schema) else value
+        return f"({value} | {_QUOTED})" if kind == "string" and not text_bounds(schema, {}) else value
 
     def literal(self, value: Any) -> str:
         """As Python or JSON writes it; a list or an object as JSON."""
@@ -174,7 +193,7 @@ class BracedValues(_Values):
         """As Gemma writes it."""
         if kind != "string":
             return self.lark.json({**schema, "type": kind}, strict=self.tool.strict)
-        self.lark.refuse_bounds(schema, self.tool)
+        self.lark.refuse(text_bounds(schema, {}), self.tool)
         return self.lark.rule(f"{self.lark.literal(self._quote)} {self.lark.until(self._quote)}")
 
     def literal(self, value: Any) -> str:
