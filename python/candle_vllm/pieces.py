@@ -176,19 +176,27 @@ class Reader:
             yield
         return self._text[self._at : self._at + length]
 
+    def past_space(self, at: int) -> Parse[int]:
+        """Where the white space ends that begins `at` characters from here; nothing is consumed.
+
+        Known only once something follows or the reply ended; -1 where the white space is longer than any layout.
+        """
+        while True:
+            found = _LAYOUT.match(self._text, self._at + at)
+            end = (found.end() if found is not None else len(self._text)) - self._at
+            if end - at >= _LONGEST_LAYOUT:
+                return -1
+            if self._at + end < len(self._text) or self.ended:
+                return end
+            yield
+
     def peek_past_space(self, at: int, length: int) -> Parse[str]:
         """The `length` characters after the white space that begins `at` characters from here; nothing is consumed.
 
         Fewer where the reply ends; none where the white space is longer than any layout.
         """
-        while True:
-            found = _LAYOUT.match(self._text, self._at + at)
-            start = found.end() if found is not None else len(self._text)
-            if start - self._at - at >= _LONGEST_LAYOUT:
-                return ""
-            if len(self._text) - start >= length or self.ended:
-                return self._text[start : start + length]
-            yield
+        start = yield from self.past_space(at)
+        return "" if start < 0 else (yield from self.peek(start + length))[start:]
 
     def at_mark(self, wanted: Marks) -> Parse[str]:
         """The mark that the text begins with here, not consumed, or ""."""

@@ -142,26 +142,45 @@ def _label(text: str, style: XmlStyle) -> tuple[str, str | None]:
 
 
 def _value(reader: Reader, sink: Sink, style: XmlStyle) -> Parse[None]:
-    """A value's text up to its end tag, which is consumed."""
-    ends = [style.value_end]
+    """A value's text up to its end tag, which is consumed, or to the call's where the model forgot the value's."""
+    frames = ("\r\n", "\n", "") if style.framed else ("",)
     if style.framed:
         head = yield from reader.peek(2)
         reader.take(2 if head == "\r\n" else 1 if head[:1] == "\n" else 0)
-        ends += [f"\n{style.value_end}", f"\r\n{style.value_end}"]
-    wanted = marks(*ends)
+    ends = [f"{frame}{style.value_end}" for frame in frames]
+    wanted = marks(*ends, *(f"{frame}{style.call_end}" for frame in frames))
     while True:
         mark = yield from reader.upto(wanted, sink)
         if not mark:
             raise EndOfReply
-        following = yield from _follows(reader, len(mark), style)
-        text = reader.take(len(mark))
-        if following:
+        if mark in ends:
+            if (yield from _follows(reader, len(mark), style)):
+                reader.take(len(mark))
+                return
+        elif (yield from _ends_all(reader, len(mark), style)):
             return
-        sink(text)
+        sink(reader.take(len(mark)))
 
 
 def _follows(reader: Reader, at: int, style: XmlStyle) -> Parse[bool]:
     """Whether what may follow a value stands after the end tag: then the tag is none of the value's text."""
     longest = len(style.parameters.texts[0])
     after = yield from reader.peek_past_space(at, longest)
-    return not after or any(after.startswith(text) for text in style.parameters.texts)
+    return not after or after.startswith(style.parameters.texts)
+
+
+def _ends_all(reader: Reader, at: int, style: XmlStyle) -> Parse[bool]:
+    """Whether a call's end tag is one although no value's end tag stands before it.
+
+    It is where nothing but the block's end and the reply's end or another tag follow; else it is the value's text.
+    """
+    if style.stop:
+        at = yield from reader.past_space(at)
+        longest = max(map(len, style.stop))
+        after = "" if at < 0 else (yield from reader.peek(at + longest))[at:]
+        stop = next((text for text in style.stop if after.startswith(text)), None)
+        if stop is None:
+            return False
+        at += len(stop)
+    at = yield from reader.past_space(at)
+    return at >= 0 and (yield from reader.peek(at + 1))[at:] in ("", "<")
