@@ -96,6 +96,7 @@ def test_params_are_those_of_the_flags(file: Path) -> None:
         ("models:\n- a\n", 2, "a model must be a mapping"),
         ("models:\n- hf_id: o/a\n", 2, "a model must have a name"),
         ("models:\n- name: 3\n  hf_id: o/a\n", 2, "name must be a text that is not empty; got 3"),
+        ("models:\n- name: no\n  hf_id: o/a\n", 2, "got False; in quotes it would be a text"),
         ("models:\n- name: ''\n  hf_id: o/a\n", 2, "name must be a text that is not empty; got ''"),
         ('models:\n- name: "a\\u0000"\n  hf_id: o/a\n', 2, "printable"),
         ("models:\n- name: a\n", 2, "must have an hf_id or a local_path, and not both"),

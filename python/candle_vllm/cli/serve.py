@@ -188,6 +188,9 @@ class Service:
         # What is there now stays, unlike models: collecting garbage need not look at it again, which takes 50 ms.
         gc.collect()
         gc.freeze()
+        for entry in self._catalog:
+            if entry.unable is not None:
+                logger.warning("'%s' cannot be loaded: %s", entry.name, entry.unable)
         try:
             # The bars are this task's, so that they end with it however long the thread takes.
             with loading_bars(str(first.config.model_path)) as self._loader.progress:
@@ -197,10 +200,11 @@ class Service:
                 self._failure = error.__cause__ or error
                 # Those who wait are told before the server goes.
                 server.should_exit = True
-            return
+                return
+        else:
+            print(f"candle-vllm\n{summary(model, began, first.defaults)}", file=sys.stderr)
         finally:
             self._loader.progress = None
-        print(f"candle-vllm\n{summary(model, began, first.defaults)}", file=sys.stderr)
         others = [entry.name for entry in self._catalog if entry is not first]
         if others:
             print(f"  {'also':<11} {', '.join(others)}", file=sys.stderr)

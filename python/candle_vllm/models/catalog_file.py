@@ -191,7 +191,8 @@ class _Reader:
     def _text(self, node: yaml.Node, what: str) -> str:
         value = self._value(node)
         if not isinstance(value, str) or not value.strip():
-            self._wrong(node, f"{what} must be a text that is not empty; got {value!r}")
+            hint = "; in quotes it would be a text" if isinstance(value, bool | int | float) else ""
+            self._wrong(node, f"{what} must be a text that is not empty; got {value!r}{hint}")
         return value
 
     def _value(self, node: yaml.Node) -> Any:

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context
 from types import TracebackType
 
 from candle_vllm.errors import (
@@ -308,7 +309,8 @@ class ModelManager:
 
     def _start(self, turn: Turn) -> None:
         self._turn = turn
-        self._worker = asyncio.get_running_loop().create_task(self._take_turns())
+        # Not in the context of the request that happens to ask first: what is logged is no affair of its own.
+        self._worker = asyncio.get_running_loop().create_task(self._take_turns(), context=Context())
 
     def _next_turn(self) -> Turn | None:
         active = self._active
@@ -373,11 +375,7 @@ class ModelManager:
     async def _bring(self, turn: Turn, target: CatalogEntry, old: str | None) -> None:
         """Load the turn's model and give it to all who wait for it."""
         self._go_on(turn, "loading")
-        try:
-            model = await self._load(target)
-        except Exception:
-            self._observer.load_failed(target.name, turn.phase_elapsed)
-            raise
+        model = await self._load(target)
         turn.loaded = model
         self._active = active = Active(target, model)
         self._last_error = None
@@ -410,6 +408,7 @@ class ModelManager:
         self._last_error = _said(error)
         if target is None:
             return
+        self._observer.load_failed(target.name, turn.phase_elapsed)
         known = isinstance(error, CandleVllmError | OSError)
         logger.error("'%s' could not be loaded: %s", target.name, self._last_error, exc_info=None if known else error)
         if self._selected is target:
@@ -426,7 +425,8 @@ class ModelManager:
         if self._idle_timer is not None:
             self._idle_timer.cancel()
         if seconds is not None:
-            self._idle_timer = asyncio.get_running_loop().call_later(seconds, self._look_whether_idle)
+            loop = asyncio.get_running_loop()
+            self._idle_timer = loop.call_later(seconds, self._look_whether_idle, context=Context())
 
     def _look_whether_idle(self) -> None:
         active, limit = self._active, self._catalog.idle_unload_secs
