@@ -52,6 +52,11 @@ def test_the_example(file: Path) -> None:
     assert catalog.find("unsloth/Qwen3-4B-GGUF") is gguf
 
 
+def test_the_example_for_readers() -> None:
+    catalog = read_catalog(Path(__file__).parents[2] / "examples" / "models.yaml")
+    assert [(one.name, one.unable) for one in catalog] == [("small", None), ("local", None), ("repo-gguf", None)]
+
+
 def test_what_the_command_says_holds_where_the_file_says_nothing(file: Path) -> None:
     file.write_text("models: [{name: a, hf_id: o/a, params: {threads: 3, top_k: 0}}, {name: b, hf_id: o/b}]")
     base = EngineConfig(threads=2, max_batch_size=7, weight_file="x.gguf", revision="r")
