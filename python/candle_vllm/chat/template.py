@@ -9,14 +9,12 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
-from typing import Any, NoReturn
+from typing import Any
 
 import jinja2
-import jinja2.ext
 import jinja2.nodes
-import jinja2.parser
-import jinja2.sandbox
+
+from candle_vllm.chat.environment import render, template_environment
 
 Message = dict[str, Any]
 
@@ -36,48 +34,6 @@ class ChatTemplateError(ValueError):
         self.field = field
 
 
-class _GenerationTag(jinja2.ext.Extension):
-    """``{% generation %}`` marks what an assistant wrote, for training; rendering passes it through."""
-
-    tags = {"generation"}  # noqa: RUF012 - as the base class declares it
-
-    def parse(self, parser: jinja2.parser.Parser) -> jinja2.nodes.Node:
-        line = next(parser.stream).lineno
-        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return jinja2.nodes.Scope(body, lineno=line)
-
-
-def _raise_exception(message: str) -> NoReturn:
-    raise jinja2.TemplateError(message)
-
-
-def _strftime_now(layout: str) -> str:
-    return datetime.now().strftime(layout)
-
-
-def _to_json(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    # Jinja's own filter escapes <, > and & for HTML; models were trained on plain JSON.
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-
-def _environment() -> jinja2.sandbox.ImmutableSandboxedEnvironment:
-    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-        trim_blocks=True,
-        lstrip_blocks=True,
-        extensions=[_GenerationTag, jinja2.ext.loopcontrols],
-    )
-    environment.filters["tojson"] = _to_json
-    environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = _strftime_now
-    return environment
-
-
 def _words(template: jinja2.nodes.Template) -> frozenset[str]:
     """Every name, attribute and whole text constant in a template."""
     names = {node.name for node in template.find_all(jinja2.nodes.Name)}
@@ -95,7 +51,7 @@ class ChatTemplate:
 
     def __init__(self, source: str, special_tokens: Mapping[str, str] | None = None) -> None:
         self._special_tokens = dict(special_tokens or {})
-        environment = _environment()
+        environment = template_environment()
         try:
             self._words = _words(environment.parse(source))
             self._template = environment.from_string(source)
@@ -150,7 +106,7 @@ class ChatTemplate:
 
     def _render(self, messages: list[Message], **variables: Any) -> str:
         try:
-            return self._template.render(messages=messages, **{**self._special_tokens, **variables})
+            return render(self._template, {"messages": messages, **self._special_tokens, **variables})
         except jinja2.TemplateError as error:
             raise ChatTemplateError(f"the model's chat template refuses these messages: {error.message}") from error
         except (
@@ -161,6 +117,7 @@ class ChatTemplate:
             ArithmeticError,
             RecursionError,
             OverflowError,
+            MemoryError,
         ) as error:
             raise ChatTemplateError(f"the model's chat template fails on these messages: {error}") from error
 
