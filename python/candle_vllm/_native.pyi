@@ -88,7 +88,10 @@ class Mailbox:
         """Take what is there."""
 
     def fileno(self) -> int:
-        """A descriptor that is readable while events wait; never read from it."""
+        """A descriptor that is readable while events wait; never read from it. It is made by the first call."""
+
+    def rest(self, resting: bool) -> None:
+        """Whether the descriptor keeps still until the first or the last event of a request comes."""
 
 @final
 class Event:

@@ -25,8 +25,9 @@ __all__ = ["Inbox", "Sink", "running_loop"]
 _SLICE = 0.25
 """Seconds between two looks at whether inbox and loop are still there, in the thread that serves the loop."""
 _REST = 25.0
-"""How many times as long as handing out takes a loop leaves the mailbox alone afterwards: what a fast engine makes
-meanwhile arrives as one chunk a request, and the cores that compute are not taken for every token of every stream."""
+"""How many times as long as handing out takes a loop rests afterwards: what a fast engine makes meanwhile arrives as
+one chunk a request, and the cores that compute are not taken for every token of every stream. The first and the last
+chunk of a request pass even so: a client waits for them."""
 _SHORTEST_REST = 0.002
 """Seconds; less is not worth a timer, so a single stream gets each token at once."""
 _LONGEST_REST = 0.04
@@ -36,7 +37,7 @@ _LONGEST_REST = 0.04
 class Sink:
     """The events of one request that nobody has taken yet, and who waits for them."""
 
-    __slots__ = ("_arrived", "_waiter", "error", "events", "finished", "on_finish", "only_finish")
+    __slots__ = ("_arrived", "_begun", "_waiter", "error", "events", "finished", "on_finish", "only_finish")
 
     def __init__(self) -> None:
         self.events: deque[_native.Event] = deque()
@@ -47,6 +48,7 @@ class Sink:
         self.only_finish = False
         """Whoever waits is to be woken at the end only."""
         self.on_finish: Callable[[], None] | None = None
+        self._begun = False
         self._waiter: tuple[asyncio.AbstractEventLoop, asyncio.Future[None]] | None = None
         self._arrived: threading.Event | None = None
 
@@ -55,14 +57,16 @@ class Sink:
         """Whether a waiter has nothing more to wait for."""
         return self.finished or self.error is not None or (bool(self.events) and not self.only_finish)
 
-    def push(self, event: _native.Event) -> None:
-        """Keep an event and wake who waits for it."""
+    def push(self, event: _native.Event, *, resting: bool = False) -> None:
+        """Keep an event and wake who waits for it; while the loop is `resting`, only for the first and the last one."""
+        urgent = not self._begun or event.finish_reason is not None
+        self._begun = True
         self.events.append(event)
         if event.finish_reason is not None:
             self.finished = True
             if self.on_finish is not None:
                 self.on_finish()
-        if self.ready:
+        if self.ready and (urgent or not resting):
             self.wake()
 
     def fail(self, error: CandleVllmError) -> None:
@@ -126,6 +130,7 @@ class Inbox:
         self._loop: weakref.ref[asyncio.AbstractEventLoop] | None = None
         self._watched = False
         self._handing_out = False
+        self._resting = False
 
     def add(self, request: int, sink: Sink) -> None:
         """Hand the events of this request to this sink from now on."""
@@ -160,6 +165,7 @@ class Inbox:
         self._watched = True
         # Whatever another loop was about, it will not come back to it.
         self._handing_out = False
+        self._end_rest()
         try:
             loop.add_reader(self.mailbox.fileno(), self._on_readable)
         except NotImplementedError:  # such as the proactor loop of Windows
@@ -174,7 +180,7 @@ class Inbox:
             self.discard(request)
             sink.fail(error)
 
-    def _hand_out(self, events: list[_native.Event]) -> None:
+    def _hand_out(self, events: list[_native.Event], *, resting: bool = False) -> None:
         for event in events:
             request = event.request
             sink = self._sinks.get(request)
@@ -182,7 +188,7 @@ class Inbox:
                 continue
             if event.finish_reason is not None:
                 self.discard(request)
-            sink.push(event)
+            sink.push(event, resting=resting)
 
     def _watching_loop(self) -> asyncio.AbstractEventLoop | None:
         loop = self._loop() if self._loop is not None and self._watched else None
@@ -192,6 +198,10 @@ class Inbox:
         loop = running_loop()
         if loop is None or self._handing_out:
             return
+        if self._resting:
+            with self._reading:
+                self._hand_out(self.mailbox.try_poll(), resting=True)
+            return
         began = time.thread_time()
         self.pump(0)
         # Runs after the readers that were just woken, and so knows what all of it has cost.
@@ -199,7 +209,7 @@ class Inbox:
         loop.call_soon(self._rest, loop, began)
 
     def _rest(self, loop: asyncio.AbstractEventLoop, began: float) -> None:
-        """After handing out: watch on, or leave the mailbox alone for a while, or for good when nobody waits."""
+        """After handing out: watch on, or rest for a while, or leave the mailbox alone when nobody waits."""
         self._handing_out = False
         if self._watching_loop() is not loop:
             return
@@ -209,12 +219,24 @@ class Inbox:
             self._watched = False
             loop.remove_reader(self.mailbox.fileno())
         elif rest >= _SHORTEST_REST:
-            loop.remove_reader(self.mailbox.fileno())
+            self._resting = True
+            self.mailbox.rest(True)
             loop.call_later(rest, self._resume, loop)
 
     def _resume(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self._watching_loop() is loop:
-            loop.add_reader(self.mailbox.fileno(), self._on_readable)
+        if self._resting and self._watching_loop() is loop:
+            self._end_rest()
+            self._on_readable()
+
+    def _end_rest(self) -> None:
+        """Wake those for whom something came meanwhile, and watch as before."""
+        if not self._resting:
+            return
+        self._resting = False
+        self.mailbox.rest(False)
+        for sink in list(self._sinks.values()):
+            if sink.ready:
+                sink.wake()
 
 
 def _serve(inbox: weakref.ref[Inbox], loop: asyncio.AbstractEventLoop) -> None:

@@ -166,7 +166,7 @@ fn measure(
     };
     let model = Box::new(Prepared::new(threads, vocab)?);
     let engine = Engine::from_model(config, model, Some(tokenizer.clone()), vec![])?;
-    let mailbox = Mailbox::new()?;
+    let mailbox = Mailbox::new();
     for i in 0..sequences {
         let tokens = (0..PROMPT)
             .map(|t| ((t * 7 + i * t / 4) % vocab) as u32)

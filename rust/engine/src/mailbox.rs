@@ -1,6 +1,6 @@
 //! Where events of requests arrive: one batch a step, one wake-up, and only if somebody waits.
 //! Knows nothing of what runs; the engine posts, one reader (a blocking call or an event loop) drains.
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
@@ -12,52 +12,46 @@ use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::fault::{Faults, Place};
 
+#[derive(Default)]
 struct State {
     events: Vec<Event>,
-    /// Requests whose last event has not come.
-    open: HashSet<u64>,
-    /// Somebody asked for the descriptor and may be watching it.
-    watched: bool,
+    /// Requests whose last event has not come, and whether a first one has.
+    open: HashMap<u64, bool>,
+    /// Made when somebody asks for the descriptor, and may be watching it from then on.
+    pipe: Option<Pipe>,
     /// Exactly one byte lies in the pipe.
     signalled: bool,
+    /// Whoever watches wants to be woken by urgent events only.
+    resting: bool,
+    /// Among the events is the first or the last one of a request.
+    urgent: bool,
     waiting: usize,
 }
 
-pub(crate) struct Inner {
-    state: Mutex<State>,
-    arrived: Condvar,
-    // A pipe of the standard library: an eventfd would need unsafe code and saves a microsecond a wake-up.
-    // It never holds more than one byte, so neither end can block.
+/// A pipe of the standard library: an eventfd would need unsafe code and saves a microsecond a wake-up.
+/// It never holds more than one byte, so neither end can block.
+struct Pipe {
     reader: PipeReader,
     writer: PipeWriter,
 }
 
+#[derive(Default)]
+pub(crate) struct Inner {
+    state: Mutex<State>,
+    arrived: Condvar,
+}
+
 /// A box for events; clones share it. When the last clone is dropped, the requests submitted with it are cancelled.
-#[derive(Clone)]
+/// It costs descriptors only once somebody asks for one.
+#[derive(Clone, Default)]
 pub struct Mailbox {
     inner: Arc<Inner>,
 }
 
 impl Mailbox {
-    /// An empty mailbox. Fails when the process has no file descriptors left.
-    pub fn new() -> Result<Self> {
-        let (reader, writer) = std::io::pipe()
-            .map_err(|e| Error::Generation(format!("cannot open a pipe for a mailbox: {e}")))?;
-        let state = State {
-            events: Vec::new(),
-            open: HashSet::new(),
-            watched: false,
-            signalled: false,
-            waiting: 0,
-        };
-        Ok(Self {
-            inner: Arc::new(Inner {
-                state: Mutex::new(state),
-                arrived: Condvar::new(),
-                reader,
-                writer,
-            }),
-        })
+    /// An empty mailbox.
+    pub fn new() -> Self {
+        Self::default()
     }
 
     /// Blocks until there are events or the time is over (`None` = no limit), and takes all of them.
@@ -77,20 +71,34 @@ impl Mailbox {
             }
         }
         state.waiting -= 1;
-        self.inner.take(&mut state)
+        state.take()
     }
 
     /// Takes what is there without waiting; afterwards [`Mailbox::fd`] is not readable.
     pub fn try_poll(&self) -> Vec<Event> {
-        self.inner.take(&mut self.inner.state.lock())
+        self.inner.state.lock().take()
     }
 
     /// A descriptor that is readable while events wait, to watch with poll, select, epoll or kqueue. Never read from it.
-    pub fn fd(&self) -> RawFd {
+    /// Fails when the process has no descriptors left.
+    pub fn fd(&self) -> Result<RawFd> {
         let mut state = self.inner.state.lock();
-        state.watched = true;
-        self.inner.signal(&mut state);
-        self.inner.reader.as_raw_fd()
+        if state.pipe.is_none() {
+            let (reader, writer) = std::io::pipe()
+                .map_err(|e| Error::Generation(format!("cannot open a pipe for a mailbox: {e}")))?;
+            state.pipe = Some(Pipe { reader, writer });
+        }
+        state.signal();
+        let fd = state.pipe.as_ref().map(|pipe| pipe.reader.as_raw_fd());
+        fd.ok_or_else(|| Error::Generation("a mailbox lost its pipe".into()))
+    }
+
+    /// Whether the descriptor keeps still until the first or the last event of a request comes: whoever waits for
+    /// those is served at once, and whoever reads many long answers is not woken for each token.
+    pub fn rest(&self, resting: bool) {
+        let mut state = self.inner.state.lock();
+        state.resting = resting;
+        state.signal();
     }
 
     pub(crate) fn inner(&self) -> &Arc<Inner> {
@@ -101,14 +109,22 @@ impl Mailbox {
 impl Inner {
     /// Events of this request will come, up to a last one.
     pub(crate) fn expect(&self, request: u64) {
-        self.state.lock().open.insert(request);
+        self.state.lock().open.insert(request, false);
     }
 
     /// Adds events and wakes who waits.
     pub(crate) fn post(&self, events: &mut Vec<Event>) {
         let mut state = self.state.lock();
-        for event in events.iter().filter(|e| e.finish.is_some()) {
-            state.open.remove(&event.request);
+        for event in events.iter() {
+            let last = event.finish.is_some();
+            let heard = match last {
+                true => state.open.remove(&event.request),
+                false => state
+                    .open
+                    .get_mut(&event.request)
+                    .map(|heard| std::mem::replace(heard, true)),
+            };
+            state.urgent |= last || heard == Some(false);
         }
         self.add(&mut state, events);
     }
@@ -116,30 +132,40 @@ impl Inner {
     /// Adds a request's last event, unless it has had one.
     pub(crate) fn post_last(&self, event: Event) {
         let mut state = self.state.lock();
-        if state.open.remove(&event.request) {
+        if state.open.remove(&event.request).is_some() {
+            state.urgent = true;
             self.add(&mut state, &mut vec![event]);
         }
     }
 
     fn add(&self, state: &mut State, events: &mut Vec<Event>) {
         state.events.append(events);
-        self.signal(state);
+        state.signal();
         if state.waiting > 0 {
             self.arrived.notify_all();
         }
     }
+}
 
-    fn signal(&self, state: &mut State) {
-        if state.watched && !state.signalled && !state.events.is_empty() {
-            state.signalled = (&self.writer).write_all(&[1]).is_ok();
+impl State {
+    fn signal(&mut self) {
+        let worth = !self.events.is_empty() && (self.urgent || !self.resting);
+        if let Some(pipe) = &self.pipe
+            && worth
+            && !self.signalled
+        {
+            self.signalled = (&pipe.writer).write_all(&[1]).is_ok();
         }
     }
 
-    fn take(&self, state: &mut State) -> Vec<Event> {
-        if state.signalled {
-            state.signalled = (&self.reader).read_exact(&mut [0]).is_err();
+    fn take(&mut self) -> Vec<Event> {
+        if let Some(pipe) = &self.pipe
+            && self.signalled
+        {
+            self.signalled = (&pipe.reader).read_exact(&mut [0]).is_err();
         }
-        std::mem::take(&mut state.events)
+        self.urgent = false;
+        std::mem::take(&mut self.events)
     }
 }
 
@@ -175,6 +201,7 @@ impl Outbox {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use super::*;
+    use crate::event::{Finish, FinishReason, RequestStats};
 
     fn event(request: u64) -> Event {
         Event {
@@ -199,7 +226,7 @@ mod tests {
 
     #[test]
     fn a_poll_waits_for_the_post_and_drains_all() {
-        let mailbox = Mailbox::new().unwrap();
+        let mailbox = Mailbox::new();
         let other = mailbox.clone();
         let thread = std::thread::spawn(move || other.poll(None));
         std::thread::sleep(Duration::from_millis(20));
@@ -210,7 +237,7 @@ mod tests {
 
     #[test]
     fn a_poll_ends_with_its_time() {
-        let mailbox = Mailbox::new().unwrap();
+        let mailbox = Mailbox::new();
         let begin = Instant::now();
         assert!(mailbox.poll(Some(Duration::from_millis(30))).is_empty());
         assert!(begin.elapsed() >= Duration::from_millis(30));
@@ -219,9 +246,9 @@ mod tests {
 
     #[test]
     fn the_descriptor_is_readable_exactly_while_events_wait() {
-        let mailbox = Mailbox::new().unwrap();
+        let mailbox = Mailbox::new();
         mailbox.inner().post(&mut vec![event(1)]);
-        let fd = mailbox.fd();
+        let fd = mailbox.fd().unwrap();
         assert!(
             readable(fd),
             "also when the event came before anybody watched"
@@ -238,8 +265,49 @@ mod tests {
     }
 
     #[test]
+    fn while_its_reader_rests_only_first_and_last_events_signal() {
+        let mailbox = Mailbox::new();
+        let fd = mailbox.fd().unwrap();
+        let post = |request| mailbox.inner().post(&mut vec![event(request)]);
+        mailbox.inner().expect(1);
+        mailbox.inner().expect(2);
+        mailbox.rest(true);
+        post(1);
+        assert!(readable(fd), "the first event of a request");
+        mailbox.try_poll();
+        post(1);
+        post(1);
+        assert!(!readable(fd), "more of the same");
+        post(2);
+        assert!(readable(fd), "the first event of another request");
+        assert_eq!(mailbox.try_poll().len(), 3);
+        post(2);
+        assert!(!readable(fd));
+        mailbox.rest(false);
+        assert!(readable(fd), "after the rest what came meanwhile");
+        mailbox.rest(true);
+        mailbox.try_poll();
+        let last = Finish {
+            reason: FinishReason::Stop,
+            stop_reason: None,
+            stats: RequestStats::default(),
+        };
+        mailbox.inner().post(&mut vec![Event {
+            finish: Some(last.clone()),
+            ..event(2)
+        }]);
+        assert!(readable(fd), "the last event of a request");
+        mailbox.try_poll();
+        mailbox.inner().post_last(Event {
+            finish: Some(last),
+            ..event(1)
+        });
+        assert!(readable(fd), "also the one that ends it from outside");
+    }
+
+    #[test]
     fn an_outbox_keeps_mailboxes_apart_and_in_order() {
-        let (a, b) = (Mailbox::new().unwrap(), Mailbox::new().unwrap());
+        let (a, b) = (Mailbox::new(), Mailbox::new());
         let mut out = Outbox::default();
         for (to, id) in [(&a, 1), (&b, 2), (&a, 3)] {
             out.push(to.inner(), event(id));

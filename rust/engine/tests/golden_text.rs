@@ -17,7 +17,7 @@ fn config(dtype: &str) -> EngineConfig {
 #[test]
 fn a_checkpoint_answers() {
     let engine = Engine::open(config("f32"), None).unwrap();
-    let mailbox = Mailbox::new().unwrap();
+    let mailbox = Mailbox::new();
     let params = GenerationParams {
         temperature: 0.0,
         max_tokens: 9,

@@ -64,7 +64,7 @@ impl Outcome {
 fn run(engine: &Engine, which: &[usize], prompts: &[Vec<u32>], repeat: usize) -> Vec<Outcome> {
     let mut outcomes = Vec::new();
     for _ in 0..repeat {
-        let mailbox = Mailbox::new().unwrap();
+        let mailbox = Mailbox::new();
         let submit = |&i: &usize| {
             engine
                 .submit(
@@ -192,7 +192,7 @@ fn a_model_speaks_from_text_to_text() {
         ..config("gguf/llama.gguf")
     };
     let engine = Engine::open(config, Some(Box::new(progress))).unwrap();
-    let mailbox = Mailbox::new().unwrap();
+    let mailbox = Mailbox::new();
     let params = GenerationParams {
         max_tokens: 8,
         temperature: 0.0,

@@ -36,7 +36,7 @@ impl PyMailbox {
     #[new]
     fn new() -> PyResult<Self> {
         Ok(Self {
-            inner: Some(call::attached(Mailbox::new)?.map_err(errors::exception)?),
+            inner: Some(call::attached(Mailbox::new)?),
             owner: Owner::here(),
         })
     }
@@ -67,7 +67,13 @@ impl PyMailbox {
     /// A descriptor that is readable while events wait; never read from it.
     fn fileno(&self) -> PyResult<i32> {
         let mailbox = self.get()?;
-        call::attached(|| mailbox.fd())
+        call::attached(|| mailbox.fd())?.map_err(errors::exception)
+    }
+
+    /// Whether the descriptor keeps still until the first or the last event of a request comes.
+    fn rest(&self, resting: bool) -> PyResult<()> {
+        let mailbox = self.get()?;
+        call::attached(|| mailbox.rest(resting))
     }
 }
 

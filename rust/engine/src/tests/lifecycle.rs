@@ -71,7 +71,7 @@ fn many_threads_submit_and_wait() {
         for t in 0..32u32 {
             let engine = &engine;
             scope.spawn(move || {
-                let mailbox = Mailbox::new().unwrap();
+                let mailbox = Mailbox::new();
                 engine.submit(request(&[t, 1, 2], 20), &mailbox).unwrap();
                 let events = finish(&mailbox);
                 assert_eq!(reason(&events), FinishReason::Length);
@@ -85,7 +85,7 @@ fn many_threads_submit_and_wait() {
 #[test]
 fn an_idle_engine_computes_nothing_and_wakes_for_the_next_request() {
     let (engine, controls) = engine(EngineConfig::default());
-    let mailbox = Mailbox::new().unwrap();
+    let mailbox = Mailbox::new();
     engine.submit(request(&[1], 2), &mailbox).unwrap();
     finish(&mailbox);
     let steps = controls.steps.load(Ordering::SeqCst);
@@ -104,7 +104,7 @@ fn a_panic_fails_all_requests_and_the_engine_but_hangs_nobody() {
             ..Default::default()
         });
         controls.panic_at.store(3, Ordering::SeqCst);
-        let boxes: Vec<Mailbox> = (0..4).map(|_| Mailbox::new().unwrap()).collect();
+        let boxes: Vec<Mailbox> = (0..4).map(|_| Mailbox::new()).collect();
         for (i, mailbox) in boxes.iter().enumerate() {
             // A submission may come after the panic already.
             let _ = engine.submit(request(&[i as u32], 100), mailbox);
@@ -135,7 +135,7 @@ fn a_failed_step_fails_its_requests_and_no_others() {
         ..inline(100)
     });
     controls.error_at.store(2, Ordering::SeqCst);
-    let (first, second) = (Mailbox::new().unwrap(), Mailbox::new().unwrap());
+    let (first, second) = (Mailbox::new(), Mailbox::new());
     engine.submit(request(&[1, 2, 3], 5), &first).unwrap();
     engine.submit(request(&[1, 2, 3], 5), &second).unwrap();
     while engine.step().unwrap().has_work() {}
@@ -152,12 +152,12 @@ fn a_failed_step_fails_its_requests_and_no_others() {
 #[test]
 fn logits_that_are_not_numbers_fail_their_own_request_only() {
     let (engine, _) = engine(inline(100));
-    let (good, bad) = (Mailbox::new().unwrap(), Mailbox::new().unwrap());
+    let (good, bad) = (Mailbox::new(), Mailbox::new());
     engine.submit(request(&[1, 2], 5), &good).unwrap();
     engine.submit(request(&[1, POISON], 5), &bad).unwrap();
     let mut scored = request(&[POISON, 1, 2], 5);
     scored.params.prompt_logprobs = Some(0);
-    let third = Mailbox::new().unwrap();
+    let third = Mailbox::new();
     engine.submit(scored, &third).unwrap();
     while engine.step().unwrap().has_work() {}
     assert_eq!(reason(&finish(&good)), FinishReason::Length);
@@ -178,7 +178,7 @@ fn closing_cancels_everything_and_frees_the_model_before_it_returns() {
             ..Default::default()
         });
         controls.delay.store(2, Ordering::SeqCst);
-        let (running, waiting) = (Mailbox::new().unwrap(), Mailbox::new().unwrap());
+        let (running, waiting) = (Mailbox::new(), Mailbox::new());
         engine.submit(request(&[1], 200), &running).unwrap();
         engine.submit(request(&[2], 200), &waiting).unwrap();
         if background {
@@ -209,7 +209,7 @@ fn closing_cancels_everything_and_frees_the_model_before_it_returns() {
 #[test]
 fn a_close_in_the_midst_of_submissions_answers_every_one_that_was_taken() {
     let (engine, _) = engine(EngineConfig::default());
-    let mailbox = Mailbox::new().unwrap();
+    let mailbox = Mailbox::new();
     let taken = std::thread::scope(|scope| {
         let submit = || {
             (0..500)
@@ -239,7 +239,7 @@ fn a_full_queue_refuses_but_free_places_do_not_count_as_queue() {
         max_queue: Some(1),
         ..inline(100)
     });
-    let mailbox = Mailbox::new().unwrap();
+    let mailbox = Mailbox::new();
     for _ in 0..3 {
         engine.submit(request(&[1], 50), &mailbox).unwrap();
     }
@@ -262,7 +262,7 @@ fn cancelling_frees_blocks_at_every_stage() {
     });
     let prompt: Vec<u32> = (0..64).map(|i| i % 40).collect();
     let start = |tokens: usize| {
-        let mailbox = Mailbox::new().unwrap();
+        let mailbox = Mailbox::new();
         (
             engine.submit(request(&prompt, tokens), &mailbox).unwrap(),
             mailbox,
@@ -309,7 +309,7 @@ fn cancelling_frees_blocks_at_every_stage() {
 #[test]
 fn a_dropped_mailbox_cancels_its_requests() {
     let (engine, _) = engine(inline(100));
-    let mailbox = Mailbox::new().unwrap();
+    let mailbox = Mailbox::new();
     engine.submit(request(&[1], 200), &mailbox).unwrap();
     engine.step().unwrap();
     drop(mailbox);
@@ -321,7 +321,7 @@ fn a_dropped_mailbox_cancels_its_requests() {
 #[test]
 fn one_prompt_many_times_is_computed_once() {
     let (engine, controls) = engine(inline(200));
-    let mailbox = Mailbox::new().unwrap();
+    let mailbox = Mailbox::new();
     let prompt: Vec<u32> = (0..101).map(|i| i % 40).collect();
     for seed in 0..8 {
         let mut r = request(&prompt, 1);
@@ -343,7 +343,7 @@ fn one_prompt_many_times_is_computed_once() {
 #[test]
 fn answers_enter_the_prefix_cache_and_salts_keep_it_apart() {
     let (engine, _) = engine(inline(200));
-    let mailbox = Mailbox::new().unwrap();
+    let mailbox = Mailbox::new();
     let complete = |prompt: &[u32], salt: Option<&str>| {
         let mut r = request(prompt, 17);
         r.cache_salt = salt.map(str::to_owned);
@@ -388,7 +388,7 @@ fn threads_that_submit_poll_cancel_and_vanish_leave_nothing_behind() {
             let (engine, full) = (&engine, &full);
             scope.spawn(move || {
                 for i in 0..60usize {
-                    let mailbox = Mailbox::new().unwrap();
+                    let mailbox = Mailbox::new();
                     let prompt: Vec<u32> = (0..1 + i * 13 % 60)
                         .map(|p| (p * (1 + t % 3)) as u32 % 40)
                         .collect();
@@ -452,7 +452,7 @@ fn threads_that_share_the_sampling_draw_what_one_draws() {
         let engine = Engine::from_model(config, model, None, vec![]).unwrap();
         let mailboxes: Vec<Mailbox> = (0..12)
             .map(|i| {
-                let mailbox = Mailbox::new().unwrap();
+                let mailbox = Mailbox::new();
                 let mut request = request(&[i, 3, i + 1], 6);
                 request.params.top_p = if i % 2 == 0 { 0.9 } else { 1.0 };
                 // One of them fails, and only that one.

@@ -65,7 +65,7 @@ fn ends(events: &[Event]) -> Vec<(u64, FinishReason, String)> {
 /// The engine is dead: every request was told so, once, and later ones are refused.
 fn all_fail(place: Place, background: bool) {
     let (engine, faults) = engine(background);
-    let boxes: Vec<Mailbox> = (0..5).map(|_| Mailbox::new().unwrap()).collect();
+    let boxes: Vec<Mailbox> = (0..5).map(|_| Mailbox::new()).collect();
     let submit = |i: usize| engine.submit(request(i as u32, 200), &boxes[i]).unwrap();
     let first = submit(0);
     if background {
@@ -141,7 +141,7 @@ fn a_panic_while_closing_leaves_nobody_without_a_word() {
     for place in [Place::Command, Place::Publish, Place::Flush] {
         for background in [true, false] {
             let (engine, faults) = engine(background);
-            let boxes: Vec<Mailbox> = (0..3).map(|_| Mailbox::new().unwrap()).collect();
+            let boxes: Vec<Mailbox> = (0..3).map(|_| Mailbox::new()).collect();
             for (i, mailbox) in boxes.iter().enumerate() {
                 engine.submit(request(i as u32, 200), mailbox).unwrap();
             }
@@ -164,7 +164,7 @@ fn a_panic_of_one_sequence_ends_that_one_alone() {
     for place in [Place::Draw, Place::Take, Place::Finish] {
         for background in [true, false] {
             let (engine, faults) = engine(background);
-            let (good, bad) = (Mailbox::new().unwrap(), Mailbox::new().unwrap());
+            let (good, bad) = (Mailbox::new(), Mailbox::new());
             // The second request's number is known before it is submitted.
             faults.arm(place, Some(2));
             engine.submit(request(1, 10), &good).unwrap();
@@ -197,7 +197,7 @@ fn a_panic_of_one_sequence_ends_that_one_alone() {
 fn a_panic_in_the_text_of_a_request_that_is_cancelled_or_unheard_ends_that_one_alone() {
     for background in [true, false] {
         let (engine, faults) = engine(background);
-        let (good, bad) = (Mailbox::new().unwrap(), Mailbox::new().unwrap());
+        let (good, bad) = (Mailbox::new(), Mailbox::new());
         faults.arm(Place::Finish, Some(1));
         engine.submit(request(1, 250), &bad).unwrap();
         engine.abort(1);

@@ -22,7 +22,7 @@ fn tokens(prompt: &[u32], params: GenerationParams) -> Request {
 
 /// All of one request: text, tokens, events, end.
 fn run(engine: &Engine, request: Request) -> (String, Vec<u32>, Vec<Event>, Finish) {
-    let mailbox = Mailbox::new().unwrap();
+    let mailbox = Mailbox::new();
     engine.submit(request, &mailbox).unwrap();
     while engine.step().unwrap().has_work() {}
     let events = mailbox.try_poll();
@@ -234,7 +234,7 @@ fn lengths_end_at_max_tokens_or_at_the_longest_sequence() {
     assert_eq!((got.len(), finish.reason), (7, FinishReason::Length));
     let (_, got, _, finish) = run(&engine, tokens(&[1; 5], params(1000)));
     assert_eq!((got.len(), finish.reason), (15, FinishReason::Length));
-    let mailbox = Mailbox::new().unwrap();
+    let mailbox = Mailbox::new();
     let refusal = engine
         .submit(tokens(&[1; 20], params(1)), &mailbox)
         .unwrap_err();
@@ -244,7 +244,7 @@ fn lengths_end_at_max_tokens_or_at_the_longest_sequence() {
 #[test]
 fn what_needs_a_tokenizer_is_refused_without_one() {
     let engine = engine(EngineConfig::default());
-    let mailbox = Mailbox::new().unwrap();
+    let mailbox = Mailbox::new();
     let text = Request::new(Prompt::Text("Hi".into()), GenerationParams::default());
     assert!(matches!(
         engine.submit(text, &mailbox),
@@ -321,7 +321,7 @@ fn rows_of_a_mixed_batch_are_sampled_by_their_own_parameters() {
         })
         .collect();
     let together = engine(EngineConfig::default());
-    let boxes: Vec<Mailbox> = all.iter().map(|_| Mailbox::new().unwrap()).collect();
+    let boxes: Vec<Mailbox> = all.iter().map(|_| Mailbox::new()).collect();
     for (params, mailbox) in all.iter().zip(&boxes) {
         together
             .submit(tokens(&[1, 2, 3, 4, 5], params.clone()), mailbox)
@@ -350,7 +350,7 @@ fn decodes_come_first_and_prompts_share_what_is_left() {
         max_batch_size: 4,
         ..Default::default()
     });
-    let mailbox = Mailbox::new().unwrap();
+    let mailbox = Mailbox::new();
     let params = GenerationParams {
         max_tokens: 50,
         ..Default::default()
@@ -376,7 +376,7 @@ fn without_chunks_a_prompt_is_computed_whole_beside_decodes_but_not_beside_anoth
         enable_chunked_prefill: false,
         ..Default::default()
     });
-    let mailbox = Mailbox::new().unwrap();
+    let mailbox = Mailbox::new();
     let params = GenerationParams {
         max_tokens: 50,
         ..Default::default()
@@ -401,7 +401,7 @@ fn smaller_priorities_go_first_and_equal_ones_in_order_of_arrival() {
         max_batch_size: 1,
         ..Default::default()
     });
-    let mailbox = Mailbox::new().unwrap();
+    let mailbox = Mailbox::new();
     let mut submit = |priority: i32| {
         let mut request = tokens(
             &[1],
@@ -426,7 +426,7 @@ fn a_request_that_finds_no_room_waits_for_the_running_ones_to_end() {
         kv_cache_memory: Some((10 * BLOCK * 4) as u64),
         ..Default::default()
     });
-    let mailbox = Mailbox::new().unwrap();
+    let mailbox = Mailbox::new();
     let params = |max_tokens| GenerationParams {
         max_tokens,
         ..Default::default()
@@ -466,7 +466,7 @@ fn a_cache_that_holds_all_sequences_whole_runs_them_all_at_once() {
         max_batch_size: 4,
         ..Default::default()
     });
-    let mailbox = Mailbox::new().unwrap();
+    let mailbox = Mailbox::new();
     for prompt in 1..=4 {
         let params = GenerationParams {
             max_tokens: 7,

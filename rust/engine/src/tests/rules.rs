@@ -138,13 +138,13 @@ fn answers(engine: &Engine, mailbox: &Mailbox) -> HashMap<u64, (Vec<u32>, Option
 fn ruled_and_free_answers_share_steps_and_preemptions_and_each_keeps_its_own_rule() {
     let alone = |i: u32, forces: bool| {
         let (engine, _) = engine(200);
-        let mailbox = Mailbox::new().unwrap();
+        let mailbox = Mailbox::new();
         let rule = Box::new(Verse::new(5 + i as usize % 3, 60, forces));
         let id = engine.submit_under(rule, request(i), &mailbox).unwrap();
         answers(&engine, &mailbox).remove(&id).unwrap()
     };
     let (engine, _) = engine(60);
-    let mailbox = Mailbox::new().unwrap();
+    let mailbox = Mailbox::new();
     let ids: Vec<u64> = (0..8)
         .map(|i| match i % 4 {
             3 => engine.submit(request(i), &mailbox).unwrap(),
@@ -175,7 +175,7 @@ fn ruled_and_free_answers_share_steps_and_preemptions_and_each_keeps_its_own_rul
 fn forced_tokens_cost_one_step_together() {
     let steps = |forces: bool, logprobs: Option<i32>| {
         let (engine, controls) = engine(100);
-        let mailbox = Mailbox::new().unwrap();
+        let mailbox = Mailbox::new();
         let mut request = request(2);
         request.params.logprobs = logprobs;
         engine
@@ -200,7 +200,7 @@ fn forced_tokens_cost_one_step_together() {
 #[test]
 fn a_rule_that_breaks_ends_its_own_answer_and_nothing_is_drawn_without_it() {
     let (engine, _) = engine(100);
-    let (good, bad) = (Mailbox::new().unwrap(), Mailbox::new().unwrap());
+    let (good, bad) = (Mailbox::new(), Mailbox::new());
     let mut rule = Verse::new(5, 50, false);
     rule.breaks = Some(12);
     engine

@@ -53,7 +53,7 @@ fn short_prompts_do_not_wait_for_long_ones_and_the_long_ones_go_on() {
             prefill_chunk_size: 64,
             ..Default::default()
         });
-        let mailbox = Mailbox::new().unwrap();
+        let mailbox = Mailbox::new();
         for i in 0..long {
             engine.submit(request(4000 + i, 1), &mailbox).unwrap();
         }
@@ -87,7 +87,7 @@ fn a_long_prompt_is_not_starved_by_a_stream_of_short_ones() {
         prefill_chunk_size: 64,
         ..Default::default()
     });
-    let mailbox = Mailbox::new().unwrap();
+    let mailbox = Mailbox::new();
     let long = engine.submit(request(1000, 1), &mailbox).unwrap();
     for step in 1.. {
         for i in 0..4 {
@@ -109,7 +109,7 @@ fn two_long_prompts_are_computed_at_a_time_and_better_priorities_go_first() {
         prefill_chunk_size: 64,
         ..Default::default()
     });
-    let mailbox = Mailbox::new().unwrap();
+    let mailbox = Mailbox::new();
     let submit = |length: usize, priority: i32| {
         let mut request = request(length, 1);
         request.priority = priority;
@@ -138,7 +138,7 @@ fn a_prompt_that_lost_its_blocks_is_not_begun_again_and_again() {
         kv_cache_memory: blocks(64),
         ..Default::default()
     });
-    let mailbox = Mailbox::new().unwrap();
+    let mailbox = Mailbox::new();
     for i in 0..6 {
         engine
             .submit(request(1 + i, 40 + 14 * i), &mailbox)

@@ -182,7 +182,7 @@ fn run(seed: u64, seen: &mut Seen) {
     let (model, controls) = Fake::small(200);
     let engine = Engine::from_model(config.clone(), model, None, vec![EOS]).unwrap();
     assert_eq!(engine.stats().kv_blocks_total, blocks);
-    let mailbox = Mailbox::new().unwrap();
+    let mailbox = Mailbox::new();
     let (mut requests, mut outcomes, mut aborted) = (Vec::new(), HashMap::new(), Vec::new());
     let total = 10 + random.below(40);
     let mut steps = 0;
