@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from candle_vllm import ollama, openai
+from candle_vllm import anthropic, ollama, openai
 from candle_vllm.openai.endpoint import AnyEndpoint, AnyQuery
 
 __all__ = ["ENDPOINTS", "QUERIES"]
 
-ENDPOINTS: tuple[AnyEndpoint, ...] = (*openai.ENDPOINTS, *ollama.ENDPOINTS)
-QUERIES: tuple[AnyQuery, ...] = (*openai.QUERIES, *ollama.QUERIES)
+ENDPOINTS: tuple[AnyEndpoint, ...] = (*openai.ENDPOINTS, *anthropic.ENDPOINTS, *ollama.ENDPOINTS)
+QUERIES: tuple[AnyQuery, ...] = (*openai.QUERIES, *anthropic.QUERIES, *ollama.QUERIES)
