@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import gzip
+import http.server
+import sys
+import threading
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from candle_vllm.cli.address import Address, parse_address
-from candle_vllm.cli.guard import KEY_VARIABLE, add_guard, boundary_settings, exposure
+from candle_vllm.cli.guard import KEY_VARIABLE, add_guard, boundary_settings, exposure, operations_of
 from candle_vllm.cli.settings import UsageError
+from candle_vllm.generation import Account
 from candle_vllm.server.boundary import BoundarySettings
 
 HERE = Address("127.0.0.1", 2000)
@@ -104,3 +110,46 @@ def test_what_an_open_door_means_is_told(address: str, flags: tuple[str, ...], t
     where = parse_address(address, None)
     said = exposure(settings(*flags, address=where), where)
     assert (said is None) if told is None else (said is not None and told in said and "--api-key" in said)
+
+
+class Collector(http.server.BaseHTTPRequestHandler):
+    """Keeps what it is sent."""
+
+    received: ClassVar[list[tuple[str, bytes]]] = []
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        self.received.append((self.path, gzip.decompress(body) if self.headers["content-encoding"] == "gzip" else body))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_traces_reach_their_collector_before_the_end() -> None:
+    pytest.importorskip("opentelemetry.exporter", reason="needs the extra 'otel'")
+    with http.server.HTTPServer(("127.0.0.1", 0), Collector) as collector:
+        threading.Thread(target=collector.serve_forever, daemon=True).start()
+        parser = argparse.ArgumentParser()
+        add_guard(parser)
+        url = f"http://127.0.0.1:{collector.server_port}/v1/traces"
+        operations, end = operations_of(parser.parse_args(["--otlp-traces-endpoint", url]))
+        account = Account(endpoint="chat_completion", model="m", request_id="mine")
+        for observer in operations.observers:
+            observer.started(account)
+            observer.ended(account)
+        end()
+        collector.shutdown()
+    ((path, body),) = Collector.received
+    assert path == "/v1/traces"
+    assert all(text in body for text in (b"candle-vllm", b"chat m", b"mine"))
+
+
+def test_traces_need_their_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "opentelemetry", None)
+    monkeypatch.delitem(sys.modules, "candle_vllm.server.traces", raising=False)
+    parser = argparse.ArgumentParser()
+    add_guard(parser)
+    with pytest.raises(UsageError, match=r"candle-vllm\[otel\]"):
+        operations_of(parser.parse_args(["--otlp-traces-endpoint", "http://127.0.0.1:1"]))

@@ -96,5 +96,5 @@ def exporting(endpoint: str) -> tuple[Traces, Callable[[], None]]:
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
     provider = SdkProvider(resource=Resource.create({SERVICE_NAME: "candle-vllm"}), shutdown_on_exit=False)
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint)))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint, timeout=5)))
     return Traces(provider), provider.shutdown
