@@ -337,3 +337,21 @@ def test_a_text_far_beyond_the_context_is_not_encoded_whole(live: Any, engine: F
         assert (reply.status_code, reply.json()["error"]["code"]) == (400, "context_length_exceeded")
         assert "more than 1600 tokens" in reply.json()["error"]["message"]
     assert max(encoded) == 1600
+
+
+def test_more_log_probabilities_than_a_reply_is_written_with(live: Any) -> None:
+    body = {"prompt": ["x" * 1000] * 20, "echo": True, "logprobs": 20, "max_tokens": 1}
+    error = post(live, "/v1/completions", body).json()["error"]
+    assert (error["param"], error["code"]) == ("logprobs", "invalid_value")
+    assert "above 200000" in error["message"]
+    assert post(live, "/v1/completions", {**body, "logprobs": 5}).status_code == 200
+
+
+def test_a_heavy_reply_says_what_a_light_one_does(live: Any) -> None:
+    body = {"prompt": "x" * 300, "echo": True, "logprobs": 20, "max_tokens": 3}
+    heavy = post(live, "/v1/completions", body).json()["choices"][0]
+    light = post(live, "/v1/completions", {**body, "logprobs": 1}).json()["choices"][0]
+    assert heavy["text"] == light["text"]
+    assert heavy["logprobs"]["tokens"] == light["logprobs"]["tokens"]
+    assert heavy["logprobs"]["token_logprobs"] == light["logprobs"]["token_logprobs"]
+    assert len(heavy["logprobs"]["top_logprobs"][5]) == 20

@@ -52,6 +52,12 @@ class Reply:
     started: Started
     answers: list[Answer]
 
+    @property
+    def scores(self) -> int:
+        """Log-probabilities in all, those of other candidates included: what writing it costs is about that."""
+        lists = [entries for one in self.answers for entries in (one.logprobs, one.prompt_logprobs or ())]
+        return sum(1 + len(entry.top) for entries in lists for entry in entries if entry is not None)
+
 
 async def fold(events: AsyncIterator[Event]) -> Reply:
     """Read a request's events to their end."""

@@ -9,7 +9,10 @@ from typing import Any
 from candle_vllm.engine import Request
 from candle_vllm.records import GenerationChunk
 
-__all__ = ["merged"]
+__all__ = ["AT_ONCE", "merged"]
+
+AT_ONCE = 32
+"""Answers after which the event loop gets a turn, at each station of the road."""
 
 
 async def merged(handles: Sequence[Request], *, whole: bool) -> AsyncGenerator[tuple[int, GenerationChunk], None]:
@@ -22,10 +25,14 @@ async def merged(handles: Sequence[Request], *, whole: bool) -> AsyncGenerator[t
             yield 0, chunk
         return
     arrived: asyncio.Queue[tuple[int, GenerationChunk | BaseException | None]] = asyncio.Queue()
-    tasks = [asyncio.create_task(_forward(at, handle, whole, arrived)) for at, handle in enumerate(handles)]
-    running = len(tasks)
+    tasks: list[asyncio.Task[None]] = []
+    running = len(handles)
     item: GenerationChunk | BaseException | None = None
     try:
+        for at, handle in enumerate(handles):
+            tasks.append(asyncio.create_task(_forward(at, handle, whole, arrived)))
+            if len(tasks) % AT_ONCE == 0:
+                await asyncio.sleep(0)
         while running:
             index, item = await arrived.get()
             if isinstance(item, BaseException):

@@ -15,6 +15,7 @@ from candle_vllm.chat import ChatTemplate, ChatTemplateError
 from candle_vllm.errors import ConfigError, TokenizationError
 from candle_vllm.generation.constrain import constraint_fields
 from candle_vllm.generation.errors import RequestError
+from candle_vllm.generation.merge import AT_ONCE
 from candle_vllm.generation.request import Conversation, GenerationRequest, Prompts
 from candle_vllm.generation.tool_prompt import as_text
 from candle_vllm.models import LoadedModel
@@ -25,6 +26,8 @@ __all__ = ["MOST_ANSWERS", "Prepared", "Rendered", "prepare", "render", "seed_of
 MOST_ANSWERS = 2048
 """Of one request, over all its prompts."""
 
+_MOST_SCORES = 200_000
+"""Log-probabilities of prompt tokens in one reply: 8 MB of JSON."""
 _LIGHT = 8_000
 """Characters and values whose rendering and encoding hold the event loop for about a millisecond."""
 _U64 = 2**64 - 1
@@ -63,8 +66,13 @@ async def prepare(request: GenerationRequest, model: LoadedModel) -> Prepared:
     """The prompts and parameters of a request to this model. Raises RequestError naming the client's field."""
     count_answers(request)
     prompts = await _prompts(request, model, refuse=True)
-    params = [_params(request, model, prompt.ids) for prompt in prompts]
-    each = [_of_choice(one, choice) for one in params for choice in range(request.n)]
+    _count_scores(request, [prompt.ids for prompt in prompts])
+    each: list[GenerationParams] = []
+    for prompt in prompts:
+        params = _params(request, model, prompt.ids)
+        each += [_of_choice(params, choice) for choice in range(request.n)]
+        if len(each) % AT_ONCE < request.n:
+            await asyncio.sleep(0)
     return Prepared([prompt.ids for prompt in prompts], [prompt.thinking for prompt in prompts], each, request.n)
 
 
@@ -81,6 +89,17 @@ async def _prompts(request: GenerationRequest, model: LoadedModel, *, refuse: bo
     if refuse:
         await asyncio.to_thread(_refuse_hopeless, request, model)
     return await asyncio.to_thread(work, request, model)
+
+
+def _count_scores(request: GenerationRequest, prompts: Sequence[Sequence[int]]) -> None:
+    """Refuse more log-probabilities of prompts than one reply can be written with."""
+    if request.prompt_logprobs is None:
+        return
+    scores = sum(map(len, prompts)) * request.n * max(1, request.prompt_logprobs)
+    if scores > _MOST_SCORES:
+        raise request.refusal(
+            "prompt_logprobs", f"asks for {scores} log-probabilities of prompt tokens, above {_MOST_SCORES} a request."
+        )
 
 
 def _refuse_hopeless(request: GenerationRequest, model: LoadedModel) -> None:

@@ -24,7 +24,7 @@ from candle_vllm.generation.events import (
     Status,
     Tokens,
 )
-from candle_vllm.generation.merge import merged
+from candle_vllm.generation.merge import AT_ONCE, merged
 from candle_vllm.generation.prepare import Prepared, count_answers, prepare, refused
 from candle_vllm.generation.request import Conversation, GenerationRequest
 from candle_vllm.generation.split import AnswerSplitter, splitters
@@ -32,9 +32,6 @@ from candle_vllm.models import LoadedModel, Models
 from candle_vllm.records import FinishReason, GenerationChunk
 
 __all__ = ["Road"]
-
-_AT_ONCE = 32
-"""Submissions after which the event loop gets a turn."""
 
 
 class Road:
@@ -136,7 +133,7 @@ async def _submit(request: GenerationRequest, model: LoadedModel, prepared: Prep
                     skip_special_tokens=request.skip_special_tokens and not _reads_marks(request, model),
                 )
             )
-            if len(handles) % _AT_ONCE == 0:
+            if len(handles) % AT_ONCE == 0:
                 await asyncio.sleep(0)
     except BaseException as error:
         for handle in handles:

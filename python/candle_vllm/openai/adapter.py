@@ -5,6 +5,7 @@ Must not know of HTTP.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
@@ -25,6 +26,9 @@ from candle_vllm.openai.errors import ApiError, api_error, validation_error
 from candle_vllm.openai.models import Model, ModelList
 
 __all__ = ["OpenAIAdapter", "Opened"]
+
+_LIGHT = 2_000
+"""Answers and log-probabilities of a reply that is written in a millisecond or two; a heavier one is in a thread."""
 
 RequestT = TypeVar("RequestT", bound=BaseModel)
 ReplyT = TypeVar("ReplyT", bound=BaseModel)
@@ -134,7 +138,10 @@ class OpenAIAdapter:
         with _api_errors():
             opened = self.open(endpoint, request, stream=False, account=account, timeout=timeout)
             try:
-                return opened.writer.reply(await fold(opened.events))
+                folded = await fold(opened.events)
+                if len(folded.answers) + folded.scores <= _LIGHT:
+                    return opened.writer.reply(folded)
+                return await asyncio.to_thread(opened.writer.reply, folded)
             finally:
                 await opened.events.aclose()
 

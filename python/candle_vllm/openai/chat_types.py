@@ -17,6 +17,7 @@ from candle_vllm.openai.request import SamplingRequest, Utf8
 _MOST_MESSAGES = 5_000
 _MOST_PARTS = 1_000
 _MOST_TOOLS = 1_000
+_MOST_ARGUMENTS = 500_000
 
 
 class ContentPart(BaseModel):
@@ -41,7 +42,7 @@ class FunctionCall(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True)
 
     name: str
-    arguments: str
+    arguments: Annotated[str, Field(max_length=_MOST_ARGUMENTS)]
 
 
 class ToolCall(BaseModel):

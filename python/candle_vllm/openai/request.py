@@ -20,6 +20,8 @@ _SMALLEST_TOP_P = 1e-6
 # More stop strings than this are a mistake or an attack.
 _MOST_STOPS = 1024
 
+_MOST_BIASES = 5_000
+
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 
 
@@ -88,9 +90,14 @@ class SamplingRequest(BaseModel):
     """Served name of the model; absent or empty means the one that is served."""
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None
-    logit_bias: Annotated[dict[str, Annotated[float, Field(ge=-100, le=100)]], BeforeValidator(_token_keys)] | None = (
-        None
-    )
+    logit_bias: (
+        Annotated[
+            dict[str, Annotated[float, Field(ge=-100, le=100)]],
+            Field(fail_fast=True, max_length=_MOST_BIASES),
+            BeforeValidator(_token_keys),
+        ]
+        | None
+    ) = None
     """Token id (as text, JSON has no other keys) to what is added to its logit."""
     max_tokens: Annotated[int, Field(ge=0, lt=2**31)] | None = None
     """Tokens of the answer at most."""
