@@ -131,7 +131,7 @@ fn client(engine: &Engine, seed: u64, stop: &AtomicBool, alone: &[Answer], tally
                 let mut request = request(i);
                 request.priority = random.below(3) as i32 - 1;
                 request.cache_salt = (random.below(5) == 0).then(|| "salt".into());
-                let mailbox = Mailbox::new().unwrap();
+                let mailbox = Mailbox::new();
                 (i, engine.submit(request, &mailbox).unwrap(), mailbox)
             })
             .collect();
@@ -209,7 +209,7 @@ fn answers_do_not_depend_on_what_else_happens_and_nothing_leaks() {
             ..Default::default()
         });
         let answer = |i| {
-            let mailbox = Mailbox::new().unwrap();
+            let mailbox = Mailbox::new();
             engine.submit(request(i), &mailbox).unwrap();
             read(&mailbox)
         };
