@@ -17,6 +17,7 @@ import pytest
 
 import openai
 from candle_vllm.models import ModelManager, SingleModel, Waiting
+from candle_vllm.openai import OpenAIAdapter
 from candle_vllm.server import create_app
 from fake_engine import FakeEngine
 from models.fakes import Loader, Seen, catalog, until
@@ -179,3 +180,29 @@ def test_the_client_hears_that_the_queue_is_full_and_tries_again(switching: Call
         assert (raw.retries_taken, time.monotonic() - began >= told) == (1, True)
         first.join()
         release.join()
+
+
+def test_the_blocking_adapter_over_models_in_turns() -> None:
+    loader = Loader()
+    manager = ModelManager(catalog("a", "b"), loader.load, fetch=loader.fetch, queue_size=16)
+    with OpenAIAdapter(manager) as adapter:
+        said: dict[int, str | None] = {}
+
+        def ask(at: int) -> None:
+            question = [{"role": "user", "content": f"number {at}"}]
+            whole = adapter.chat_completion({"model": "ab"[at % 2], "messages": question})
+            said[at] = whole.choices[0].message.content
+
+        threads = [threading.Thread(target=ask, args=(at,)) for at in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert said == {at: f"You said: number {at}" for at in range(16)}
+        ask(1)
+        waits = [
+            chunk.candle_metadata.status
+            for chunk in adapter.chat_completion_stream({"model": "a", "messages": MESSAGES})
+            if chunk.candle_metadata is not None
+        ]
+        assert waits[-1] == "processing"
