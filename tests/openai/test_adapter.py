@@ -7,6 +7,7 @@ import inspect
 import os
 import signal
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -304,7 +305,15 @@ def test_from_many_threads_and_under_a_running_loop(adapter: OpenAIAdapter) -> N
 
 def test_interrupting_a_blocking_call_frees_its_work(adapter: OpenAIAdapter, engine: FakeEngine) -> None:
     engine.delay, engine.answer = 0.01, "word " * 2000
-    threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGINT]).start()
+
+    def interrupt() -> None:
+        while not engine.live:
+            time.sleep(0.01)
+        # Until the main thread, wherever it was, waits for the answer.
+        time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
     with pytest.raises(KeyboardInterrupt):
         adapter.chat_completion(HELLO)
     assert not engine.live

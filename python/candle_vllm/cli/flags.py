@@ -245,7 +245,13 @@ def _add_server(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--mcp-command", metavar="COMMAND", help="MCP server to start")
     group.add_argument("--mcp-args", metavar="A,B", help="its arguments")
     group.add_argument("--mcp-config", metavar="FILE", help="MCP servers")
-    group.add_argument("--enforce-parser", metavar="NAME", help="tool call format")
+    group.add_argument("--enforce-parser", metavar="NAME", help="how the model writes tool calls (from its template)")
+    group.add_argument("--reasoning-parser", metavar="NAME", help="how it marks its thinking (from its template)")
+    group.add_argument(
+        "--trust-special-tokens",
+        action="store_true",
+        help="take special tokens that users spell out for control tokens",
+    )
 
 
 def _add_other_machines(parser: argparse.ArgumentParser) -> None:

@@ -23,7 +23,7 @@ from candle_vllm.cli.address import Address, parse_address
 from candle_vllm.cli.catalog import catalog_of
 from candle_vllm.cli.guard import boundary_settings, exposure, operations_of
 from candle_vllm.cli.loading import load_with, loading_bars, summary
-from candle_vllm.cli.settings import UsageError
+from candle_vllm.cli.settings import UsageError, notation
 from candle_vllm.cli.signals import on_signals
 from candle_vllm.errors import CandleVllmError, ModelLoadError
 from candle_vllm.models import EngineLoader, ModelManager, Waiting
@@ -117,6 +117,7 @@ class Service:
         self._loader = EngineLoader(
             open_engine=lambda entry, progress: load_with(args, entry.config, progress),
             waiting=Waiting(args.max_waiting, args.max_waiting_tokens),
+            notation=notation(args),
             observer=self._operations.metrics,
         )
         self._failure: BaseException | None = None

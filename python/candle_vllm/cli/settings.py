@@ -15,7 +15,7 @@ from candle_vllm.cli.terminal import readable
 if TYPE_CHECKING:
     from candle_vllm.config import EngineConfig
     from candle_vllm.errors import ConfigError
-    from candle_vllm.models import SamplingDefaults
+    from candle_vllm.models import Notation, SamplingDefaults
 
 DEFAULT_MODEL = "smollm2"
 _MB = 1024 * 1024
@@ -38,7 +38,6 @@ _REFUSED = {
     "mcp_command": "MCP servers are not available yet",
     "mcp_args": "MCP servers are not available yet",
     "mcp_config": "MCP servers are not available yet",
-    "enforce_parser": "tool calling is not available yet",
     "master_addr": "serving over several machines is not available",
     "master_port": "serving over several machines is not available",
 }
@@ -130,6 +129,21 @@ def sampling_defaults(args: argparse.Namespace) -> SamplingDefaults:
     except ConfigError as error:
         raise UsageError(in_flags(error)) from error
     return defaults
+
+
+def notation(args: argparse.Namespace) -> Notation:
+    """How the model writes calls and thinking, where flags say it. Raises :class:`UsageError` for unknown names."""
+    from candle_vllm.errors import ConfigError
+    from candle_vllm.models import Notation
+
+    found: dict[str, Any] = {"trust_special_tokens": args.trust_special_tokens}
+    for flag, field in (("enforce_parser", "tool_format"), ("reasoning_parser", "reasoning")):
+        found[field] = getattr(args, flag)
+        try:
+            Notation(**{field: found[field]})
+        except ConfigError as error:
+            raise UsageError(f"--{flag.replace('_', '-')}: {error}") from error
+    return Notation(**found)
 
 
 def served_names(args: argparse.Namespace) -> list[str]:

@@ -7,7 +7,7 @@ from candle_vllm.models.admission import Admission, Ticket
 from candle_vllm.models.catalog import Catalog, CatalogEntry
 from candle_vllm.models.catalog_file import find_catalog, read_catalog
 from candle_vllm.models.defaults import SamplingDefaults
-from candle_vllm.models.loaded import LoadedModel, Waiting
+from candle_vllm.models.loaded import LoadedModel, Notation, Waiting
 from candle_vllm.models.loading import EngineLoader
 from candle_vllm.models.manager import ModelManager
 from candle_vllm.models.observe import Observer, Unseen
@@ -27,6 +27,7 @@ __all__ = [
     "ModelState",
     "ModelStatus",
     "Models",
+    "Notation",
     "Observer",
     "OnStatus",
     "SamplingDefaults",

@@ -22,7 +22,7 @@ from candle_vllm.tools import Format
 if TYPE_CHECKING:
     from candle_vllm.engine import Engine
 
-__all__ = ["LoadedModel", "Waiting"]
+__all__ = ["LoadedModel", "Notation", "Waiting"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,25 @@ class Waiting:
     """Sequences beyond those that run."""
     tokens: int | None = None
     """Prompt tokens of the requests that have not begun."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notation:
+    """How a model writes what is more than text. Raises ConfigError for names that are not known."""
+
+    tool_format: Format | str | None = None
+    """Its calls of tools; None = as its chat template shows."""
+    reasoning: Style | str | None = None
+    """Its thinking; None = as its chat template shows."""
+    trust_special_tokens: bool = False
+    """Whether special tokens that users spell out are control tokens, as in transformers, or plain text."""
+
+    def __post_init__(self) -> None:
+        """Look names up."""
+        if isinstance(self.tool_format, str):
+            object.__setattr__(self, "tool_format", tools.find(self.tool_format))
+        if isinstance(self.reasoning, str):
+            object.__setattr__(self, "reasoning", reasoning.find(self.reasoning))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,22 +89,17 @@ class LoadedModel:
         defaults: SamplingDefaults | None = None,
         waiting: Waiting | None = None,
         observer: Observer = UNSEEN,
-        tool_format: str | None = None,
-        reasoning: str | None = None,
-        trust_special_tokens: bool = False,
+        notation: Notation | None = None,
     ) -> LoadedModel:
         """What requests need of this engine. `names` None = the engine's own; an empty list is refused.
 
         Where `defaults` are silent the checkpoint's own recommendation counts, unless the engine leaves it aside.
-        `tool_format` and `reasoning` name how the model writes calls of tools and marks its thinking; None = as its
-        chat template shows. With `trust_special_tokens` those that users spell out are control tokens, as in
-        transformers; otherwise they are plain text.
         """
         info = engine.model_info
         served = (info.name,) if names is None else tuple(names)
         if not served:
             raise ConfigError("names must hold at least one name, or be None for the engine's own; got none")
-        waiting = waiting or Waiting()
+        waiting, notation = waiting or Waiting(), notation or Notation()
         return cls(
             engine=engine,
             info=info,
@@ -99,20 +113,22 @@ class LoadedModel:
                 max_waiting_tokens=waiting.tokens,
                 observer=observer,
             ),
-            tool_format=_tool_format(tool_format, engine),
-            reasoning=_reasoning(reasoning, engine),
-            control=ControlTexts(() if trust_special_tokens else engine.special_texts),
+            tool_format=_tool_format(notation, engine),
+            reasoning=_reasoning(notation, engine),
+            control=ControlTexts(() if notation.trust_special_tokens else engine.special_texts),
             texts=TokenTexts(engine),
             fingerprint="fp_" + hashlib.sha256(repr(info).encode()).hexdigest()[:10],
         )
 
 
-def _tool_format(name: str | None, engine: Engine) -> Format:
-    return tools.find(name) if name is not None else tools.detect(_template(engine)) or tools.find("generic")
+def _tool_format(notation: Notation, engine: Engine) -> Format:
+    given = notation.tool_format
+    return given if isinstance(given, Format) else tools.detect(_template(engine)) or tools.find("generic")
 
 
-def _reasoning(name: str | None, engine: Engine) -> Style:
-    return reasoning.find(name) if name is not None else reasoning.detect(_template(engine)) or reasoning.find("none")
+def _reasoning(notation: Notation, engine: Engine) -> Style:
+    given = notation.reasoning
+    return given if isinstance(given, Style) else reasoning.detect(_template(engine)) or reasoning.find("none")
 
 
 def _template(engine: Engine) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from candle_vllm import sources
 from candle_vllm.errors import ModelLoadError
 from candle_vllm.models.catalog import CatalogEntry
-from candle_vllm.models.loaded import LoadedModel, Waiting
+from candle_vllm.models.loaded import LoadedModel, Notation, Waiting
 from candle_vllm.models.observe import UNSEEN, Observer
 
 if TYPE_CHECKING:
@@ -37,9 +37,11 @@ class EngineLoader:
         *,
         open_engine: Callable[[CatalogEntry, Progress | None], InferenceEngine] | None = None,
         waiting: Waiting | None = None,
+        notation: Notation | None = None,
         observer: Observer = UNSEEN,
     ) -> None:
         self._open = open_engine or _open_engine
+        self._notation = notation
         self._waiting = waiting
         self._observer = observer
 
@@ -72,7 +74,12 @@ class EngineLoader:
                     f"block_size is {entry.block_size}, but the engine's KV blocks hold {has} tokens; leave it out"
                 )
             return LoadedModel.over(
-                engine, names=entry.names, defaults=entry.defaults, waiting=self._waiting, observer=self._observer
+                engine,
+                names=entry.names,
+                defaults=entry.defaults,
+                waiting=self._waiting,
+                notation=self._notation,
+                observer=self._observer,
             )
         except BaseException:
             engine.close()
