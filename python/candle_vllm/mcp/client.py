@@ -177,6 +177,8 @@ class McpClient:
         if self._listing is None or self._listing.done():
             self._stale = False
             self._listing = asyncio.create_task(self._list())
+            # Those who asked may all have gone when it fails.
+            self._listing.add_done_callback(lambda task: task.cancelled() or task.exception())
         # Shared by all who ask meanwhile; one that gives up does not end it for the others.
         self._tools = await asyncio.shield(self._listing)
         self._listed_at = loop.time()

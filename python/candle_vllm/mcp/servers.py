@@ -18,6 +18,9 @@ from candle_vllm.mcp.owner import State
 
 __all__ = ["McpServers", "ServerStatus"]
 
+_PATIENCE = 0.5
+"""Seconds to wait for a server that did not answer the last time."""
+
 
 @dataclass(frozen=True, slots=True)
 class ServerStatus:
@@ -37,6 +40,7 @@ class McpServers:
         self._clients: dict[str, McpClient] = {}
         self._listed: dict[str, tuple[McpTool, ...]] = {}
         self._problems: dict[str, str] = {}
+        self._trying: dict[str, asyncio.Task[None]] = {}
         for server in servers:
             self.add(server)
 
@@ -66,13 +70,22 @@ class McpServers:
     async def tools(self, taken: Collection[str] = ()) -> Mapping[str, McpTool]:
         """Name, by OpenAI's rule, to tool, over all servers that answer; `taken` names are not given out.
 
-        A server that does not answer keeps nobody waiting beyond its connect and call timeouts; `status` says why.
+        A server that does not answer is waited for once, for its connect and call timeouts; after that it is tried
+        again in the background, each time that tools are asked for. `status` says what is wrong with it.
         """
         await asyncio.gather(*(self._list(client) for client in self._clients.values()))
         found = {(server, tool.name): tool for server, tools in self._listed.items() for tool in tools}
         return {name: found[key] for name, key in named(list(found), taken).items()}
 
     async def _list(self, client: McpClient) -> None:
+        """Have a server's tools listed; one that failed before goes on trying beside its user's work."""
+        name = client.server.name
+        task = self._trying.get(name)
+        if task is None or task.done() or task.get_loop() is not asyncio.get_running_loop():
+            task = self._trying[name] = asyncio.create_task(self._try(client))
+        await asyncio.wait({task}, timeout=_PATIENCE if name in self._problems else None)
+
+    async def _try(self, client: McpClient) -> None:
         name = client.server.name
         try:
             self._listed[name] = tuple(await client.list_tools())
@@ -97,4 +110,8 @@ class McpServers:
 
     async def aclose(self) -> None:
         """Close all clients, at once."""
+        here = asyncio.get_running_loop()
+        for task in self._trying.values():
+            if task.get_loop() is here:
+                task.cancel()
         await asyncio.gather(*(client.aclose() for client in self._clients.values()), return_exceptions=True)
