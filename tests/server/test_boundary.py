@@ -17,7 +17,7 @@ from asgi import Headers, call, scope
 from candle_vllm.openai import ApiError
 from candle_vllm.server import access, request_id
 from candle_vllm.server.auth import parse_keys
-from candle_vllm.server.boundary import BoundarySettings, wrap
+from candle_vllm.server.boundary import Boundary, BoundarySettings, wrap
 from candle_vllm.server.hosts import LOOPBACK_HOSTS
 from candle_vllm.server.limits import Limits
 
@@ -238,6 +238,19 @@ async def test_one_line_a_request_and_no_prompt_in_it(caplog: pytest.LogCaptureF
     caplog.clear()
     await call(app(**KEYED, log_prompts=True), scope("/echo", "POST", sent), [b'["secret thoughts"]'])
     assert "secret thoughts" in caplog.text
+
+
+async def test_a_path_may_have_an_envelope_of_its_own() -> None:
+    def plain(error: ApiError) -> dict[str, Any]:
+        return {"error": error.message}
+
+    keyed = Boundary(Starlette(routes=ROUTES), BoundarySettings(**KEYED), envelopes={"/echo": plain})
+    for path in ("/echo", "/echo/"):
+        reply = await call(keyed, scope(path, "POST", JSON))
+        assert (reply.status, type(reply.json()["error"])) == (401, str)
+    assert (await call(keyed, scope("/hello"))).code == "invalid_api_key"
+    mounted = Starlette(routes=[Mount("/ai", keyed)])
+    assert isinstance((await call(mounted, scope("/ai/echo", "POST", JSON))).json()["error"], str)
 
 
 async def test_websockets_are_closed_and_lifespans_pass() -> None:

@@ -167,3 +167,13 @@ def test_traces_of_requests(serve: Callable[..., Any]) -> None:
     assert span.attributes["candle_vllm.request_id"] == "mine"
     assert span.attributes["gen_ai.usage.output_tokens"] == 5
     assert span.attributes["gen_ai.response.finish_reasons"] == ("length",)
+
+
+def test_refusals_are_told_as_each_api_tells_them(keyed: Any) -> None:
+    refused = {path: httpx.post(keyed.url + path, json={}).json() for path in (CHAT, "/v1/messages", "/api/chat")}
+    assert refused[CHAT]["error"]["code"] == "invalid_api_key"
+    assert (refused["/v1/messages"]["type"], refused["/v1/messages"]["error"]["type"]) == (
+        "error",
+        "authentication_error",
+    )
+    assert "API key" in refused["/api/chat"]["error"]

@@ -62,7 +62,8 @@ _TYPES = {
 def envelope(error: ApiError) -> dict[str, Any]:
     """The form of Anthropic's errors."""
     message = f"{error.param}: {error.message}" if error.param else error.message
-    return {"type": "error", "error": {"type": _TYPES.get(error.status, "api_error"), "message": message}}
+    usual = "invalid_request_error" if error.status < 500 else "api_error"
+    return {"type": "error", "error": {"type": _TYPES.get(error.status, usual), "message": message}}
 
 
 def parse(request: MessagesRequest) -> GenerationRequest:

@@ -28,6 +28,8 @@ class Exchange:
         self.id = request_id.request_id(given)
         self.method: str = scope["method"]
         self.path: str = scope["path"]
+        self.route = ""
+        """The path below wherever the application is mounted, without a slash at its end."""
         self.headers: list[tuple[bytes, bytes]] = scope["headers"]
         self.status: int | None = None
         """Of the reply, once it has begun."""

@@ -69,7 +69,12 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.adapter = adapter
-    app.add_middleware(Boundary, settings=boundary or BoundarySettings(), watcher=operations.metrics)
+    app.add_middleware(
+        Boundary,
+        settings=boundary or BoundarySettings(),
+        watcher=operations.metrics,
+        envelopes={row.path: row.envelope for row in endpoints} | {row.path: row.envelope for row in queries},
+    )
     _add_errors(app)
     for endpoint in endpoints:
         _add_endpoint(app, adapter, endpoint, request_timeout)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
@@ -27,6 +28,9 @@ from candle_vllm.server.uploads import Uploads, has_body
 __all__ = ["Boundary", "BoundarySettings", "Watcher", "wrap"]
 
 logger = logging.getLogger("candle_vllm.server")
+
+Envelope = Callable[[ApiError], dict[str, Any]]
+"""How an error is told."""
 
 # nginx's number for "the client closed the connection"; no one reads it but the log.
 _CLIENT_CLOSED = 499
@@ -66,11 +70,21 @@ def wrap(app: ASGIApp, settings: BoundarySettings | None = None, watcher: Watche
 
 
 class Boundary:
-    """ASGI middleware: request ids, the access log, hosts, origins, keys, rates, limits, bodies; see `wrap`."""
+    """ASGI middleware: request ids, the access log, hosts, origins, keys, rates, limits, bodies; see `wrap`.
 
-    def __init__(self, app: ASGIApp, settings: BoundarySettings, watcher: Watcher | None = None) -> None:
+    `envelopes` are those of paths, below wherever this is mounted, whose clients know another than OpenAI's.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: BoundarySettings,
+        watcher: Watcher | None = None,
+        envelopes: Mapping[str, Envelope] | None = None,
+    ) -> None:
         self._app = app
         self._watcher = watcher
+        self._envelopes = envelopes or {}
         self._settings = settings
         self._keys = Keys(settings.api_keys)
         self._places = Places(settings.limits)
@@ -97,9 +111,11 @@ class Boundary:
             await self._app(scope, receive, send)
             return
         exchange = access.Exchange(scope, send)
+        normal = normalised(scope)
+        exchange.route = route_path(normal)
         marks = request_id.current.set(exchange.id), access.current.set(exchange)
         try:
-            await self._answered(exchange, normalised(scope), receive)
+            await self._answered(exchange, normal, receive)
         finally:
             exchange.log()
             if self._watcher is not None:
@@ -121,7 +137,7 @@ class Boundary:
             if exchange.status is not None:
                 raise
             logger.exception("%s %s failed", exchange.method, exchange.path)
-            await _reply(api_error(error), exchange.send)
+            await self._reply(api_error(error), exchange.send)
 
     async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Past keys, rates and limits. Refusals are sent from here, so that they pass through CORS."""
@@ -153,11 +169,16 @@ class Boundary:
             raise error
         if self._watcher is not None:
             self._watcher.refused(error)
-        await _reply(error, send)
+        await self._reply(error, send)
+
+    async def _reply(self, error: ApiError, send: Send) -> None:
+        exchange = access.current.get()
+        envelope = self._envelopes.get(exchange.route, ApiError.envelope) if exchange else ApiError.envelope
+        await _reply(error, envelope, send)
 
 
-async def _reply(error: ApiError, send: Send) -> None:
-    body = json.dumps(error.envelope()).encode()
+async def _reply(error: ApiError, envelope: Envelope, send: Send) -> None:
+    body = json.dumps(envelope(error)).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     if error.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))

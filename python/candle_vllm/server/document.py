@@ -6,7 +6,7 @@ Must not know how requests are answered.
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI
@@ -14,6 +14,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from candle_vllm.openai import ApiError
 from candle_vllm.openai.endpoint import AnyEndpoint, AnyQuery, Query
 
 __all__ = ["describe", "version"]
@@ -82,15 +83,34 @@ def _document(app: FastAPI, endpoints: Sequence[AnyEndpoint], queries: Sequence[
     for endpoint in endpoints:
         answer = document["paths"][endpoint.path]["post"]["responses"]["200"]
         answer["description"] = "The whole reply, or with 'stream' its chunks."
-        answer["content"][_MEDIA[endpoint.framing]] = {"schema": refs[endpoint.chunk, "serialization"]}
-    error = {"application/json": {"schema": refs[ErrorEnvelope, "serialization"]}}
+        answer["content"][_MEDIA[endpoint.framing]] = _streamed(endpoint, refs[endpoint.chunk, "serialization"])
+    usual = refs[ErrorEnvelope, "serialization"]
+    others = {row.path: row.envelope for row in rows if row.envelope is not ApiError.envelope}
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             operation["responses"].pop("422", None)
+            told = _shape_of(others[path](ApiError("why"))) if path in others else usual
             for status in _refusals(path, method):
-                reply = {"description": _REFUSALS[status], "content": error}
+                reply = {"description": _REFUSALS[status], "content": {"application/json": {"schema": told}}}
                 operation["responses"].setdefault(str(status), reply)
     return document
+
+
+def _streamed(endpoint: AnyEndpoint, chunk: Mapping[str, Any]) -> dict[str, Any]:
+    """A stream's items, in the words of OpenAPI 3.2; older readers take the stream for text."""
+    if endpoint.framing == "lines":
+        return {"itemSchema": chunk}
+    data = {"type": "string", "contentMediaType": "application/json", "contentSchema": chunk}
+    properties = {"event": {"type": "string"}, "data": data}
+    return {"itemSchema": {"type": "object", "properties": properties, "required": ["data"]}}
+
+
+def _shape_of(told: dict[str, Any]) -> dict[str, Any]:
+    """The schema of an error as another API tells it, from one that was told."""
+    properties = {
+        name: _shape_of(value) if isinstance(value, dict) else {"type": "string"} for name, value in told.items()
+    }
+    return {"type": "object", "properties": properties, "required": list(told)}
 
 
 _REFUSALS = {
