@@ -48,6 +48,9 @@ class CandleVllmError(Exception):
 class ModelLoadError(CandleVllmError):
     """The model is missing, broken or of a kind that is not supported."""
 
+    retry_after: int | None = None
+    """Seconds after which loading it is tried again, where that is known."""
+
 
 class TokenizationError(CandleVllmError):
     """Text could not be turned into tokens, or tokens into text."""

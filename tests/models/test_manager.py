@@ -199,8 +199,39 @@ async def test_a_deadline_ends_waiting() -> None:
             pass
 
 
+@pytest.fixture
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that failed to load may be tried again at once."""
+    monkeypatch.setattr("candle_vllm.models.turn._FIRST_PAUSE", 0.0)
+
+
+async def test_a_broken_model_does_not_cost_the_others_theirs_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    loader = Loader()
+    loader.broken["load b"] = ModelLoadError("tensor 'x' is broken")
+    async with managed(loader, catalog("a", "b")) as manager:
+        # Where nothing is lost by it, each request is an attempt.
+        for _ in range(3):
+            with pytest.raises(ModelLoadError, match="tensor 'x' is broken$"):
+                await User(manager, "b").task
+        assert loader.log.count("load b") == 3
+        await User(manager, "a").end()
+        for _ in range(5):
+            with pytest.raises(ModelLoadError, match=r"tensor 'x' is broken; it is tried again in \d+ s") as refused:
+                await User(manager, "b").task
+            assert 1 <= (refused.value.retry_after or 0) <= 8
+        assert (loader.log.count("load b"), loader.engines["a"].closed) == (3, False)
+        # An operator's wish is an attempt too.
+        assert await manager.select("b") == "initiated"
+        await until(lambda: loader.log.count("load b") == 4)
+        await User(manager, "a").end()
+        # And so is a request when the pause is over.
+        del loader.broken["load b"]
+        monkeypatch.setattr("candle_vllm.models.turn._LONGEST_PAUSE", 0.0)
+        assert await User(manager, "b").end() == "b"
+
+
 @pytest.mark.parametrize("step", ["fetch b", "load b"])
-async def test_a_load_that_fails(step: str) -> None:
+async def test_a_load_that_fails(step: str, no_pause: None) -> None:
     loader, seen = Loader(), Seen()
     loader.hold("load b")
     loader.broken[step] = ModelLoadError("tensor 'x' is broken")
@@ -390,7 +421,7 @@ async def test_two_models_in_turn() -> None:
 
 
 @pytest.mark.parametrize("seed", range(8))
-async def test_whatever_comes_in_whatever_order(seed: int) -> None:
+async def test_whatever_comes_in_whatever_order(seed: int, no_pause: None) -> None:
     """Clients that come, stay, leave and hurry, loads that fail, engines that die, selections: nobody is forgotten.
 
     The loader itself asserts that no model is loaded while another is in memory.

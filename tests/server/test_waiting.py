@@ -170,7 +170,7 @@ async def test_a_long_prefill_is_under_way(monkeypatch: pytest.MonkeyPatch) -> N
         }
 
 
-async def test_a_model_that_cannot_be_loaded() -> None:
+async def test_a_model_that_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     loader = Loader()
     loader.hold("load a")
     loader.broken["load a"] = ModelLoadError("tensor 'x' is broken")
@@ -183,9 +183,13 @@ async def test_a_model_that_cannot_be_loaded() -> None:
         for error in (whole.json()["error"], chunks(stream)[-1]["error"]):
             assert error["code"] == "model_load_failed"
             assert "tensor 'x' is broken" in error["message"]
-        # The server goes on, with this model and with others.
+        # The server goes on, with others and, after a while, with this one.
         assert (await http.post(CHAT, json={**HELLO, "model": "b"})).status_code == 200
+        again = await post(http)
+        assert (again.status_code, again.json()["error"]["code"]) == (503, "model_load_failed")
+        assert int(again.headers["retry-after"]) > 0
         del loader.broken["load a"]
+        monkeypatch.setattr("candle_vllm.models.turn._LONGEST_PAUSE", 0.0)
         assert (await post(http)).status_code == 200
 
 

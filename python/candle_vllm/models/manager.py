@@ -15,7 +15,6 @@ from types import TracebackType
 from candle_vllm.errors import (
     CandleVllmError,
     ConfigError,
-    ModelLoadError,
     QueueFullError,
     QueueTimeoutError,
     RequestCancelledError,
@@ -29,7 +28,7 @@ from candle_vllm.models.provider import OnStatus, Selection
 from candle_vllm.models.queue import Queues, Waiter
 from candle_vllm.models.rates import retry_after
 from candle_vllm.models.status import ModelEntry, ModelState, ModelStatus, WaitStatus
-from candle_vllm.models.turn import Active, Grant, Phase, Turn
+from candle_vllm.models.turn import Active, Failures, Grant, Phase, Turn, load_error, said
 
 __all__ = ["Fetch", "Load", "ModelManager"]
 
@@ -48,7 +47,8 @@ class ModelManager:
     model of the first of all who wait (by priority, then arrival) has the next turn: its files are fetched while the
     active model serves, then new requests wait, the active model finishes what it runs and gives its memory back, the
     next one loads, and all who wait for it get it at once. A load that fails fails them with the reason, and the next
-    in line has its turn. A load goes on when the last who waits for it leaves: who tries again then finds it further.
+    in line has its turn; what failed is left alone for a while where another model serves. A load goes on when the
+    last who waits for it leaves: who tries again then finds it further.
 
     `load` and `fetch` do the work (`EngineLoader` has both). `interval` is how often, in seconds, who waits hears of
     it. The catalogue's `idle_unload_secs` after the last request the active model gives its memory back.
@@ -70,6 +70,7 @@ class ModelManager:
         self._interval = interval
         self._observer = observer
         self._forecast = Forecast()
+        self._failures = Failures()
         self._queues: Queues[Grant] = Queues((entry.name for entry in catalog), queue_size, observer)
         self._active: Active | None = None
         self._turn: Turn | None = None
@@ -151,7 +152,7 @@ class ModelManager:
             if turn.target is entry and turn.loaded is not None:
                 return turn.loaded
             if turn.target is entry and turn.failure is not None:
-                raise _load_error(entry, turn.failure)
+                raise load_error(entry, said(turn.failure), turn.failure)
         assert self._active is not None
         return self._active.model
 
@@ -214,6 +215,7 @@ class ModelManager:
         entry = self._entry(name)
         if self._active is not None and self._serves(entry):
             return self._active.grant()
+        self._check_rest(entry)
         queue = self._queues[entry.name]
         if queue.full:
             self._observer.rejected(entry.name, "queue_full")
@@ -232,6 +234,16 @@ class ModelManager:
         if on_status is not None:
             on_status(WaitStatus("processing", 0, entry.name, 0))
         return grant
+
+    def _check_rest(self, entry: CatalogEntry) -> None:
+        """Leave a model that has just failed alone while another one serves, unless its turn is under way."""
+        resting = self._failures.resting(entry.name)
+        if resting is None or self._active is None or (self._turn is not None and self._turn.target is entry):
+            return
+        seconds = retry_after(resting[0])
+        error = load_error(entry, f"{resting[1]}; it is tried again in {seconds} s")
+        error.retry_after = seconds
+        raise error
 
     async def _granted(self, entry: CatalogEntry, waiter: Waiter[Grant], deadline: float | None) -> Grant:
         while not waiter.granted.done():
@@ -375,7 +387,12 @@ class ModelManager:
     async def _bring(self, turn: Turn, target: CatalogEntry, old: str | None) -> None:
         """Load the turn's model and give it to all who wait for it."""
         self._go_on(turn, "loading")
-        model = await self._load(target)
+        try:
+            model = await self._load(target)
+        except Exception as error:
+            self._failures.note(target.name, said(error))
+            raise
+        self._failures.forget(target.name)
         turn.loaded = model
         self._active = active = Active(target, model)
         self._last_error = None
@@ -405,7 +422,7 @@ class ModelManager:
         """The turn's model cannot be had: its waiters are told why, and others have their turn."""
         target = turn.target
         turn.failure = error
-        self._last_error = _said(error)
+        self._last_error = said(error)
         if target is None:
             return
         self._observer.load_failed(target.name, turn.phase_elapsed)
@@ -413,7 +430,7 @@ class ModelManager:
         logger.error("'%s' could not be loaded: %s", target.name, self._last_error, exc_info=None if known else error)
         if self._selected is target:
             self._selected = None
-        self._queues.fail_all(target.name, lambda: _load_error(target, error))
+        self._queues.fail_all(target.name, lambda: load_error(target, said(error), error))
 
     def _go_on(self, turn: Turn, phase: Phase) -> None:
         turn.enter(phase)
@@ -471,14 +488,3 @@ class _Lease:
 
 def _closed() -> RequestCancelledError:
     return RequestCancelledError("the server is stopping; no model is given out any more")
-
-
-def _said(error: Exception) -> str:
-    return str(error) or type(error).__name__
-
-
-def _load_error(entry: CatalogEntry, reason: Exception) -> ModelLoadError:
-    """A new error for each who waits: one shared by all would gather their traces."""
-    error = ModelLoadError(f"the model '{entry.name}' could not be loaded: {_said(reason)}")
-    error.__cause__ = reason
-    return error

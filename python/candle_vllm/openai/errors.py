@@ -98,6 +98,7 @@ def api_error(error: BaseException) -> ApiError:
 
 def _busy(error: BaseException) -> ApiError | None:
     """The envelope of what may be gone when the request is sent again."""
+    wait: int | None
     if isinstance(error, QueueFullError):
         code, kind, wait = "queue_full", SERVER_BUSY, error.retry_after or 1
     elif isinstance(error, RequestTimeoutError):
@@ -105,7 +106,7 @@ def _busy(error: BaseException) -> ApiError | None:
     elif isinstance(error, RequestCancelledError):
         code, kind, wait = "request_cancelled", SERVER_ERROR, 1
     elif isinstance(error, ModelLoadError):
-        code, kind, wait = "model_load_failed", SERVER_ERROR, None
+        code, kind, wait = "model_load_failed", SERVER_ERROR, error.retry_after
     elif isinstance(error, EngineFailedError):
         code, kind, wait = "engine_failed", SERVER_ERROR, None
     else:
