@@ -21,6 +21,9 @@ from candle_vllm.bench.make_model import make_model
 from candle_vllm.bench.shapes import QUANTS, SHAPES, tensors
 from candle_vllm.cli import main
 from candle_vllm.errors import ModelLoadError
+from candle_vllm.server import create_app
+from fake_engine import FakeEngine
+from live_server import LiveServer
 
 
 @pytest.fixture(scope="session")
@@ -247,6 +250,17 @@ def test_limits_that_are_not_met(capsys: pytest.CaptureFixture[str], server: Ser
     assert result(capsys, *argv, "--slo-itl-ms", "0.001")["goodput"] == 0
 
 
+def test_clients_that_leave(capsys: pytest.CaptureFixture[str], serve: Callable[..., LiveServer]) -> None:
+    engine = FakeEngine(delay=0.005, answer="word " * 20)
+    url = serve(create_app(engine, model_names=["fake"])).url
+    argv = ("serve", "--url", url, "--concurrency", "8", "--drop", "0.5", "--output-tokens", "100")
+    found = result(capsys, *argv, "--requests", "60")
+    assert found["left"] + found["completed"] == 60
+    assert 5 < found["left"] < 55
+    assert (found["failed"], found["refused"], found["errors"]) == (0, 0, {})
+    assert result(capsys, "serve", "--url", url, "--duration", "0.5")["seconds"] < 20
+
+
 def test_errors_are_counted(capsys: pytest.CaptureFixture[str], server: Server) -> None:
     server.fail_every = 4
     found = result(capsys, "serve", "--url", server.url, "--requests", "8", "--concurrency", "2")
@@ -279,9 +293,6 @@ def test_answers_that_are_none(capsys: pytest.CaptureFixture[str], server: Serve
 
 @pytest.mark.parametrize("endpoint", ["chat", "completions"])
 def test_load_on_our_own_server(capsys: pytest.CaptureFixture[str], random_model: Path, endpoint: str) -> None:
-    from candle_vllm.server import create_app
-    from live_server import LiveServer
-
     with InferenceEngine.builder().model_path(random_model).threads(1).max_batch_size(4).build() as engine:
         live = LiveServer(create_app(engine, model_names=["random"]))
         try:

@@ -8,10 +8,12 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import statistics
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 from candle_vllm.bench.figures import Spread, spread
@@ -49,6 +51,10 @@ class Load:
     chat: bool = True
     """Chat completions; False = completions."""
     requests: int = 100
+    duration: float | None = None
+    """Seconds for which requests are sent, however many that makes; None = until all `requests` are."""
+    drop: float = 0.0
+    """Share of requests, 0 to 1, whose client leaves at a random moment before the answer is likely to be complete."""
     concurrency: int = 16
     """Requests under way at once, at most."""
     request_rate: float | None = None
@@ -81,6 +87,10 @@ class _Answer:
     prompt_tokens: int | None = None
     output_tokens: int | None = None
     error: str | None = None
+    left: bool = False
+    """The client went away, as it was told to."""
+    refused: bool = False
+    """The server said that it is busy (503 `server_busy`), as it should when more comes than it takes."""
 
     @property
     def tokens(self) -> int:
@@ -140,6 +150,10 @@ class LoadReport:
     request_rate: float | None
     requests: int
     completed: int
+    left: int
+    """Whose client went away on purpose."""
+    refused: int
+    """Turned away as too many (503 `server_busy`)."""
     failed: int
     errors: dict[str, int]
     """How often each message came; at most 20 different ones are kept."""
@@ -226,25 +240,38 @@ async def _send_all(
 
     path = "/chat/completions" if load.chat else "/completions"
 
-    async def one(body: bytes, answer: _Answer) -> None:
+    async def one(body: bytes, answer: _Answer, patience: float | None) -> None:
         try:
-            await _send(source, path, body, answer, load.timeout)
+            async with asyncio.timeout(patience):
+                await _send(source, path, body, answer, load.timeout)
+        except TimeoutError:
+            answer.left = True
         finally:
             free.release()
             if advance is not None:
                 advance()
 
     async with asyncio.TaskGroup() as group:
-        for _ in range(load.requests):
+        for _ in range(load.requests) if load.duration is None else count():
             if load.request_rate is not None:
                 due += draw.expovariate(load.request_rate)
                 await asyncio.sleep(max(due - time.perf_counter(), 0))
             await free.acquire()
+            if load.duration is not None and time.perf_counter() - began > load.duration:
+                break
             body = json.dumps(_body(load, model, draw)).encode()
             # A request that had to wait for others is late by the waiting: its times run from when it was due.
             answers.append(_Answer(time.perf_counter() if load.request_rate is None else due))
-            group.create_task(one(body, answers[-1]))
+            group.create_task(one(body, answers[-1], _patience(load, draw, answers)))
     return answers, time.perf_counter() - began
+
+
+def _patience(load: Load, draw: random.Random, answers: list[_Answer]) -> float | None:
+    """Seconds after which a client leaves: within the time that recent answers took; None for one that stays."""
+    if draw.random() >= load.drop:
+        return None
+    recent = [answer.whole for answer in answers[-200:] if answer.whole]
+    return draw.uniform(0.0, statistics.mean(recent) if recent else 1.0)
 
 
 def _body(load: Load, model: str, draw: random.Random) -> dict[str, Any]:
@@ -273,6 +300,7 @@ async def _send(source: EventSource, path: str, body: bytes, answer: _Answer, li
         answer.error = f"{type(error).__name__}: {error}"
         return
     if status != 200:
+        answer.refused = status == 503 and b"server_busy" in said
         answer.error = f"HTTP {status}: {' '.join(said.decode(errors='replace').split())}"
     elif answer.error is None:
         answer.close()
@@ -287,8 +315,9 @@ def _has_text(event: dict[str, Any]) -> bool:
 
 
 def _report(load: Load, model: str, answers: list[_Answer], seconds: float) -> LoadReport:
-    good = [answer for answer in answers if answer.error is None]
-    errors = Counter(answer.error for answer in answers if answer.error is not None)
+    left, refused = sum(answer.left for answer in answers), sum(answer.refused for answer in answers)
+    good = [answer for answer in answers if answer.error is None and not answer.left]
+    errors = Counter(answer.error for answer in answers if answer.error is not None and not answer.refused)
     counted = all(answer.output_tokens is not None for answer in good)
     inputs = [answer.prompt_tokens for answer in good if answer.prompt_tokens is not None]
     made = sum(answer.tokens for answer in good)
@@ -301,7 +330,9 @@ def _report(load: Load, model: str, answers: list[_Answer], seconds: float) -> L
         request_rate=load.request_rate,
         requests=len(answers),
         completed=len(good),
-        failed=len(answers) - len(good),
+        left=left,
+        refused=refused,
+        failed=len(answers) - len(good) - left - refused,
         errors=dict(errors.most_common(_MOST_MESSAGES)),
         seconds=seconds,
         input_tokens=sum(inputs) if counted and good else None,

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 __all__ = ["EventSource", "StreamError"]
 
 _LONGEST_LINE = 1 << 20
-_MOST_SAID = 300
+_MOST_SAID = 600
 """Bytes kept of an answer that is no stream."""
 
 

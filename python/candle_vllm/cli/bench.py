@@ -20,6 +20,7 @@ from candle_vllm.cli.settings import UsageError, engine_config, in_flags
 from candle_vllm.errors import ConfigError
 
 if TYPE_CHECKING:
+    from candle_vllm.bench.load import LoadReport
     from candle_vllm.engine import InferenceEngine
 
 _TIMES = {"ttft_ms": "first text", "itl_ms": "between texts", "tpot_ms": "per token", "e2e_ms": "whole answer"}
@@ -132,6 +133,13 @@ def _throughput(args: argparse.Namespace) -> int:
     return 1 if measured.failed == measured.requests else 0
 
 
+def _fates(report: LoadReport) -> str:
+    """What became of the requests."""
+    parts = [f"{report.completed} answered", f"{report.failed} failed"]
+    parts += [f"{report.left} left"] if report.left else []
+    return ", ".join(parts + ([f"{report.refused} turned away"] if report.refused else []))
+
+
 def _serve(args: argparse.Namespace) -> int:
     from candle_vllm.bench.load import Load, run_load
 
@@ -140,6 +148,8 @@ def _serve(args: argparse.Namespace) -> int:
         model=args.model,
         chat=args.endpoint == "chat",
         requests=args.requests,
+        duration=args.duration,
+        drop=args.drop,
         concurrency=args.concurrency or (16 if args.request_rate is None else 1000),
         request_rate=args.request_rate,
         input_words=args.input_words,
@@ -151,11 +161,11 @@ def _serve(args: argparse.Namespace) -> int:
         slo_ttft_ms=args.slo_ttft_ms,
         slo_itl_ms=args.slo_itl_ms,
     )
-    with _bar("requests", load.requests) as advance:
+    with _bar("requests", load.requests if load.duration is None else None) as advance:
         report = run_load(load, advance)
     result = asdict(report)
     rows: Rows = [
-        ("requests", f"{report.completed} answered, {report.failed} failed"),
+        ("requests", _fates(report)),
         ("seconds", f"{report.seconds:.2f}"),
         ("requests/s", f"{report.requests_per_second:.2f}"),
         ("output tokens/s", _rate(report.output_tokens_per_second)),

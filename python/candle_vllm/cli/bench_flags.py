@@ -79,6 +79,10 @@ def _serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="NAME", help="model to ask for (the first that the server lists)")
     parser.add_argument("--endpoint", choices=("chat", "completions"), default="chat", help="what to call (chat)")
     parser.add_argument("--requests", type=_whole(1, 10**6), default=100, metavar="N", help="requests (100)")
+    parser.add_argument("--duration", type=_number(0.1, 1e6), metavar="S", help="send for so long, not --requests many")
+    parser.add_argument(
+        "--drop", type=_number(0.0, 1.0), default=0.0, metavar="X", help="share of clients that leave midway (0)"
+    )
     parser.add_argument(
         "--concurrency", type=_whole(1, 10_000), metavar="N", help="requests at once (16; 1000 with --request-rate)"
     )
