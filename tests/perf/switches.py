@@ -222,7 +222,7 @@ def main() -> int:
     parser.add_argument("models", nargs=2, metavar="MODEL", help="local folder or .gguf file")
     parser.add_argument("--rounds", type=int, default=20, metavar="N", help="each of one switch (20)")
     parser.add_argument("--streams", type=int, default=32, metavar="N", help="at once (32)")
-    parser.add_argument("--most-growth", type=float, default=4.0, metavar="MB", help="that counts as flat (4)")
+    parser.add_argument("--most-growth", type=float, default=8.0, metavar="MB", help="that counts as flat (8)")
     args = parser.parse_args()
     models = {f"m{at}": str(Path(path).resolve()) for at, path in enumerate(args.models)}
     with serving(models, ["--queue-size", str(2 * args.streams)]) as server:
