@@ -51,6 +51,8 @@ def tools(cursor: str | None) -> dict[str, Any]:
             "properties": {"count": {"type": "integer"}},
             "required": ["count"],
         }
+    if MODE == "evil":
+        listed[0]["outputSchema"] = {"type": "object", "properties": {"x": {"type": "string", "pattern": "^(a+)+$"}}}
     if MODE == "remote_ref":
         listed[0]["inputSchema"] = {
             "type": "object",
@@ -95,6 +97,9 @@ def call(identity: Any, said: str) -> None:
         return
     elif MODE == "typed":
         answer(identity, {**text("one"), "structuredContent": {"count": said}})
+        return
+    elif MODE == "evil":
+        answer(identity, {**text(said), "structuredContent": {"x": "a" * 60 + "!"}})
         return
     elif MODE == "asking":
         asked = {"sure": {"type": "boolean"}, "why": {"type": "string", "default": "because"}}

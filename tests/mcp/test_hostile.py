@@ -60,7 +60,7 @@ async def test_a_call_that_goes_wrong_is_a_result(mode: str, outcome: str, words
         assert time.monotonic() - began < limit + 3
 
 
-@pytest.mark.parametrize("mode", ["banner", "storm", "grandchild"])
+@pytest.mark.parametrize("mode", ["banner", "storm", "grandchild", "evil"])
 async def test_what_can_be_borne_is(mode: str) -> None:
     async with McpClient(hostile(mode, call=20.0)) as client:
         result = await echo(client)

@@ -54,6 +54,8 @@ class McpTool:
     """The schema as the server wrote it."""
     valid: Callable[[Any], str | None] = field(repr=False, compare=False)
     """What is wrong with arguments exactly as they are; None = nothing."""
+    valid_result: Callable[[Any], str | None] | None = field(repr=False, compare=False)
+    """The same for the structured content of results, where the server has a schema of it."""
 
     def fit(self, arguments: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
         """Arguments as they are sent, without nulls that mean nothing, and what is wrong with them."""
@@ -229,10 +231,10 @@ class McpClient:
         arguments, wrong = found.fit(arguments)
         if wrong is not None:
             return ToolResult.failed("invalid_arguments", f"wrong arguments: {wrong}")
-        result = await self._sent(name, arguments, limit)
+        result = await self._sent(found, arguments, limit)
         if result is None:
             # The server knew nothing of the session, so it ran nothing: once more, on a new one.
-            result = await self._sent(name, arguments, limit)
+            result = await self._sent(found, arguments, limit)
         return result or ToolResult.failed("connection", f"{self._who} ends each session at once")
 
     async def _found(self, name: str) -> McpTool | ToolResult:
@@ -242,8 +244,9 @@ class McpClient:
                 return tool
         return ToolResult.failed("unknown_tool", f"{self._who} has no tool {name[:200]!r}")
 
-    async def _sent(self, name: str, arguments: dict[str, Any], limit: float) -> ToolResult | None:
+    async def _sent(self, tool: McpTool, arguments: dict[str, Any], limit: float) -> ToolResult | None:
         """The result of a call; None where the server has certainly not run it."""
+        name = tool.name
         async with self._owner.session() as held:
             try:
                 async with asyncio.timeout(limit):
@@ -253,7 +256,7 @@ class McpClient:
             except (Exception, BaseExceptionGroup) as error:
                 return await self._failure(held, name, limit, error)
             held.succeeded = True
-            return self._read(result)
+            return self._read(tool, result)
 
     def _timeout(self, name: str, limit: float) -> ToolResult:
         return ToolResult.failed("timeout", f"{name!r} gave no result within {limit:g} s; it may still have run")
@@ -280,7 +283,13 @@ class McpClient:
             return ToolResult.failed("protocol_error", f"{self._who} answered: {cause_of(error)}")
         return ToolResult.failed("invalid_result", f"{self._who} gave no valid result: {cause_of(error)}")
 
-    def _read(self, result: types.CallToolResult) -> ToolResult:
+    def _read(self, tool: McpTool, result: types.CallToolResult) -> ToolResult:
+        wrong = None
+        if tool.valid_result is not None and not result.is_error:
+            given = "structured_content" in result.model_fields_set
+            wrong = tool.valid_result(result.structured_content) if given else "it has no structured content"
+        if wrong is not None:
+            return ToolResult.failed("invalid_result", f"{self._who} gave no valid result: structured content: {wrong}")
         content = tuple(block.model_dump(mode="json", by_alias=True, exclude_none=True) for block in result.content)
         text = text_of(content, result.structured_content, self.server.limits.result_chars)
         return ToolResult(
@@ -341,7 +350,7 @@ def _asking(elicit: Elicit) -> ElicitationFnT:
 
 def _tool(server: McpServer, tool: types.Tool) -> McpTool | None:
     """A tool as it was listed; None for one that no model could be shown."""
-    parameters = resolved(tool.input_schema)
+    parameters = {"type": "object", **resolved(tool.input_schema)}
     if len(json.dumps(parameters)) > server.limits.schema_chars:
         _log.warning("MCP server %r: the schema of its tool %.100r is too long to be shown", server.name, tool.name)
         return None
@@ -352,4 +361,5 @@ def _tool(server: McpServer, tool: types.Tool) -> McpTool | None:
         parameters=parameters,
         schema=tool.input_schema,
         valid=checker(parameters),
+        valid_result=None if tool.output_schema is None else checker(resolved(tool.output_schema)),
     )

@@ -1,4 +1,4 @@
-"""Schemas of tools' arguments: references resolved within the document, arguments checked before a call.
+"""Schemas of tools: references resolved within the document, arguments and results checked.
 
 A remote reference is never fetched: it stands for any value. Must not know of servers.
 """
@@ -17,14 +17,17 @@ _MOST_NODES = 20_000
 """Values of a resolved schema; beyond that, references stay as they are."""
 _DEEPEST = 64
 _WRONG_SHOWN = 3
+_MOST_STEPS = 50_000
+"""Keywords looked at in one check: a fraction of a second."""
+_NAMING = frozenset({"properties", "$defs", "definitions", "dependentSchemas"})
 
 
 class _TooLargeError(Exception):
-    """Resolving a schema would blow it up."""
+    """Resolving a schema, or checking by it, would take too much."""
 
 
 def resolved(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The schema of an object with its local references replaced by what they refer to.
+    """The schema with its local references replaced by what they refer to.
 
     A definition that contains itself cannot be written out: such references stay, with the definitions that they
     need. References to other documents become schemas that allow everything.
@@ -33,9 +36,7 @@ def resolved(schema: Mapping[str, Any]) -> dict[str, Any]:
         found = _Resolver(schema).resolve(schema, (), 0)
     except (_TooLargeError, RecursionError):
         found = _without_remote(schema)
-    result = dict(found) if isinstance(found, dict) else {}
-    result.setdefault("type", "object")
-    return result
+    return dict(found) if isinstance(found, dict) else {}
 
 
 class _Resolver:
@@ -109,9 +110,10 @@ def _without_remote(node: Any, depth: int = 0) -> Any:
 
 
 def checker(schema: Mapping[str, Any]) -> Callable[[Any], str | None]:
-    """A function that says what is wrong with arguments; None = nothing.
+    """A function that says what is wrong with a value; None = nothing.
 
-    A schema that is itself broken checks nothing: the server that wrote it is left to check its calls.
+    Schemas come from servers that may mean harm, so checking is bounded: patterns and uniqueness, which may take for
+    ever, are left to the server, and a check of too many steps finds nothing. Nor does a schema that is itself broken.
     """
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import SchemaError
@@ -119,24 +121,23 @@ def checker(schema: Mapping[str, Any]) -> Callable[[Any], str | None]:
     from referencing import Registry
     from referencing.exceptions import Unresolvable
 
-    kind = validator_for(schema, default=Draft202012Validator)
+    tame = _tamed(schema)
+    kind = validator_for(tame, default=Draft202012Validator)
     try:
-        kind.check_schema(dict(schema))
+        kind.check_schema(tame)
     except (SchemaError, RecursionError) as error:
-        _log.warning("a tool's schema is not valid, its arguments go unchecked: %s", str(error).partition("\n")[0])
-        return lambda _arguments: None
-    # An empty registry: nothing is ever fetched.
-    validator = kind(schema, registry=Registry())
+        _log.warning("a tool's schema is not valid, values go unchecked: %s", str(error).partition("\n")[0])
+        return lambda _value: None
 
-    def check(arguments: Any) -> str | None:
+    steps = _Steps()
+    # An empty registry: nothing is ever fetched.
+    validator = _counting(kind, steps)(tame, registry=Registry())
+
+    def check(value: Any) -> str | None:
+        steps.left = _MOST_STEPS
         try:
-            found = sorted(validator.iter_errors(arguments), key=lambda error: list(map(str, error.absolute_path)))
-        except (Unresolvable, RecursionError, ValueError, ArithmeticError):
-            return None
-        except Exception as error:
-            # Patterns are written for other languages' regular expressions; what Python cannot read checks nothing.
-            if type(error).__module__ not in ("re", "re._constants", "sre_constants"):
-                raise
+            found = sorted(validator.iter_errors(value), key=lambda error: list(map(str, error.absolute_path)))
+        except (Unresolvable, RecursionError, ValueError, ArithmeticError, _TooLargeError):
             return None
         if not found:
             return None
@@ -145,6 +146,50 @@ def checker(schema: Mapping[str, Any]) -> Callable[[Any], str | None]:
         return "; ".join(told) + more
 
     return check
+
+
+class _Steps:
+    """Keywords that a check may still look at."""
+
+    left = 0
+
+
+def _counting(kind: Any, steps: _Steps) -> Any:
+    """The kind of validator, giving up when no steps are left."""
+    from jsonschema import validators
+
+    extend: Callable[..., Any] = validators.extend
+
+    def counted(keyword: Callable[..., Any]) -> Callable[..., Any]:
+        def look(validator: Any, value: Any, instance: Any, schema: Any) -> Any:
+            steps.left -= 1
+            if steps.left < 0:
+                raise _TooLargeError
+            return keyword(validator, value, instance, schema)
+
+        return look
+
+    return extend(kind, {name: counted(keyword) for name, keyword in kind.VALIDATORS.items()})
+
+
+def _tamed(node: Any, depth: int = 0) -> Any:
+    """The schema without what may take for ever to check."""
+    if depth > _DEEPEST * 2:
+        return {}
+    if isinstance(node, list):
+        return [_tamed(each, depth + 1) for each in node]
+    if not isinstance(node, Mapping):
+        return node
+    left_out = {"pattern", "patternProperties", "uniqueItems"}
+    if "patternProperties" in node:
+        # What else is allowed depends on the patterns.
+        left_out |= {"additionalProperties", "unevaluatedProperties"}
+    made = {key: _tamed(each, depth + 1) for key, each in node.items() if key not in left_out}
+    for key in _NAMING & node.keys():
+        if isinstance(node[key], Mapping):
+            # What stands here are names, of which one may well be "pattern".
+            made[key] = {name: _tamed(each, depth + 2) for name, each in node[key].items()}
+    return made
 
 
 def fitted(
