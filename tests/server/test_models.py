@@ -85,6 +85,8 @@ async def test_select() -> None:
             assert (await select(bad))[0] == 400
         assert (await http.post("/v1/models/select", json={"model": "a", "more": 1})).status_code == 400
         assert (await http.get("/v1/models/select")).status_code == 404
+        other = await http.request("OPTIONS", "/v1/models/select")
+        assert (other.status_code, other.headers["allow"]) == (405, "POST")
 
 
 async def test_one_engine_has_the_same_routes() -> None:

@@ -87,13 +87,7 @@ def add_models(app: FastAPI, adapter: OpenAIAdapter) -> None:
             raise api_error(error) from error
         return json_reply(Selected(status=became, model=wanted.model).model_dump_json(), 202)
 
-    for path, answer, reply in (
-        ("/v1/models", list_models, ModelList),
-        # Before the names: no model can be called so.
-        ("/v1/models/status", status, ModelsStatus),
-        ("/v1/models/{name:path}", one_model, Model),
-    ):
-        app.add_api_route(path, answer, methods=["GET"], response_model=None, responses={200: {"model": reply}})
+    # Before the names, which would answer for its methods.
     app.add_api_route(
         "/v1/models/select",
         select,
@@ -108,3 +102,10 @@ def add_models(app: FastAPI, adapter: OpenAIAdapter) -> None:
             }
         },
     )
+    for path, answer, reply in (
+        ("/v1/models", list_models, ModelList),
+        # Before the names: no model can be called so.
+        ("/v1/models/status", status, ModelsStatus),
+        ("/v1/models/{name:path}", one_model, Model),
+    ):
+        app.add_api_route(path, answer, methods=["GET"], response_model=None, responses={200: {"model": reply}})
