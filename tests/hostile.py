@@ -267,6 +267,23 @@ body(
     lambda: json.dumps({"messages": [{"role": "user", "content": "word " * (7 * MB // 5)}]}).encode(),
 )
 
+LONG = "word " * (7 * MB // 5)
+SAID = [{"role": "user", "content": LONG}]
+for path, request in (
+    ("/tokenize", {"prompt": LONG}),
+    ("/tokenize", {"messages": SAID}),
+    ("/v1/chat/completions/render", {"messages": SAID}),
+    ("/v1/messages/count_tokens", {"model": "tiny", "messages": SAID}),
+    ("/v1/messages", {"model": "tiny", "max_tokens": 1, "messages": SAID}),
+    ("/api/generate", {"model": "tiny", "prompt": LONG}),
+    ("/api/chat", {"model": "tiny", "messages": SAID}),
+    ("/v1/messages", {"model": "tiny", "max_tokens": 1, "messages": [0] * 139_000}),
+    ("/api/chat", {"model": "tiny", "messages": [0] * 139_000}),
+    ("/detokenize", {"tokens": ["a"] * 139_000}),
+):
+    raw(f"json: {path} {len(ROWS)}", 400, posted(json.dumps(request).encode(), path))
+body("json: a model of 1 MB to select", lambda: b'{"model":"' + b"m" * MB + b'"}', 404, "/v1/models/select")
+
 # Values
 
 text("value: half a surrogate", '"stop":"\\ud800"')

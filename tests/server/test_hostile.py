@@ -114,7 +114,8 @@ def test_refused(server: Server, row: Row) -> None:
     took = time.monotonic() - began
     assert status in row.statuses, (status, body[:300])
     error = json.loads(body)["error"]
-    assert {"message", "type", "param", "code"} <= set(error)
+    if not any(api in row.name for api in ("/v1/messages", "/api/")):
+        assert {"message", "type", "param", "code"} <= set(error)
     assert len(body) < 2000
     assert took < 5
     assert answer(server.port, [good()])[0] == 200

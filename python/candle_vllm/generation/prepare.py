@@ -21,13 +21,14 @@ from candle_vllm.generation.tool_prompt import as_text
 from candle_vllm.models import LoadedModel
 from candle_vllm.params import GenerationParams
 
-__all__ = ["MOST_ANSWERS", "Prepared", "Rendered", "prepare", "render", "seed_of_choice"]
+__all__ = ["MOST_ANSWERS", "Prepared", "Rendered", "most_shown", "prepare", "render", "seed_of_choice"]
 
 MOST_ANSWERS = 2048
 """Of one request, over all its prompts."""
 
 _MOST_SCORES = 200_000
 """Log-probabilities of prompt tokens in one reply: 8 MB of JSON."""
+_MOST_SHOWN = 500_000
 _LIGHT = 8_000
 """Characters and values whose rendering and encoding hold the event loop for about a millisecond."""
 _U64 = 2**64 - 1
@@ -77,9 +78,18 @@ async def prepare(request: GenerationRequest, model: LoadedModel) -> Prepared:
 
 
 async def render(request: GenerationRequest, model: LoadedModel) -> Rendered:
-    """The first prompt of a request alone, whether or not it fits."""
+    """The first prompt of a request alone, whether or not it fits; but not one that no reply could hold."""
+    length = sum(map(len, _texts(request.input)))
+    if length > (most := most_shown(model)):
+        what = "messages" if isinstance(request.input, Conversation) else "prompt"
+        raise request.refusal(what, f"has {length} characters of text, above {most} at once.")
     [prompt, *_] = await _prompts(request, model, refuse=False)
     return prompt
+
+
+def most_shown(model: LoadedModel) -> int:
+    """Characters whose tokens one reply may show: several times what the model's context holds."""
+    return max(_MOST_SHOWN, 8 * model.engine.model_info.max_sequence_length)
 
 
 async def _prompts(request: GenerationRequest, model: LoadedModel, *, refuse: bool) -> list[Rendered]:

@@ -8,11 +8,12 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from candle_vllm.generation import Road
-from candle_vllm.generation.prepare import render
+from candle_vllm.generation.prepare import most_shown, render
 from candle_vllm.openai.chat import parse
 from candle_vllm.openai.chat_types import ChatCompletionRequest
 from candle_vllm.openai.completion_types import TokenId
 from candle_vllm.openai.endpoint import Query
+from candle_vllm.openai.errors import invalid
 from candle_vllm.openai.request import Utf8
 
 __all__ = ["DETOKENIZE", "RENDER", "TOKENIZE"]
@@ -92,6 +93,8 @@ class RenderResponse(BaseModel):
 async def _tokenize(request: TokenizeRequest, road: Road) -> TokenizeResponse:
     async with road.models.lease(request.model or None) as model:
         if request.prompt is not None:
+            if len(request.prompt) > (most := most_shown(model)):
+                raise invalid("prompt", f"'prompt' has {len(request.prompt)} characters, above {most} at once.")
             special = request.add_special_tokens is not False
             tokens = await asyncio.to_thread(model.engine.tokenize, request.prompt, special)
         else:
