@@ -50,7 +50,7 @@ fn request(i: usize) -> Request {
         .collect();
     prompt.extend((0..own).map(|t| (random.below(if t % 9 == 0 { 290 } else { 7 }) + 4) as u32));
     let params = GenerationParams {
-        max_tokens: 1 + random.below(60),
+        max_tokens: 1 + random.below(160),
         temperature: [0.0, 0.7, 1.2][random.below(3)],
         top_p: [1.0, 0.8][random.below(2)],
         repetition_penalty: [1.0, 1.0, 1.3][random.below(3)],

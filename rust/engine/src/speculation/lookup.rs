@@ -1,8 +1,7 @@
-//! Where a text has been before: an index of its runs of three tokens, and the longest match among the latest places.
+//! Where a text has been before: an index of its runs of two and of three tokens, and the longest match among the latest
+//! places.
 use std::collections::HashMap;
 
-/// Tokens of a run: shorter ones match by chance.
-const RUN: usize = 3;
 /// Places that are compared, the latest first.
 const PLACES: usize = 8;
 /// Tokens that are compared at each.
@@ -22,27 +21,46 @@ pub struct Found {
 /// The index. Each token costs the same, however long the text is.
 #[derive(Default)]
 pub struct Lookup {
-    /// The end of each run's latest place.
-    latest: HashMap<[u32; RUN], u32>,
-    /// Of the run that ends before position `i + RUN`, the end of the place before that.
-    earlier: Vec<u32>,
+    three: Runs<3>,
+    /// Asked where no three tokens match: behind a new word in a form that repeats itself.
+    two: Runs<2>,
 }
 
 impl Lookup {
     /// Takes in what was appended to the text since the last call.
     pub fn extend(&mut self, tokens: &[u32]) {
+        self.three.extend(tokens);
+        self.two.extend(tokens);
+    }
+
+    /// Of the latest places that the end of the text has been at, the one with most in common, of equals the latest.
+    pub fn find(&self, tokens: &[u32]) -> Option<Found> {
+        self.three.find(tokens).or_else(|| self.two.find(tokens))
+    }
+}
+
+/// Where each run of `N` tokens ends.
+#[derive(Default)]
+struct Runs<const N: usize> {
+    /// The end of each run's latest place.
+    latest: HashMap<[u32; N], u32>,
+    /// Of the run that ends before position `i + N`, the end of the place before that.
+    earlier: Vec<u32>,
+}
+
+impl<const N: usize> Runs<N> {
+    fn extend(&mut self, tokens: &[u32]) {
         let first = self.earlier.len();
-        for (i, run) in tokens.windows(RUN).enumerate().skip(first) {
-            if let Ok(run) = <[u32; RUN]>::try_from(run) {
-                let before = self.latest.insert(run, (i + RUN) as u32);
+        for (i, run) in tokens.windows(N).enumerate().skip(first) {
+            if let Ok(run) = <[u32; N]>::try_from(run) {
+                let before = self.latest.insert(run, (i + N) as u32);
                 self.earlier.push(before.unwrap_or(NONE));
             }
         }
     }
 
-    /// Of the latest places that the end of the text has been at, the one with most in common, of equals the latest.
-    pub fn find(&self, tokens: &[u32]) -> Option<Found> {
-        let mut at = *self.earlier.get(tokens.len().checked_sub(RUN)?)?;
+    fn find(&self, tokens: &[u32]) -> Option<Found> {
+        let mut at = *self.earlier.get(tokens.len().checked_sub(N)?)?;
         let mut best = None::<Found>;
         for _ in 0..PLACES {
             if at == NONE {
@@ -53,7 +71,7 @@ impl Lookup {
             if best.is_none_or(|b| length > b.length) {
                 best = Some(Found { next, length });
             }
-            at = self.earlier[next - RUN];
+            at = self.earlier[next - N];
         }
         best
     }

@@ -30,7 +30,7 @@ impl Speculation {
     }
 
     /// Puts into `draft`, which is empty, what may follow `tokens`, at most `most` of them, and only as many as are worth their rows at
-    /// the going `price`, which goes up with each.
+    /// the going `price`.
     pub fn draft(&mut self, tokens: &[u32], most: usize, price: &mut Price, draft: &mut Vec<u32>) {
         self.lookup.extend(tokens);
         let Some(found) = self.lookup.find(tokens) else {
@@ -38,16 +38,10 @@ impl Speculation {
         };
         self.under_way = class(found.length);
         let chance = self.odds[self.under_way].chance();
-        let mut kept = chance;
-        for at in found.next..found.next + most.min(LONGEST) {
+        for at in found.next..found.next + price.buy(chance, most.min(LONGEST)) {
             // Where the text ends, it goes on as drafted: what repeats itself quickly is drafted further than once.
             let behind = at.checked_sub(tokens.len());
-            let token = behind.map_or_else(|| tokens[at], |i| draft[i]);
-            if !price.buy(kept) {
-                break;
-            }
-            draft.push(token);
-            kept *= chance;
+            draft.push(behind.map_or_else(|| tokens[at], |i| draft[i]));
         }
     }
 
@@ -62,9 +56,9 @@ impl Speculation {
 
 fn class(length: usize) -> usize {
     match length {
-        0..=4 => 0,
-        5..=8 => 1,
-        9..=16 => 2,
+        0..=2 => 0,
+        3..=5 => 1,
+        6..=12 => 2,
         _ => 3,
     }
 }
@@ -78,7 +72,7 @@ struct Odds {
 
 impl Odds {
     /// What of older drafts is remembered after each token of a newer one.
-    const MEMORY: f32 = 0.92;
+    const MEMORY: f32 = 0.96;
     /// The same after each step: what failed is tried again some time.
     const PATIENCE: f32 = 0.995;
 

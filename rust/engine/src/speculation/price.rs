@@ -1,26 +1,37 @@
-//! What a row of a step costs, in shares of what a step costs anyway, and whether a drafted token is worth it.
+//! What rows of a step cost, as observed, and how many drafted ones make most tokens in a time.
+//! Rows are far from equal: what reads the weights is paid once, and kernels change their way at some numbers of rows.
 
-/// Rows that a step's fixed part (weights read, threads met) takes as long as, before anything was measured.
-const FIXED: f64 = 6.0;
-/// What of older steps is remembered after a newer one.
-const MEMORY: f64 = 0.98;
-/// Steps that the first guess of the fixed part counts for.
-const PRIOR: f64 = 4.0;
+/// Rows that a step's fixed part (weights read, threads met) takes as long as, where nothing was observed.
+const FIXED: f64 = 3.0;
+/// Numbers of rows that are told apart: up to each of these, and more than the last.
+const EDGES: [usize; 11] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64];
+/// What of older steps is remembered after a newer one like them, and after any other.
+const MEMORY: (f64, f64) = (0.97, 0.998);
+/// Steps that a guess from steps of other numbers of rows counts for.
+const GUESS: f64 = 2.0;
 
-/// The going price. A step takes `fixed + rows` units of time; the line is fitted to the steps that are observed.
+/// The going price, in any unit of time.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Price {
-    weight: f64,
-    rows: f64,
-    time: f64,
-    rows_rows: f64,
-    rows_time: f64,
+    /// By number of rows.
+    paces: [Pace; EDGES.len() + 1],
     /// Of the step that is being planned: tokens it yields, and rows.
     yields: f64,
-    planned: f64,
+    planned: usize,
     /// Whether every draft is worth it.
     #[cfg(test)]
     free: bool,
+}
+
+/// Time of a step over `FIXED + rows`: the same for all numbers of rows if the guess were right.
+#[derive(Debug, Clone, Copy, Default)]
+struct Pace {
+    weight: f64,
+    sum: f64,
+}
+
+fn place(rows: usize) -> usize {
+    EDGES.partition_point(|&edge| edge < rows)
 }
 
 impl Price {
@@ -29,57 +40,73 @@ impl Price {
         self.free = free;
     }
 
-    /// Takes note that a step of so many rows, all of decodes, took so long (in any unit).
+    /// Takes note that a step of so many rows, all of decodes, took so long.
     pub fn observe(&mut self, rows: usize, time: f32) {
-        let (rows, mut time) = (rows as f64, f64::from(time));
-        if self.weight > 2.0 {
+        let (at, mut pace) = (place(rows), f64::from(time) / (FIXED + rows as f64));
+        if self.paces[at].weight > 4.0 {
             // A step that was kept from running says nothing of rows.
-            let usual = self.time / self.weight * (self.fixed() + rows)
-                / (self.fixed() + self.rows / self.weight);
-            time = time.min(2.0 * usual);
+            let usual = self.pace(at);
+            pace = pace.clamp(0.5 * usual, 2.0 * usual);
         }
-        for (sum, value) in [
-            (&mut self.weight, 1.0),
-            (&mut self.rows, rows),
-            (&mut self.time, time),
-            (&mut self.rows_rows, rows * rows),
-            (&mut self.rows_time, rows * time),
-        ] {
-            *sum = *sum * MEMORY + value;
+        for (i, known) in self.paces.iter_mut().enumerate() {
+            let memory = if i == at { MEMORY.0 } else { MEMORY.1 };
+            known.weight *= memory;
+            known.sum *= memory;
         }
+        self.paces[at].weight += 1.0;
+        self.paces[at].sum += pace;
     }
 
-    /// Rows that the fixed part of a step takes as long as.
-    fn fixed(&self) -> f64 {
-        if self.weight == 0.0 {
-            return FIXED;
-        }
-        let (rows, time) = (self.rows / self.weight, self.time / self.weight);
-        let spread = self.rows_rows - rows * self.rows;
-        let slope = self.rows_time - rows * self.time;
-        // The guess counts as `PRIOR` steps that have a row more than the others.
-        let slope = (slope + PRIOR * time / (FIXED + rows)) / (spread + PRIOR);
-        match time / slope - rows {
-            fixed if slope > 0.0 => fixed.clamp(0.0, 64.0),
-            _ => 64.0,
-        }
+    /// As observed, and guessed from the nearest numbers of rows where little was.
+    fn pace(&self, at: usize) -> f64 {
+        let known = |i: usize| self.paces.get(i).filter(|p| p.weight > 0.5);
+        let near = (1..self.paces.len()).find_map(|far| {
+            let below = at.checked_sub(far).and_then(known);
+            below.or_else(|| known(at + far))
+        });
+        let own = &self.paces[at];
+        let guess = match near {
+            Some(near) => near.sum / near.weight,
+            None if own.weight > 0.0 => own.sum / own.weight,
+            None => 1.0,
+        };
+        (own.sum + GUESS * guess) / (own.weight + GUESS)
+    }
+
+    fn time(&self, rows: usize) -> f64 {
+        self.pace(place(rows)) * (FIXED + rows as f64)
     }
 
     /// Begins to plan a step of `rows` rows, none of them drafted: each yields a token, or one less of a prompt.
     pub fn open(&mut self, rows: usize) {
-        (self.planned, self.yields) = (rows as f64, rows as f64);
+        (self.planned, self.yields) = (rows, rows as f64);
     }
 
-    /// Adds a row that yields a token with this chance, if that makes more tokens in a time.
-    pub fn buy(&mut self, chance: f32) -> bool {
-        let chance = f64::from(chance);
-        let worth = chance * (self.fixed() + self.planned) > self.yields;
-        #[cfg(test)]
-        let worth = worth || self.free;
-        if worth {
-            self.planned += 1.0;
-            self.yields += chance;
+    /// Adds as many rows, up to `most`, as make most tokens in a time, and tells how many. Each yields its token with
+    /// this chance if the one before did.
+    pub fn buy(&mut self, chance: f32, most: usize) -> usize {
+        let (mut yields, mut kept) = (self.yields, 1.0);
+        let mut best = (0, yields, yields / self.time(self.planned));
+        for rows in 1..=most {
+            kept *= f64::from(chance);
+            yields += kept;
+            let rate = yields / self.time(self.planned + rows);
+            if rate > best.2 || self.is_free() {
+                best = (rows, yields, rate);
+            }
         }
-        worth
+        self.planned += best.0;
+        self.yields = best.1;
+        best.0
+    }
+
+    #[cfg(test)]
+    fn is_free(&self) -> bool {
+        self.free
+    }
+
+    #[cfg(not(test))]
+    fn is_free(&self) -> bool {
+        false
     }
 }
