@@ -214,8 +214,9 @@ class McpClient:
         cursor: str | None = None
         for _ in range(limits.pages):
             page = await held.client.list_tools(cursor=cursor)
-            for listed in page.tools[: limits.tools - len(found)]:
-                tool = _tool(self.server, listed)
+            listed = page.tools[: limits.tools - len(found)]
+            # In a thread, for a page may hold megabytes of schemas.
+            for tool in await asyncio.to_thread(lambda given: [_tool(self.server, each) for each in given], listed):
                 if tool is not None:
                     found.setdefault(tool.name, tool)
             if page.next_cursor is None or page.next_cursor == cursor or len(found) >= limits.tools:

@@ -6,7 +6,9 @@ A remote reference is never fetched: it stands for any value. Must not know of s
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 __all__ = ["checker", "fitted", "resolved"]
@@ -129,12 +131,11 @@ def checker(schema: Mapping[str, Any]) -> Callable[[Any], str | None]:
         _log.warning("a tool's schema is not valid, values go unchecked: %s", str(error).partition("\n")[0])
         return lambda _value: None
 
-    steps = _Steps()
     # An empty registry: nothing is ever fetched.
-    validator = _counting(kind, steps)(tame, registry=Registry())
+    validator = _counting(kind)(tame, registry=Registry())
 
     def check(value: Any) -> str | None:
-        steps.left = _MOST_STEPS
+        _steps.left = _MOST_STEPS
         try:
             found = sorted(validator.iter_errors(value), key=lambda error: list(map(str, error.absolute_path)))
         except (Unresolvable, RecursionError, ValueError, ArithmeticError, _TooLargeError):
@@ -148,13 +149,12 @@ def checker(schema: Mapping[str, Any]) -> Callable[[Any], str | None]:
     return check
 
 
-class _Steps:
-    """Keywords that a check may still look at."""
-
-    left = 0
+_steps = threading.local()
+"""`left`: keywords that the check under way in this thread may still look at."""
 
 
-def _counting(kind: Any, steps: _Steps) -> Any:
+@cache
+def _counting(kind: Any) -> Any:
     """The kind of validator, giving up when no steps are left."""
     from jsonschema import validators
 
@@ -162,8 +162,8 @@ def _counting(kind: Any, steps: _Steps) -> Any:
 
     def counted(keyword: Callable[..., Any]) -> Callable[..., Any]:
         def look(validator: Any, value: Any, instance: Any, schema: Any) -> Any:
-            steps.left -= 1
-            if steps.left < 0:
+            _steps.left -= 1
+            if _steps.left < 0:
                 raise _TooLargeError
             return keyword(validator, value, instance, schema)
 
