@@ -30,6 +30,7 @@ def test_defaults() -> None:
         "regex": None,
         "choice": None,
         "grammar": None,
+        "structured_output": None,
     }
 
 
@@ -74,10 +75,16 @@ def test_defaults() -> None:
         ("prompt_logprobs", -2, "at least -1"),
         ("seed", -1, "at least 0"),
         ("seed", 2**64, "at most 18446744073709551615"),
-        ("json_schema", {"type": "object"}, "not available yet"),
-        ("regex", "a+", "not available yet"),
-        ("choice", ["a"], "not available yet"),
-        ("grammar", "start: A", "not available yet"),
+        ("json_schema", 3, "a schema"),
+        ("json_schema", {"const": math.nan}, "what JSON can write"),
+        ("json_schema", {"const": "x" * 600_000}, "at most 524288 bytes"),
+        ("regex", "", "not empty"),
+        ("regex", "a" * 600_000, "at most 524288 bytes"),
+        ("choice", [], "1 to 4096 texts"),
+        ("choice", "yes", "a list of texts"),
+        ("choice", [""], "at least one character"),
+        ("grammar", b"start: A", "a text"),
+        ("structured_output", {"regex": "a"}, "a StructuredOutput"),
     ],
 )
 def test_a_bad_value_names_field_and_range(field: str, value: Any, said: str) -> None:

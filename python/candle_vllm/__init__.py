@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from candle_vllm.records import ModelInfo as ModelInfo
     from candle_vllm.records import StepReport as StepReport
     from candle_vllm.records import TokenLogprob as TokenLogprob
+    from candle_vllm.structured import StructuredOutput as StructuredOutput
+    from candle_vllm.structured import Trigger as Trigger
 
     __version__: str
 
@@ -80,6 +82,7 @@ _HOMES = {
         "StepReport",
         "TokenLogprob",
     ),
+    "candle_vllm.structured": ("StructuredOutput", "Trigger"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

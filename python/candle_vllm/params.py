@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from candle_vllm import checks
+from candle_vllm.structured import StructuredOutput
 
 __all__ = ["GenerationParams"]
 
@@ -13,6 +14,7 @@ _U32 = 2**32 - 1
 _U64 = 2**64 - 1
 _I31 = 2**31 - 1
 _MOST_STOPS = 1024
+_FORMS = ("json_schema", "regex", "choice", "grammar")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,14 +56,16 @@ class GenerationParams:
     """The same for the prompt's tokens."""
     seed: int | None = None
     """Seed of this request's random numbers, 0 to 2**64 - 1; None = drawn by the engine."""
-    json_schema: str | Mapping[str, Any] | None = None
-    """Structured output: the answer follows this JSON schema. Not available yet: refused when set."""
+    json_schema: str | Mapping[str, Any] | bool | None = None
+    """Structured output: the answer follows this JSON schema; see `StructuredOutput`. At most one of these five."""
     regex: str | None = None
-    """Structured output: the answer matches this expression. Not available yet: refused when set."""
+    """Structured output: the answer matches this expression from its first to its last character."""
     choice: Sequence[str] | None = None
-    """Structured output: the answer is one of these texts. Not available yet: refused when set."""
+    """Structured output: the answer is one of these texts."""
     grammar: str | None = None
-    """Structured output: the answer follows this grammar. Not available yet: refused when set."""
+    """Structured output: the answer follows this grammar, in Lark's or llama.cpp's notation."""
+    structured_output: StructuredOutput | None = None
+    """Structured output with all its settings: where it begins, parts that the model begins, blanks."""
 
     def __post_init__(self) -> None:
         """Check every field and bring it to its plain type."""
@@ -84,9 +88,27 @@ class GenerationParams:
         for field in ("logprobs", "prompt_logprobs"):
             put(self, field, checks.optional_integer(field, getattr(self, field), -1, _I31, none="off"))
         put(self, "seed", checks.optional_integer("seed", self.seed, 0, _U64, none="drawn by the engine"))
-        for field in ("json_schema", "regex", "choice", "grammar"):
-            if getattr(self, field) is not None:
-                checks.refuse(field, getattr(self, field), "left unset: structured output is not available yet")
+        self._check_form()
+
+    def _check_form(self) -> None:
+        asked = self.structured_output
+        if asked is not None and not isinstance(asked, StructuredOutput):
+            checks.refuse("structured_output", asked, "a StructuredOutput or None")
+        given = [field for field in (*_FORMS, "structured_output") if getattr(self, field) is not None]
+        if len(given) > 1:
+            checks.refuse(given[1], getattr(self, given[1]), f"left unset beside {given[0]}")
+        if given and self.min_tokens:
+            checks.refuse("min_tokens", self.min_tokens, f"0 beside {given[0]}, which decides when the answer ends")
+        form = self.form
+        for field in _FORMS:
+            if form is not None and getattr(self, field) is not None:
+                object.__setattr__(self, field, getattr(form, field))
+
+    @property
+    def form(self) -> StructuredOutput | None:
+        """What the answer must conform to, whichever field says it; None = free text."""
+        given = {field: getattr(self, field) for field in _FORMS if getattr(self, field) is not None}
+        return StructuredOutput(**given) if given else self.structured_output
 
 
 def _logit_bias(value: Mapping[int, float] | None) -> dict[int, float] | None:

@@ -11,6 +11,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use parking_lot::Mutex;
 
 use crate::config::EngineConfig;
+use crate::constraint::{Forms, Shared};
 use crate::error::{Error, Refused, Result};
 use crate::fault::Faults;
 use crate::ledger::{Entries, Ledger};
@@ -50,6 +51,7 @@ struct Inline {
 pub struct Engine {
     info: ModelInfo,
     tokenizer: Option<Tokenizer>,
+    forms: Option<Forms>,
     max_queue: Option<usize>,
     eos: Arc<[u32]>,
     ledger: Ledger,
@@ -99,8 +101,11 @@ impl Engine {
             Home::Inline(Box::new(Inline { worker, inbox }))
         };
         let max_queue = config.max_queue;
+        let eos: Arc<[u32]> = info.eos_token_ids.clone().into();
+        let forms = |tokenizer| Forms::new(tokenizer, info.spec.vocab_size, eos.clone());
         Ok(Self {
-            eos: info.eos_token_ids.clone().into(),
+            forms: tokenizer.clone().map(forms),
+            eos,
             info,
             tokenizer,
             max_queue,
@@ -154,7 +159,7 @@ impl Engine {
         mailbox: &Mailbox,
     ) -> Result<u64> {
         let mut sequence = self.sequence(request, mailbox)?;
-        sequence.constraint = Some(Mutex::new(constraint));
+        sequence.constraint = Some(Arc::new(Mutex::new(constraint)));
         self.enter(sequence, mailbox)
     }
 
@@ -167,6 +172,7 @@ impl Engine {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let params = request.params;
         let stream = self.stream(&prompt, &params, request.skip_special_tokens)?;
+        let constraint = self.constraint(&params)?;
         Ok(Box::new(Sequence {
             id,
             priority: request.priority,
@@ -188,7 +194,7 @@ impl Engine {
                 &self.info.eos_token_ids,
                 fresh_seed(id),
             ),
-            constraint: None,
+            constraint,
             unmasked: None,
             stream,
             prompt_logprobs: params.prompt_logprobs.map(|_| vec![None]),
@@ -201,6 +207,19 @@ impl Engine {
             tokens: prompt,
             params,
         }))
+    }
+
+    /// The rule of one answer, if it has one. Compiles its grammar on the calling thread's time.
+    fn constraint(&self, params: &GenerationParams) -> Result<Option<Shared>> {
+        match (&params.structured_output, &self.forms) {
+            (None, _) => Ok(None),
+            (Some(asked), Some(forms)) => Ok(Some(Arc::new(Mutex::new(forms.constraint(asked)?)))),
+            (Some(_), None) => {
+                let expected =
+                    "left out: this model has no tokenizer to hold an answer to a form with";
+                Err(Refused::new("structured_output", "some", expected).into())
+            }
+        }
     }
 
     /// Hands a sequence over.

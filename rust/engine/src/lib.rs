@@ -26,6 +26,7 @@ mod worker;
 mod tests;
 
 pub use config::EngineConfig;
+pub use constraint::{Form, StructuredOutput, Trigger, Whitespace};
 pub use engine::{Engine, Progress};
 pub use error::{Error, Refused, Result};
 pub use event::{Event, Finish, FinishReason, RequestStats, StopReason, TokenLogprob};

@@ -2,6 +2,7 @@
 //! Knows nothing of the model: what depends on it (ids, lengths) is checked when the request is submitted.
 use std::fmt::Display;
 
+use crate::constraint::StructuredOutput;
 use crate::error::{Refused, Result};
 
 /// Longest lists that a request may bring.
@@ -42,6 +43,8 @@ pub struct GenerationParams {
     pub prompt_logprobs: Option<i32>,
     /// Seed of the request's random numbers; `None` = drawn by the engine.
     pub seed: Option<u64>,
+    /// What the answer must conform to; `None` = free text.
+    pub structured_output: Option<StructuredOutput>,
 }
 
 impl Default for GenerationParams {
@@ -63,6 +66,7 @@ impl Default for GenerationParams {
             logprobs: None,
             prompt_logprobs: None,
             seed: None,
+            structured_output: None,
         }
     }
 }
@@ -113,7 +117,17 @@ impl GenerationParams {
                 "from -100 to 100",
             )?;
         }
-        self.validate_counts()
+        self.validate_counts()?;
+        let Some(asked) = &self.structured_output else {
+            return Ok(());
+        };
+        within(
+            "min_tokens",
+            self.min_tokens,
+            self.min_tokens == 0,
+            "0 with structured output: its form decides when the answer ends",
+        )?;
+        asked.validate()
     }
 
     fn validate_counts(&self) -> Result<()> {

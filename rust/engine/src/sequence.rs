@@ -4,10 +4,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-use parking_lot::Mutex;
-
 use crate::blocks::Chain;
-use crate::constraint::{Constraint, Next};
+use crate::constraint::{Helpers, Next, Shared};
 use crate::error::Result;
 use crate::event::{Event, Finish, FinishReason, RequestStats, StopReason, TokenLogprob};
 use crate::fault::{self, Faults, Place};
@@ -67,8 +65,8 @@ pub struct Sequence {
     pub max_len: usize,
     /// Penalty counts and masks.
     pub sampling: SamplingState,
-    /// What its answer must conform to. The lock only lets the sequence be read by several threads.
-    pub(crate) constraint: Option<Mutex<Box<dyn Constraint>>>,
+    /// What its answer must conform to.
+    pub(crate) constraint: Option<Shared>,
     /// Why no mask could be had for the step under way.
     pub unmasked: Option<String>,
     /// Its text; `None` when the model has no tokenizer.
@@ -219,14 +217,11 @@ impl Sequence {
             }
         }
         // A token that nobody drew has no row of logits to take its log-probability from.
-        let Some(constraint) = self
-            .constraint
-            .as_mut()
-            .filter(|_| self.params.logprobs.is_none())
-        else {
-            return Ok(None);
+        let forced = match &self.constraint {
+            Some(constraint) if self.params.logprobs.is_none() => constraint.lock().forced()?,
+            _ => Vec::new(),
         };
-        for token in constraint.get_mut().forced()? {
+        for token in forced {
             event.tokens.push(token);
             if let Some(end) = self.append(token, &mut event.text)? {
                 return Ok(Some(end));
@@ -240,14 +235,19 @@ impl Sequence {
         self.tokens.push(token);
         self.sampling.accept(token);
         let end = self.say(token, text)?;
-        if end.is_some() {
+        // An answer that is complete with its last token was not cut off.
+        if !matches!(end, None | Some((FinishReason::Length, _))) {
             return Ok(end);
         }
-        let complete = match &mut self.constraint {
-            Some(constraint) => constraint.get_mut().accept(token)? == Next::Complete,
+        let complete = match &self.constraint {
+            Some(constraint) => constraint.lock().accept(token)? == Next::Complete,
             None => false,
         };
-        Ok(complete.then_some((FinishReason::Stop, None)))
+        Ok(if complete {
+            Some((FinishReason::Stop, None))
+        } else {
+            end
+        })
     }
 
     /// Adds a token's text, and tells whether the answer ends with it.
@@ -292,32 +292,33 @@ impl Sequence {
                 .saturating_sub(1),
         );
         speculation.draft(&self.tokens, most, price, &mut self.draft);
-        if let Some(constraint) = &mut self.constraint
+        if let Some(constraint) = &self.constraint
             && !self.draft.is_empty()
         {
-            let (constraint, draft) = (constraint.get_mut(), &self.draft);
-            let admit = catch_unwind(AssertUnwindSafe(|| constraint.admit(draft)));
+            let draft = &self.draft;
+            let admit = catch_unwind(AssertUnwindSafe(|| constraint.lock().admit(draft)));
             self.draft
                 .truncate(admit.map_or(0, |admitted| admitted.unwrap_or(0)));
         }
     }
 
     /// Begins the masks of the rows that the next step draws from.
-    pub fn start_masks(&mut self) {
-        if let Some(constraint) = &mut self.constraint {
+    pub(crate) fn start_masks(&mut self, helpers: &Helpers) {
+        if let Some(constraint) = &self.constraint {
             let draft = &self.draft;
-            let start = catch_unwind(AssertUnwindSafe(|| constraint.get_mut().start(draft)));
+            let start = catch_unwind(AssertUnwindSafe(|| constraint.lock().start(draft)));
             self.unmasked = start.err().map(|panic| fault::message(&*panic));
+            helpers.send(constraint);
         }
     }
 
     /// Waits for the masks, which are those of `1 + draft` rows from `row` on.
     pub fn fill_masks(&mut self, row: usize, masks: &mut Masks) {
-        let Some(constraint) = self.constraint.as_mut().filter(|_| self.unmasked.is_none()) else {
+        let Some(constraint) = self.constraint.as_ref().filter(|_| self.unmasked.is_none()) else {
             return;
         };
         let drafted = self.draft.len();
-        let constraint = constraint.get_mut();
+        let mut constraint = constraint.lock();
         let fill = catch_unwind(AssertUnwindSafe(|| {
             (0..=drafted).try_for_each(|i| {
                 if !constraint.mask(i, masks.restrict(row + i))? {

@@ -4,11 +4,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Weak;
 use std::time::Instant;
 
-use candle_vllm_kernels::cpu::Cpu;
+use candle_vllm_kernels::cpu::{Cpu, available_threads};
 use candle_vllm_model::{Kv, Logits, Model, Step};
 use crossbeam_channel::Receiver;
 
 use crate::blocks::BlockPool;
+use crate::constraint::Helpers;
 use crate::error::Result;
 use crate::event::{Event, FinishReason};
 use crate::fault::{self, Faults, Place};
@@ -45,6 +46,7 @@ pub struct Worker {
     kv: Kv,
     step: Step,
     masks: Masks,
+    helpers: Helpers,
     scheduler: Scheduler,
     runner: Runner,
     outputs: Vec<Output>,
@@ -94,11 +96,14 @@ impl Worker {
     ) -> Self {
         let vocab = model.spec().vocab_size;
         let pool = BlockPool::new(kv.blocks(), kv.block_size());
+        let busy = model.compute().map_or(1, |compute| compute.pool.threads());
+        let helpers = Helpers::new(available_threads().saturating_sub(busy));
         let mut worker = Self {
             model,
             kv,
             step: Step::default(),
             masks: Masks::default(),
+            helpers,
             scheduler: Scheduler::new(limits, pool),
             runner: Runner::new(vocab, cpu, faults.clone()),
             outputs: Vec::new(),
@@ -266,10 +271,13 @@ impl Worker {
     /// Runs the model over the step, and meanwhile finds out which tokens may come.
     fn compute(&mut self) -> Result<Logits> {
         let rows = self.step.logits_rows();
-        self.scheduler.start_masks();
+        self.scheduler.start_masks(&self.helpers);
         let pending = self.model.launch(&self.step, &mut self.kv)?;
         self.masks.reset(rows, self.runner.vocab());
         let logits = pending.finish()?;
+        if let Some(compute) = self.model.compute().filter(|_| !self.helpers.any()) {
+            self.scheduler.find_masks(compute);
+        }
         self.scheduler.fill_masks(&mut self.masks);
         self.runner.check(&logits, rows)?;
         Ok(logits)

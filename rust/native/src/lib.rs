@@ -10,6 +10,7 @@ mod event;
 mod mailbox;
 mod params;
 mod records;
+mod structured;
 
 /// The native engine of candle-vllm. Private: use `candle_vllm.engine`.
 #[pymodule]

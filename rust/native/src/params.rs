@@ -5,6 +5,7 @@ use candle_vllm_engine::{GenerationParams, Refused};
 use pyo3::prelude::*;
 
 use crate::errors;
+use crate::structured::PyStructuredOutput;
 
 /// The attributes of the same names.
 #[derive(FromPyObject)]
@@ -25,6 +26,7 @@ struct Fields {
     logprobs: Option<i32>,
     prompt_logprobs: Option<i32>,
     seed: Option<u64>,
+    form: Option<PyStructuredOutput>,
 }
 
 /// The parameters of one request.
@@ -49,5 +51,6 @@ pub fn read(params: &Bound<'_, PyAny>) -> PyResult<GenerationParams> {
         logprobs: f.logprobs,
         prompt_logprobs: f.prompt_logprobs,
         seed: f.seed,
+        structured_output: f.form.map(PyStructuredOutput::read).transpose()?,
     })
 }

@@ -7,7 +7,10 @@ mod postprocess;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
+use candle_vllm_kernels::cpu::Compute;
+
 use crate::blocks::BlockPool;
+use crate::constraint::{Helpers, find};
 use crate::sampler::Masks;
 use crate::sequence::{Key, Sequence};
 use crate::speculation::Price;
@@ -121,12 +124,24 @@ impl Scheduler {
     }
 
     /// Begins the masks of the planned step.
-    pub fn start_masks(&mut self) {
+    pub(crate) fn start_masks(&mut self, helpers: &Helpers) {
         for p in &self.plan {
             let s = &mut self.running[p.index];
             if p.completes(s) {
-                s.start_masks();
+                s.start_masks(helpers);
             }
+        }
+    }
+
+    /// Finds the masks of the planned step that nobody has begun, on the model's threads.
+    pub fn find_masks(&self, compute: &Compute) {
+        let drawn = self.plan.iter().map(|p| (p, &self.running[p.index]));
+        let rules = drawn
+            .filter(|(p, s)| p.completes(s))
+            .filter_map(|(_, s)| s.constraint.as_ref());
+        let rules: Vec<_> = rules.collect();
+        if rules.len() > 1 {
+            compute.pool.for_each(rules.len(), &|i| find(rules[i]));
         }
     }
 

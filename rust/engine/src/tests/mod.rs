@@ -5,4 +5,5 @@ mod panics;
 mod requests;
 mod rules;
 mod scheduling;
+mod structured;
 mod workload;

@@ -127,6 +127,16 @@ impl Bpe {
 
     /// The ids of `text`. No special token is found where it touches a `plain` range; these ascend.
     pub(super) fn encode(&self, text: &str, plain: &[Range<usize>]) -> Result<Vec<u32>> {
+        self.encode_at(text, plain, true)
+    }
+
+    /// The ids of `text` in the middle of other text: no `▁` is put before it.
+    pub(super) fn encode_inner(&self, text: &str) -> Result<Vec<u32>> {
+        self.encode_at(text, &[], false)
+    }
+
+    /// `start`: whether `text` is all there is, rather than a later part of it.
+    fn encode_at(&self, text: &str, plain: &[Range<usize>], start: bool) -> Result<Vec<u32>> {
         // Offsets within a word are 32 bits wide; a replaced space has three bytes.
         if text.len() >= u32::MAX as usize / 3 {
             return Err(Error::Tokenization(format!(
@@ -148,20 +158,22 @@ impl Bpe {
                 if touches(&found) {
                     continue;
                 }
-                self.segment(&text[at..found.start()], at == 0, &mut scratch, &mut ids)?;
+                let place = (at == 0, start || at > 0);
+                self.segment(&text[at..found.start()], place, &mut scratch, &mut ids)?;
                 ids.push(added.ids[found.pattern().as_usize()]);
                 at = found.end();
             }
         }
-        self.segment(&text[at..], at == 0, &mut scratch, &mut ids)?;
+        let place = (at == 0, start || at > 0);
+        self.segment(&text[at..], place, &mut scratch, &mut ids)?;
         Ok(ids)
     }
 
-    /// Text without special tokens; `first`: with none before it.
+    /// Text without special tokens; `first`: with none before it; `prefixed`: a `▁` may be put before it.
     fn segment(
         &self,
         text: &str,
-        first: bool,
+        (first, prefixed): (bool, bool),
         scratch: &mut Vec<Symbol>,
         ids: &mut Vec<u32>,
     ) -> Result<()> {
@@ -200,7 +212,7 @@ impl Bpe {
                     Prefix::EachWord => to_word,
                     Prefix::First => first && to_word,
                 };
-                self.characters(text, prefix, before_space, scratch, ids);
+                self.characters(text, prefix && prefixed, before_space, scratch, ids);
             }
         }
         if ids[start..].contains(&NONE) {

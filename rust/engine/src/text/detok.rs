@@ -144,6 +144,11 @@ impl Detok {
         self.special.push(special);
     }
 
+    /// Whether the bytes of tokens, one after the other, are the bytes of their text.
+    pub(super) fn has_bytes(&self) -> bool {
+        self.rule != Rule::Whole
+    }
+
     /// Ids with a place in the table.
     pub(super) fn len(&self) -> usize {
         self.ends.len()

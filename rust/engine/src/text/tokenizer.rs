@@ -119,11 +119,40 @@ impl Tokenizer {
         }
     }
 
+    /// The ids of `text` where it goes on from other text: nothing is added, not even the space that some vocabularies
+    /// put before a text's first word.
+    ///
+    /// # Errors
+    /// Those of [`Tokenizer::encode`], and where that space cannot be left out.
+    pub(crate) fn encode_inner(&self, text: &str) -> Result<Vec<u32>> {
+        match &self.0.encoder {
+            Encoder::Bpe(bpe) => bpe.encode_inner(text),
+            Encoder::Json(_) => {
+                // Behind a line's end no space is put; what the line's end became is cut off again.
+                let (before, all) = (
+                    self.encode("\n", false)?,
+                    self.encode(&format!("\n{text}"), false)?,
+                );
+                let rest = all.strip_prefix(before.as_slice());
+                rest.map(<[u32]>::to_vec).ok_or_else(|| {
+                    Error::Tokenization(
+                        "the text cannot be taken apart from what is before it".into(),
+                    )
+                })
+            }
+        }
+    }
+
     /// Texts of all special tokens, as they stand in a text, in the order of their ids.
     pub fn special_texts(&self) -> Vec<String> {
         let size = u32::try_from(self.vocab_size()).unwrap_or(u32::MAX);
         let ids = (0..size).filter(|&id| self.is_special(id));
         ids.filter_map(|id| self.id_to_token(id)).collect()
+    }
+
+    /// Whether the bytes of tokens, one after the other, are the bytes of their text.
+    pub(crate) fn has_bytes(&self) -> bool {
+        self.0.detok.has_bytes()
     }
 
     /// The text of `ids`; broken characters become U+FFFD, ids that no token has become nothing.

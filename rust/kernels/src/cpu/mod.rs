@@ -25,7 +25,7 @@ pub use input::{Input, Norm};
 pub use isa::{Cpu, Isa, IsaError};
 pub use matmul::{Job, gate_up, head, matmul};
 pub use pack::{Matrix, Mode, PackError};
-pub use threads::{CoreError, Pool, available_threads, check_cores};
+pub use threads::{CoreError, Pool, available_threads, check_cores, stand_back};
 
 /// What a kernel needs to know about the machine it runs on: the instruction set and the threads.
 #[derive(Debug)]

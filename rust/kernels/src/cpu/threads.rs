@@ -5,7 +5,7 @@ mod park;
 mod quota;
 mod rows;
 
-pub use cores::{CoreError, allowed_cores, check_cores};
+pub use cores::{CoreError, allowed_cores, check_cores, stand_back};
 use park::Event;
 pub(crate) use rows::Rows;
 use std::any::Any;

@@ -107,6 +107,16 @@ pub fn bind_to(core: usize) {
     let _ = core;
 }
 
+/// Lets the calling thread run only where others leave time: for long work beside compute threads. Nothing happens where
+/// the system knows no priority of one thread.
+pub fn stand_back() {
+    #[cfg(target_os = "linux")]
+    // SAFETY: takes three numbers and touches no memory; 0 is the calling thread (on Linux alone not its process).
+    unsafe {
+        libc::setpriority(libc::PRIO_PROCESS, 0, 5);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
