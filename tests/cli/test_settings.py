@@ -90,6 +90,7 @@ def test_every_legacy_flag_has_its_default() -> None:
         (["--device", "metal"], "device", "metal"),
         (["--d", "1"], "device", "cuda:1"),
         (["--dtype", "f32"], "dtype", "f32"),
+        (["--activations", "int16"], "activations", "int16"),
         (["--max-num-seqs", "3"], "max_batch_size", 3),
         (["--max-model-len", "99"], "max_sequence_length", 99),
         (["--mem", "64"], "kv_cache_memory", 64 * 2**20),

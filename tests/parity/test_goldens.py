@@ -14,7 +14,7 @@ from candle_vllm import GenerationParams, InferenceEngine, TokenLogprob
 from .reference import GGML_TYPES, GGUF_CASES, GOLDENS, HF_CASES, archive, log_softmax
 
 TOLERANCE = 1e-3  # of the reference logits' standard deviation
-SPREAD = 2e-2  # root mean square, in the default mode
+SPREAD = 5e-2  # root mean square, in the default mode: guards against faults; test_smollm2.py judges the accuracy
 MARGIN = 1e-2  # a smaller gap between the two best tokens may fall either way
 
 

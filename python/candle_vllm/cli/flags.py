@@ -126,6 +126,12 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
     _add_source(group)
     group.add_argument("--dtype", type=str.lower, default="auto", help="auto (fast), f32 (exact), bf16, f16")
+    group.add_argument(
+        "--activations",
+        type=str.lower,
+        default="auto",
+        help="bits of activations beside quantised weights: auto (fast), int8, int16",
+    )
     group.add_argument("--isq", metavar="TYPE", help="quantise while loading")
     group.add_argument("--yarn-scaling-factor", type=float, metavar="X", help="stretch the context by YaRN")
     group.add_argument("--chat-template", metavar="FILE", help="Jinja template in place of the model's own")

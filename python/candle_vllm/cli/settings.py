@@ -80,6 +80,7 @@ def engine_config(args: argparse.Namespace) -> EngineConfig:
         "hf_token_path": args.hf_token_path,
         "device": _device(args),
         "dtype": args.dtype,
+        "activations": args.activations,
         "max_batch_size": args.max_num_seqs,
         "max_sequence_length": args.max_model_len,
         "kv_cache_memory": _kv_memory(args),

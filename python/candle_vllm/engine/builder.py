@@ -39,6 +39,10 @@ class EngineBuilder:
         """`auto`, `f32`, `bf16` or `f16`."""
         return self._set("dtype", dtype)
 
+    def activations(self, bits: str) -> Self:
+        """`auto`, `int8` or `int16`."""
+        return self._set("activations", bits)
+
     def max_batch_size(self, sequences: int) -> Self:
         """Sequences that run at once."""
         return self._set("max_batch_size", sequences)

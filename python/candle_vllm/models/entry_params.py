@@ -103,6 +103,7 @@ def _isq(params: EntryParams, name: str, value: Any) -> None:
 
 PARAMS: dict[str, Setter] = {
     "dtype": _field("dtype"),
+    "activations": _field("activations"),
     "device": _field("device"),
     "device_ids": _device_ids,
     "cpu": _cpu,

@@ -14,6 +14,8 @@ pub struct EngineConfig {
     pub device: String,
     /// `auto`, `f32`, `bf16`, `f16` (and `float32`, `bfloat16`, `float16`).
     pub dtype: String,
+    /// `auto`, `int8`, `int16`: what activations are rounded to that quantised weights meet.
+    pub activations: String,
     /// Sequences that run at once. Default 16.
     pub max_batch_size: usize,
     /// Longest sequence (prompt and answer); `None` = the model's own limit.
@@ -55,6 +57,7 @@ impl Default for EngineConfig {
             model_path: PathBuf::new(),
             device: "auto".into(),
             dtype: "auto".into(),
+            activations: "auto".into(),
             max_batch_size: 16,
             max_sequence_length: None,
             kv_cache_memory: None,

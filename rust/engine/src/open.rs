@@ -16,6 +16,7 @@ impl Engine {
         let options = LoadOptions {
             device: Device::find(&config.device)?,
             dtype: config.dtype.clone(),
+            activations: config.activations.clone(),
             kv_dtype: config.kv_cache_dtype.clone(),
             threads: config.threads,
             cpu_affinity: config.cpu_affinity.clone().unwrap_or_default(),

@@ -21,7 +21,10 @@ pub use logits::Logits;
 pub use pending::Pending;
 pub use step::{Slice, Step};
 
-use backend::{Backend, KvDtype, cpu::Dtype};
+use backend::{
+    Backend, KvDtype,
+    cpu::{Activations, Arithmetic, Dtype},
+};
 use candle_vllm_kernels::cpu::{Compute, CoreError, check_cores};
 use weights::Checkpoint;
 
@@ -90,6 +93,8 @@ pub struct LoadOptions {
     pub device: device::Device,
     /// `auto`, `f32`, `bf16`, `f16` (and `float32`, `bfloat16`, `float16`).
     pub dtype: String,
+    /// `auto`, `int8`, `int16`: what activations are rounded to that quantised weights meet.
+    pub activations: String,
     /// `auto` (f32 in the exact mode, else bf16), `f32`, `bf16`.
     pub kv_dtype: String,
     /// Compute threads; `None` = the cores this process may use.
@@ -102,7 +107,24 @@ impl LoadOptions {
     /// Refuses unknown dtypes and cores that cannot be used before anything is read.
     pub fn check(&self) -> Result<()> {
         check_cores(&self.cpu_affinity).map_err(refused_cores)?;
-        kv_dtype(&self.kv_dtype, dtype(&self.dtype)?).map(drop)
+        kv_dtype(&self.kv_dtype, self.arithmetic()?.dtype).map(drop)
+    }
+
+    fn arithmetic(&self) -> Result<Arithmetic> {
+        let dtype = dtype(&self.dtype)?;
+        let activations = match self.activations.as_str() {
+            "auto" => Activations::Auto,
+            "int8" => Activations::Int8,
+            "int16" => Activations::Int16,
+            other => {
+                return Err(Refused::new("activations", other, "one of auto, int8, int16").into());
+            }
+        };
+        if dtype == Dtype::F32 && activations != Activations::Auto {
+            let expected = format!("auto with dtype {}, which rounds none", self.dtype);
+            return Err(Refused::new("activations", &self.activations, expected).into());
+        }
+        Ok(Arithmetic { dtype, activations })
     }
 }
 
@@ -150,14 +172,14 @@ pub fn load(
     options: &LoadOptions,
     progress: loader::Progress<'_>,
 ) -> Result<Box<dyn Model>> {
-    let dtype = dtype(&options.dtype)?;
+    let arithmetic = options.arithmetic()?;
     let runtime = arch::Runtime {
-        kv_dtype: kv_dtype(&options.kv_dtype, dtype)?,
-        exact: dtype == Dtype::F32,
+        kv_dtype: kv_dtype(&options.kv_dtype, arithmetic.dtype)?,
+        exact: arithmetic.dtype == Dtype::F32,
     };
     let backend: Box<dyn Backend> = match options.device {
         device::Device::Cpu => Box::new(backend::Cpu::on_cores(
-            dtype,
+            arithmetic,
             options.threads,
             &options.cpu_affinity,
         )?),

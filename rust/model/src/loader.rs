@@ -8,7 +8,7 @@ use crate::{
     Error, Result,
     backend::Packer,
     config::Config,
-    quant::Format,
+    quant::{Format, Role},
     weights::{Checkpoint, Stored},
 };
 
@@ -72,8 +72,8 @@ impl<'a> Loader<'a> {
         (self.progress)(done, self.checkpoint.file_bytes);
     }
 
-    /// The matrix `name`, which must have shape `[n, k]`.
-    pub fn matrix(&self, name: &str, n: usize, k: usize) -> Result<Box<dyn Format>> {
+    /// The matrix `name` of shape `[n, k]`, which it must have, packed for its `role`.
+    pub fn matrix(&self, name: &str, role: Role, [n, k]: [usize; 2]) -> Result<Box<dyn Format>> {
         let stored = self.checkpoint.weights.get(name)?;
         if stored.shape != [n, k] {
             let found = &stored.shape;
@@ -81,7 +81,7 @@ impl<'a> Loader<'a> {
                 "tensor {name} has shape {found:?}, the configuration says [{n}, {k}]"
             )));
         }
-        let format = self.packer.matrix(name, &stored)?;
+        let format = self.packer.matrix(name, role, &stored)?;
         self.count(&stored, format.bytes());
         self.checkpoint.weights.release(name);
         Ok(format)

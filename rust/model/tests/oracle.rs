@@ -43,15 +43,29 @@ fn open(name: &str, backend: Box<dyn Backend>, kv_dtype: KvDtype) -> Box<dyn Mod
     .unwrap()
 }
 
-fn on_cpu(name: &str, dtype: cpu::Dtype, threads: usize) -> Box<dyn Model> {
-    let kv = if dtype == cpu::Dtype::F32 {
+/// The exact mode and every rounding of activations.
+fn arithmetics() -> [cpu::Arithmetic; 4] {
+    let rounded = |activations| cpu::Arithmetic {
+        dtype: cpu::Dtype::Auto,
+        activations,
+    };
+    [
+        cpu::Dtype::F32.into(),
+        rounded(cpu::Activations::Auto),
+        rounded(cpu::Activations::Int8),
+        rounded(cpu::Activations::Int16),
+    ]
+}
+
+fn on_cpu(name: &str, arithmetic: cpu::Arithmetic, threads: usize) -> Box<dyn Model> {
+    let kv = if arithmetic.dtype == cpu::Dtype::F32 {
         KvDtype::F32
     } else {
         KvDtype::Bf16
     };
     open(
         name,
-        Box::new(cpu::Cpu::new(dtype, Some(threads)).unwrap()),
+        Box::new(cpu::Cpu::new(arithmetic, Some(threads)).unwrap()),
         kv,
     )
 }
@@ -99,7 +113,7 @@ fn exact_mode_agrees_with_the_portable_backend() {
             &[0, 1, 2],
         );
         let got = logits(
-            on_cpu(case, cpu::Dtype::F32, 2).as_mut(),
+            on_cpu(case, cpu::Dtype::F32.into(), 2).as_mut(),
             &tokens,
             75,
             &[3, 1, 7],
@@ -110,8 +124,8 @@ fn exact_mode_agrees_with_the_portable_backend() {
 }
 
 #[test]
-fn fast_mode_stays_near_the_portable_backend() {
-    for case in CASES {
+fn rounded_activations_stay_near_the_portable_backend() {
+    for (case, arithmetic) in CASES.iter().flat_map(|c| arithmetics().map(|a| (c, a))) {
         let tokens = prompt(75, 2);
         let want = logits(
             open(case, Box::new(Portable), KvDtype::F32).as_mut(),
@@ -120,7 +134,7 @@ fn fast_mode_stays_near_the_portable_backend() {
             &[0, 1, 2],
         );
         let got = logits(
-            on_cpu(case, cpu::Dtype::Auto, 2).as_mut(),
+            on_cpu(case, arithmetic, 2).as_mut(),
             &tokens,
             75,
             &[0, 1, 2],
@@ -135,7 +149,7 @@ fn fast_mode_stays_near_the_portable_backend() {
             .sqrt();
         assert!(
             rms < 0.05 * spread(&want),
-            "{case}: {rms} of {}",
+            "{case} {arithmetic:?}: {rms} of {}",
             spread(&want)
         );
     }
@@ -143,13 +157,15 @@ fn fast_mode_stays_near_the_portable_backend() {
 
 #[test]
 fn bits_do_not_depend_on_chunks_threads_or_block_placement() {
-    for (case, dtype) in CASES
-        .iter()
-        .flat_map(|c| [(c, cpu::Dtype::F32), (c, cpu::Dtype::Auto)])
-    {
+    for (case, arithmetic) in CASES.iter().flat_map(|c| arithmetics().map(|a| (c, a))) {
         let tokens = prompt(75, 3);
-        let whole = logits(on_cpu(case, dtype, 1).as_mut(), &tokens, 75, &[0, 1, 2]);
-        let mut two = on_cpu(case, dtype, 2);
+        let whole = logits(
+            on_cpu(case, arithmetic, 1).as_mut(),
+            &tokens,
+            75,
+            &[0, 1, 2],
+        );
+        let mut two = on_cpu(case, arithmetic, 2);
         for chunk in [1, 16, 33] {
             let parts = logits(two.as_mut(), &tokens, chunk, &[9, 2, 5]);
             assert!(
@@ -157,7 +173,7 @@ fn bits_do_not_depend_on_chunks_threads_or_block_placement() {
                     .iter()
                     .zip(&parts)
                     .all(|(a, b)| a.to_bits() == b.to_bits()),
-                "{case} {dtype:?} by {chunk}"
+                "{case} {arithmetic:?} by {chunk}"
             );
         }
     }
@@ -165,11 +181,8 @@ fn bits_do_not_depend_on_chunks_threads_or_block_placement() {
 
 #[test]
 fn bits_do_not_depend_on_the_batch() {
-    for (case, dtype) in CASES
-        .iter()
-        .flat_map(|c| [(c, cpu::Dtype::F32), (c, cpu::Dtype::Auto)])
-    {
-        let mut model = on_cpu(case, dtype, 2);
+    for (case, arithmetic) in CASES.iter().flat_map(|c| arithmetics().map(|a| (c, a))) {
+        let mut model = on_cpu(case, arithmetic, 2);
         let prompts: Vec<Vec<u32>> = (0..21)
             .map(|i| prompt(1 + (i * 13) % 60, i as u32))
             .collect();
@@ -188,7 +201,7 @@ fn bits_do_not_depend_on_the_batch() {
                 .iter()
                 .zip(together.data())
                 .all(|(a, b)| a.to_bits() == b.to_bits()),
-            "{case} {dtype:?}"
+            "{case} {arithmetic:?}"
         );
         assert_eq!(alone.len(), together.data().len());
     }

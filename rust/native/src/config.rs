@@ -11,6 +11,7 @@ use crate::errors;
 struct Settings {
     device: String,
     dtype: String,
+    activations: String,
     max_batch_size: usize,
     max_sequence_length: Option<usize>,
     kv_cache_memory: Option<u64>,
@@ -35,6 +36,7 @@ pub fn read(config: &Bound<'_, PyAny>, model_path: PathBuf) -> PyResult<EngineCo
         model_path,
         device: s.device,
         dtype: s.dtype,
+        activations: s.activations,
         max_batch_size: s.max_batch_size,
         max_sequence_length: s.max_sequence_length,
         kv_cache_memory: s.kv_cache_memory,

@@ -1,5 +1,5 @@
 //! Measures the machine's limits (dot products, tile products, read stream) and every matrix kernel against them.
-//! usage: kernels [limits] [isa=NAME] [vnni=off] [mode=fast|fine|bytes|words|fixed] [threads=N] [types=q4_1,q8_0,...] [rows=1,2,4,...] [shapes=smollm2,qwen3,llama]
+//! usage: kernels [limits] [isa=NAME] [vnni=off] [mode=fast|exact|int8|int16] [threads=N] [types=q4_1,q8_0,...] [rows=1,2,4,...] [shapes=smollm2,qwen3,llama]
 #![allow(clippy::print_stdout)]
 mod limits;
 
@@ -58,10 +58,9 @@ fn options() -> Options {
             "limits" => o.limits = true,
             "mode" => {
                 o.mode = match value {
-                    "fine" => Mode::Fine,
-                    "bytes" => Mode::Bytes,
-                    "words" => Mode::Words,
-                    "fixed" => Mode::Fixed,
+                    "exact" => Mode::Exact,
+                    "int8" => Mode::Int8,
+                    "int16" => Mode::Int16,
                     _ => Mode::Fast,
                 }
             }

@@ -1,12 +1,12 @@
 //! Activations in every form that the matrices they meet need: float32, blocks of bytes or words, bf16, fixed point; the RMS
 //! norm fused before.
 //! Knows the packed storage kinds, no matrix product.
-mod fixed;
+mod a16;
 mod quantise;
 mod rows;
 
 use super::buffer::Buffer;
-use super::matmul::fixed::TILE_ROWS;
+use super::matmul::a16::TILE_ROWS;
 use super::pack::layout::{BLOCK, Layout, Scheme};
 use super::pack::{Matrix, Storage};
 use super::{Compute, Isa};
@@ -118,23 +118,23 @@ pub struct Input {
     /// f32 `[rows][blocks * 32]`
     x: Buffer,
     /// 8-bit integers.
-    bytes: Blocks,
+    a8: Blocks,
     /// 15-bit integers.
-    words: Blocks,
+    a15: Blocks,
     /// bf16 `[tile][block][row][32]`
     bf16: Buffer,
     /// Fixed point `[tile][chunk of 64][high, low][row][64]` bytes, padded with zeros.
-    fixed: Buffer,
+    a16: Buffer,
     /// i32 `[tile][block][half of 16][row]`: sums of the fixed-point values.
-    fixed_sums: Buffer,
+    a16_sums: Buffer,
     /// f32 `[row]`: scales of the fixed-point values.
-    fixed_scales: Buffer,
+    a16_scales: Buffer,
 }
 
 /// Fixed-point activations of up to 16 rows: integers of 16 bits, cut into two signed bytes, high * 256 + low.
 #[derive(Debug, Clone, Copy)]
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
-pub(crate) struct FixedTile {
+pub(crate) struct A16Tile {
     bytes: *const i8,
     /// `[block][half][rows]`; filled only where vectors multiply.
     pub sums: *const i32,
@@ -148,7 +148,7 @@ pub(crate) struct FixedTile {
     pub blocks: usize,
 }
 
-impl FixedTile {
+impl A16Tile {
     /// High (0) or low (1) bytes of block `b` of a row.
     #[inline(always)]
     pub fn part(&self, row: usize, b: usize, part: usize) -> *const i8 {
@@ -280,17 +280,17 @@ impl Input {
         if self.forms.f32 {
             self.x.reserve(cells * BLOCK * 4);
         }
-        self.bytes.reserve(self.forms.bytes, cells, 1);
-        self.words.reserve(self.forms.words, cells, 2);
+        self.a8.reserve(self.forms.a8, cells, 1);
+        self.a15.reserve(self.forms.a15, cells, 2);
         if self.forms.bf16 {
             self.bf16.reserve(cells * BLOCK * 2);
         }
-        if self.forms.fixed {
-            self.fixed.reserve((rows + TILE) * self.chunks() * 128);
-            self.fixed_sums.reserve(cells * 8);
-            self.fixed_scales.reserve((rows + TILE) * 4);
+        if self.forms.a16 {
+            self.a16.reserve((rows + TILE) * self.chunks() * 128);
+            self.a16_sums.reserve(cells * 8);
+            self.a16_scales.reserve((rows + TILE) * 4);
             // The tile unit has no use for the sums.
-            self.forms.fixed_sums = cx.cpu.isa != Isa::Amx || rows < TILE_ROWS;
+            self.forms.a16_sums = cx.cpu.isa != Isa::Amx || rows < TILE_ROWS;
         }
         let (tiles, cpu) = (self.tiles(), cx.cpu);
         let writer = self.writer();
@@ -309,31 +309,31 @@ impl Input {
             blocks: self.blocks,
             forms: self.forms,
             x: self.x.as_mut_ptr().cast(),
-            bytes: self.bytes.writer(self.forms.bytes),
-            words: self.words.writer(self.forms.words),
+            a8: self.a8.writer(self.forms.a8),
+            a15: self.a15.writer(self.forms.a15),
             bf16: self.bf16.as_mut_ptr().cast(),
-            fixed: self.fixed.as_mut_ptr().cast(),
-            fixed_sums: self.fixed_sums.as_mut_ptr().cast(),
-            fixed_scales: self.fixed_scales.as_mut_ptr().cast(),
+            a16: self.a16.as_mut_ptr().cast(),
+            a16_sums: self.a16_sums.as_mut_ptr().cast(),
+            a16_scales: self.a16_scales.as_mut_ptr().cast(),
         }
     }
 
     /// Fixed-point form of tile `t`.
-    pub(crate) fn fixed_tile(&self, t: usize) -> FixedTile {
-        debug_assert!(self.forms.fixed);
+    pub(crate) fn a16_tile(&self, t: usize) -> A16Tile {
+        debug_assert!(self.forms.a16);
         let row = t * TILE;
-        FixedTile {
+        A16Tile {
             bytes: self
-                .fixed
+                .a16
                 .as_ptr()
                 .cast::<i8>()
                 .wrapping_add(row * self.chunks() * 128),
             sums: self
-                .fixed_sums
+                .a16_sums
                 .as_ptr()
                 .cast::<i32>()
                 .wrapping_add(row * self.blocks * 2),
-            scales: self.fixed_scales.as_ptr().cast::<f32>().wrapping_add(row),
+            scales: self.a16_scales.as_ptr().cast::<f32>().wrapping_add(row),
             rows: self.tile_rows(t),
             row,
             blocks: self.blocks,
@@ -409,7 +409,7 @@ impl Input {
 impl Rounded for i8 {
     const PEAK: f32 = 127.0;
     fn of(input: &Input) -> (&Blocks, u32) {
-        (&input.bytes, input.forms.bytes)
+        (&input.a8, input.forms.a8)
     }
 }
 
@@ -417,7 +417,7 @@ impl Rounded for i16 {
     // With it the oracle's integers, at most 32 products of 4,096 and an activation, stay below 2^31.
     const PEAK: f32 = 16383.0;
     fn of(input: &Input) -> (&Blocks, u32) {
-        (&input.words, input.forms.words)
+        (&input.a15, input.forms.a15)
     }
 }
 
@@ -425,9 +425,9 @@ impl Forms {
     fn add(&mut self, cpu: super::Cpu, storage: Storage) {
         let kind = |ty| Layout::of(ty).map_or(0, |layout| 1 << Sums::of(&layout).index);
         match storage {
-            Storage::Bytes(ty) => self.bytes |= kind(ty),
-            Storage::Words(ty) => self.words |= kind(ty),
-            Storage::Fixed(_) => self.fixed = true,
+            Storage::A8(ty) => self.a8 |= kind(ty),
+            Storage::A15(ty) => self.a15 |= kind(ty),
+            Storage::A16(_) => self.a16 = true,
             Storage::Bf16 { dot: true } if super::matmul::bf16_dot(cpu) => self.bf16 = true,
             _ => self.f32 = true,
         }

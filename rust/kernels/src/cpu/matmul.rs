@@ -1,6 +1,7 @@
 //! Products of activations and packed matrices: out = x W^T, any number of rows, one arithmetic for each way of storing
-//! weights (written down in `scalar` and `fixed`), the same bits for every number of rows and of threads.
+//! weights (written down in `scalar` and `a16`), the same bits for every number of rows and of threads.
 //! Here: the doors, and how panels are shared out. Knows no layer.
+pub(crate) mod a16;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -8,7 +9,7 @@ mod avx512;
 #[cfg(any(target_arch = "x86_64", test))]
 mod bf16;
 mod exact;
-pub(crate) mod fixed;
+
 mod formats;
 #[cfg(target_arch = "aarch64")]
 mod neon;
@@ -323,8 +324,8 @@ impl Shared {
 /// to the next: one, unless each thread has many and the weights are unpacked for tiles.
 fn parts<'a>(cx: &Compute, input: &Input, mut matrices: impl Iterator<Item = &'a Matrix>) -> usize {
     let threads = cx.pool.threads();
-    let fixed = matrices.all(|m| matches!(m.storage, Storage::Fixed(_)));
-    if fixed && cx.cpu.isa == Isa::Amx && input.tiles() >= PART_TILES * threads {
+    let a16 = matrices.all(|m| matches!(m.storage, Storage::A16(_)));
+    if a16 && cx.cpu.isa == Isa::Amx && input.tiles() >= PART_TILES * threads {
         threads
     } else {
         1
@@ -359,24 +360,24 @@ fn panels_a_task(cx: &Compute, input: &Input, panel_bytes: usize, bytes: usize) 
 unsafe fn run(cpu: Cpu, work: &Work<'_>, sink: &Sink<'_>) {
     // Not every kernel looks at them.
     debug_assert!(
-        work.tiles == (0..work.input.tiles()) || matches!(work.matrix.storage, Storage::Fixed(_))
+        work.tiles == (0..work.input.tiles()) || matches!(work.matrix.storage, Storage::A16(_))
     );
     // SAFETY: passed on.
     unsafe {
         match work.matrix.storage {
-            Storage::Bytes(ty) => {
+            Storage::A8(ty) => {
                 if let Some(layout) = Layout::of(ty) {
-                    bytes(cpu, ty, &layout, work, sink);
+                    a8(cpu, ty, &layout, work, sink);
                 }
             }
-            Storage::Words(ty) => {
+            Storage::A15(ty) => {
                 if let Some(layout) = Layout::of(ty) {
-                    words(cpu, ty, &layout, work, sink);
+                    a15(cpu, ty, &layout, work, sink);
                 }
             }
-            Storage::Fixed(ty) => {
+            Storage::A16(ty) => {
                 if let Some(layout) = Layout::of(ty) {
-                    fixed_blocks(cpu, ty, &layout, work, sink);
+                    a16(cpu, ty, &layout, work, sink);
                 }
             }
             Storage::F32 => exact::run::<exact::F32>(cpu, work, sink),
@@ -390,7 +391,7 @@ unsafe fn run(cpu: Cpu, work: &Work<'_>, sink: &Sink<'_>) {
     }
 }
 
-unsafe fn bytes(
+unsafe fn a8(
     cpu: Cpu,
     ty: super::ggml::GgmlType,
     layout: &Layout,
@@ -402,11 +403,11 @@ unsafe fn bytes(
         match cpu.isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 | Isa::Amx => {
-                with_format!(ty, F => avx512::run::<avx512::Bytes, F>(work, sink));
+                with_format!(ty, F => avx512::run::<avx512::A8, F>(work, sink));
             }
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 if layout.bits() <= super::pack::layout::FEW_BITS => {
-                with_format!(ty, F => avx2::run::<avx2::Bytes, F>(cpu.avx_vnni, work, sink));
+                with_format!(ty, F => avx2::run::<avx2::A8, F>(cpu.avx_vnni, work, sink));
             }
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => with_format!(ty, F => neon::run::<F, i8>(cpu, work, sink)),
@@ -415,7 +416,7 @@ unsafe fn bytes(
     }
 }
 
-unsafe fn words(
+unsafe fn a15(
     cpu: Cpu,
     ty: super::ggml::GgmlType,
     layout: &Layout,
@@ -429,11 +430,11 @@ unsafe fn words(
         match cpu.isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => {
-                with_format!(ty, F => avx2::run::<avx2::Words, F>(cpu.avx_vnni, work, sink));
+                with_format!(ty, F => avx2::run::<avx2::A15, F>(cpu.avx_vnni, work, sink));
             }
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 | Isa::Amx => {
-                with_format!(ty, F => avx512::run::<avx512::Words, F>(work, sink));
+                with_format!(ty, F => avx512::run::<avx512::A15, F>(work, sink));
             }
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => with_format!(ty, F => neon::run::<F, i16>(cpu, work, sink)),
@@ -442,7 +443,7 @@ unsafe fn words(
     }
 }
 
-unsafe fn fixed_blocks(
+unsafe fn a16(
     cpu: Cpu,
     ty: super::ggml::GgmlType,
     layout: &Layout,
@@ -455,12 +456,12 @@ unsafe fn fixed_blocks(
     unsafe {
         match cpu.isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Amx if work.input.rows() >= fixed::TILE_ROWS => {
-                with_format!(ty, F => fixed::amx::<F>(work, sink));
+            Isa::Amx if work.input.rows() >= a16::TILE_ROWS => {
+                with_format!(ty, F => a16::amx::<F>(work, sink));
             }
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 | Isa::Amx => with_format!(ty, F => fixed::few::<F>(work, sink)),
-            _ => fixed::scalar(layout, work, sink),
+            Isa::Avx512 | Isa::Amx => with_format!(ty, F => a16::few::<F>(work, sink)),
+            _ => a16::scalar(layout, work, sink),
         }
     }
 }

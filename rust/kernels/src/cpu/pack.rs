@@ -4,34 +4,27 @@ pub(crate) mod layout;
 
 use super::buffer::Buffer;
 use super::ggml::{GgmlType, Raw, dequantize};
-use super::matmul::fixed::{MOST_COLUMNS, row_scale};
+use super::matmul::a16::{MOST_COLUMNS, row_scale};
 use super::{Cpu, Isa};
 use half::{bf16, f16};
 use layout::{BLOCK, FEW_BITS, LANES, Layout};
 
-/// Which arithmetic a matrix is multiplied with.
+/// Which arithmetic a matrix is multiplied with. BF16 weights meet the bf16 dot product of the instruction set where it
+/// has one (never in `Exact`), else they are multiplied as in `Exact`; F32 and F16 always are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// float32 activations and one fused multiply-add a product, in K order. Dense weights stay as they are and are
     /// widened in registers; quantised weights are dequantised to float32 when packed.
     Exact,
-    /// Quantised weights as the instruction set does fastest: `Fixed` with AMX, `Bytes` with AVX-512 and NEON, else `Bytes`
-    /// for weights of up to 6 bits and `Words` for others; BF16 weights by the bf16 dot product of the instruction set
-    /// where it has one, else as `Exact`; F32 and F16 as `Exact`.
+    /// Quantised weights against activations of the width that the instruction set multiplies fastest: `Int16` with AMX,
+    /// else `Int8`.
     Fast,
-    /// As `Fast`, but `Words` for every type where there is no AMX, although words take longer: for the products whose
-    /// rounding shows most.
-    Fine,
-    /// As `Fast`, and quantised weights against 8-bit activations, one scale a block of 32: what dot products of bytes
-    /// are made for.
-    Bytes,
-    /// As `Fast`, and quantised weights against 15-bit activations, one scale a block of 32. Weights of more than 6 bits
-    /// need such sums anyway where there is no dot product of bytes.
-    Words,
-    /// As `Fast`, and quantised weights of up to 32,768 columns (more: `Bytes`) in 16-bit fixed point against 16-bit
-    /// activations, one scale a row of either: four byte products a weight, which a tile unit does faster than it stops
-    /// at blocks.
-    Fixed,
+    /// Quantised weights against activations of 8 bits, one scale a block of 32; of 15 bits where the instruction set has
+    /// no dot product of bytes and the weights have more than 6 bits, which then cost the same.
+    Int8,
+    /// Quantised weights against activations of 15 bits, one scale a block of 32; with AMX against 16-bit fixed point, one
+    /// scale a row of activations and one a row of weights (rows of more than 32,768 columns: 15 bits).
+    Int16,
 }
 
 /// A matrix that cannot be packed.
@@ -71,15 +64,15 @@ pub enum PackError {
     },
 }
 
-/// How a panel is stored.
+/// How a panel is stored, and which activations it meets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Storage {
-    /// [`Layout`] of a quantised type, 8-bit activations.
-    Bytes(GgmlType),
-    /// The same bytes, 15-bit activations.
-    Words(GgmlType),
-    /// The same bytes, fixed point.
-    Fixed(GgmlType),
+    /// [`Layout`] of a quantised type; activations of 8 bits, a scale for each block.
+    A8(GgmlType),
+    /// The same bytes; activations of 15 bits, a scale for each block.
+    A15(GgmlType),
+    /// The same bytes; fixed point of 16 bits, a scale for each row of weights and of activations.
+    A16(GgmlType),
     /// f32 [k][16].
     F32,
     /// f16 [k][16].
@@ -89,24 +82,26 @@ pub(crate) enum Storage {
 }
 
 impl Storage {
-    /// How `mode` keeps a quantised type on `cpu`.
-    fn quantised(cpu: Cpu, mode: Mode, ty: GgmlType, k: usize) -> Storage {
+    /// How `mode` keeps a type on `cpu`.
+    pub(crate) fn of(cpu: Cpu, mode: Mode, ty: GgmlType, k: usize) -> Storage {
         let bits = Layout::of(ty).map_or(0, |l| l.bits());
-        match (mode, cpu.isa) {
-            (Mode::Fixed, _) | (Mode::Fast | Mode::Fine, Isa::Amx) if k <= MOST_COLUMNS => {
-                Storage::Fixed(ty)
-            }
-            (Mode::Words, _) => Storage::Words(ty),
-            (Mode::Fine, _) if cpu.isa != Isa::Amx => Storage::Words(ty),
-            (Mode::Fast, Isa::Scalar | Isa::Avx2) if bits > FEW_BITS => Storage::Words(ty),
-            _ => Storage::Bytes(ty),
+        match (ty, mode, cpu.isa) {
+            (GgmlType::F16, ..) => Storage::F16,
+            (GgmlType::BF16, ..) => Storage::Bf16 {
+                dot: mode != Mode::Exact,
+            },
+            (GgmlType::F32, ..) | (_, Mode::Exact, _) => Storage::F32,
+            (_, Mode::Fast | Mode::Int16, Isa::Amx) if k <= MOST_COLUMNS => Storage::A16(ty),
+            (_, Mode::Int16, _) => Storage::A15(ty),
+            (_, _, Isa::Scalar | Isa::Avx2) if bits > FEW_BITS => Storage::A15(ty),
+            _ => Storage::A8(ty),
         }
     }
 
     /// Bytes of a panel of `k` columns.
     fn panel_bytes(self, k: usize) -> usize {
         match self {
-            Storage::Bytes(ty) | Storage::Words(ty) | Storage::Fixed(ty) => {
+            Storage::A8(ty) | Storage::A15(ty) | Storage::A16(ty) => {
                 Layout::of(ty).map_or(0, |l| l.panel_bytes(k))
             }
             Storage::F32 => k * LANES * 4,
@@ -115,14 +110,13 @@ impl Storage {
         }
     }
 
-    /// The mode that keeps weights so on every machine.
-    pub(crate) fn mode(self) -> Mode {
+    /// Name of the weights' type as they are kept, `dtype` being the file's.
+    fn label(self, dtype: GgmlType) -> &'static str {
         match self {
-            Storage::Bytes(_) => Mode::Bytes,
-            Storage::Words(_) => Mode::Words,
-            Storage::Fixed(_) => Mode::Fixed,
-            Storage::Bf16 { dot: true } => Mode::Fast,
-            Storage::F32 | Storage::F16 | Storage::Bf16 { dot: false } => Mode::Exact,
+            Storage::A8(_) | Storage::A15(_) | Storage::A16(_) => lower(dtype),
+            Storage::F32 => "f32",
+            Storage::F16 => "f16",
+            Storage::Bf16 { .. } => "bf16",
         }
     }
 }
@@ -158,7 +152,7 @@ pub struct Matrix {
     k: usize,
     panel_bytes: usize,
     data: Buffer,
-    /// Fixed point: scales of each panel's rows, and what its weights are multiplied with.
+    /// Of `A16`: scales of each panel's rows, and what its weights are multiplied with.
     row_scales: Vec<[[f32; LANES]; 2]>,
     label: &'static str,
 }
@@ -174,18 +168,18 @@ impl Matrix {
         k: usize,
         data: &[u8],
     ) -> Result<Matrix, PackError> {
+        Self::pack_as(Storage::of(cpu, mode, dtype, k), dtype, n, k, data)
+    }
+
+    /// As [`Matrix::pack`], to be multiplied in a given way wherever that is.
+    pub(crate) fn pack_as(
+        storage: Storage,
+        dtype: GgmlType,
+        n: usize,
+        k: usize,
+        data: &[u8],
+    ) -> Result<Matrix, PackError> {
         check(dtype, n, k, data.len())?;
-        let (storage, label) = match (dtype, mode) {
-            (GgmlType::F16, _) => (Storage::F16, "f16"),
-            (GgmlType::BF16, _) => (
-                Storage::Bf16 {
-                    dot: mode != Mode::Exact,
-                },
-                "bf16",
-            ),
-            (GgmlType::F32, _) | (_, Mode::Exact) => (Storage::F32, "f32"),
-            _ => (Storage::quantised(cpu, mode, dtype, k), lower(dtype)),
-        };
         let panel_bytes = storage.panel_bytes(k);
         let mut matrix = Matrix {
             storage,
@@ -194,11 +188,10 @@ impl Matrix {
             panel_bytes,
             data: Buffer::lasting(n.div_ceil(LANES) * panel_bytes),
             row_scales: Vec::new(),
-            label,
+            label: storage.label(dtype),
         };
         matrix.fill(dtype, data);
-        if let (Storage::Fixed(ty), Some(layout)) = (storage, Layout::of(dtype)) {
-            debug_assert!(ty == dtype);
+        if let (Storage::A16(_), Some(layout)) = (storage, Layout::of(dtype)) {
             matrix.row_scales = (0..matrix.panels())
                 .map(|p| matrix.scales_of(&layout, p))
                 .collect();
@@ -227,7 +220,7 @@ impl Matrix {
         for (panel, rows) in panels.zip(data.chunks(row_bytes * LANES)) {
             let rows = rows.chunks_exact(row_bytes).enumerate();
             match storage {
-                Storage::Bytes(ty) | Storage::Words(ty) | Storage::Fixed(ty) => {
+                Storage::A8(ty) | Storage::A15(ty) | Storage::A16(ty) => {
                     if let Some(layout) = Layout::of(ty) {
                         rows.for_each(|(lane, row)| pack_blocks(ty, &layout, panel, lane, row));
                     }
@@ -271,6 +264,15 @@ impl Matrix {
     pub fn label(&self) -> &'static str {
         self.label
     }
+    /// Bits of the integers that activations become; `None` where they stay floating point.
+    pub fn activation_bits(&self) -> Option<u32> {
+        match self.storage {
+            Storage::A8(_) => Some(8),
+            Storage::A15(_) => Some(15),
+            Storage::A16(_) => Some(16),
+            Storage::F32 | Storage::F16 | Storage::Bf16 { .. } => None,
+        }
+    }
     /// Panels of 16 output rows; the last may be padded.
     pub(crate) fn panels(&self) -> usize {
         self.n.div_ceil(LANES)
@@ -279,13 +281,13 @@ impl Matrix {
     pub(crate) fn panel_bytes(&self) -> usize {
         self.panel_bytes
     }
-    /// Fixed point: scales of the rows of panel `p`, and what their weights are multiplied with.
+    /// Of `A16`: scales of the rows of panel `p`, and what their weights are multiplied with.
     #[cfg(any(target_arch = "x86_64", test))]
     pub(crate) fn panel_scales(&self, p: usize) -> (&[f32; LANES], &[f32; LANES]) {
         let [d, inverse] = &self.row_scales[p];
         (d, inverse)
     }
-    /// Fixed point: the same of output row `i`, which may lie in the last panel's padding.
+    /// Of `A16`: the same of output row `i`, which may lie in the last panel's padding.
     pub(crate) fn row_scale(&self, i: usize) -> (f32, f32) {
         let [d, inverse] = &self.row_scales[i / LANES];
         (d[i % LANES], inverse[i % LANES])
@@ -319,7 +321,7 @@ impl Matrix {
 
     fn row(&self, panel: &[u8], lane: usize, out: &mut [f32]) {
         match self.storage {
-            Storage::Bytes(ty) | Storage::Words(ty) | Storage::Fixed(ty) => {
+            Storage::A8(ty) | Storage::A15(ty) | Storage::A16(ty) => {
                 if let Some(layout) = Layout::of(ty) {
                     unpack_blocks(&layout, panel, lane, out);
                 }

@@ -14,14 +14,14 @@ const PRODUCTS: [(GgmlType, Mode, usize); 7] = [
     (GgmlType::Q8_0, Mode::Fast, 64),
     (GgmlType::Q4_K, Mode::Fast, 256),
     (GgmlType::Q6_K, Mode::Fast, 256),
-    (GgmlType::Q4_1, Mode::Fine, 64),
-    (GgmlType::Q6_K, Mode::Fine, 256),
+    (GgmlType::Q4_1, Mode::Int16, 64),
+    (GgmlType::Q6_K, Mode::Int16, 256),
     (GgmlType::BF16, Mode::Fast, 64),
 ];
 /// Root mean square of the differences, as a share of that of the results, that another arithmetic may have.
 const SHARE: f64 = 0.05;
 
-/// The products, and what the scalar level made of them.
+/// The products to compare.
 pub(super) struct SelfCheck {
     cx: Compute,
     products: Vec<Product>,
@@ -35,94 +35,66 @@ struct Product {
     weights: Vec<u8>,
     /// `[most rows, k]`
     x: Vec<f32>,
-    /// `[most rows, N]`
-    want: Vec<f32>,
-    /// How the scalar level keeps the weights.
-    storage: Storage,
 }
 
 impl Product {
-    /// Computed for the first `rows` rows, and how the weights were packed.
-    fn on(&self, cx: &Compute, mode: Mode, rows: usize) -> Option<(Vec<f32>, Storage)> {
+    /// `x w^T` of the first `rows` rows with the weights kept as `storage` says.
+    fn on(&self, cx: &Compute, storage: Storage, rows: usize) -> Option<Vec<f32>> {
+        let matrix = Matrix::pack_as(storage, self.ty, N, self.k, &self.weights).ok()?;
         let x = &self.x[..rows * self.k];
-        product(cx, mode, (self.ty, self.k), &self.weights, x)
+        let mut input = Input::new();
+        input.fill(cx, x, rows, self.k, None, &[&matrix]);
+        let mut out = vec![0f32; rows * N];
+        let job = Job {
+            matrix: &matrix,
+            bias: None,
+            out: &mut out,
+            add: false,
+        };
+        matmul(cx, &input, &mut [job]);
+        Some(out)
     }
 }
 
 impl SelfCheck {
-    /// Computes the reference; None where there is no memory for a pool.
+    /// None where there is no memory for a pool.
     pub fn new() -> Option<SelfCheck> {
         let (cpu, pool) = (Cpu::SCALAR, Pool::new(1).ok()?);
-        let cx = Compute { cpu, pool };
         let mut random = Numbers(1);
-        let mut products = Vec::new();
-        for (ty, mode, k) in PRODUCTS {
-            let weights = random.weights(ty, k);
-            let x: Vec<f32> = (0..ROWS[1] * k).map(|_| random.unit()).collect();
-            let (want, storage) = product(&cx, mode, (ty, k), &weights, &x)?;
-            products.push(Product {
-                ty,
-                mode,
-                k,
-                weights,
-                x,
-                want,
-                storage,
-            });
-        }
-        Some(SelfCheck { cx, products })
+        let product = |(ty, mode, k)| Product {
+            ty,
+            mode,
+            k,
+            weights: random.weights(ty, k),
+            x: (0..ROWS[1] * k).map(|_| random.unit()).collect(),
+        };
+        Some(SelfCheck {
+            cx: Compute { cpu, pool },
+            products: PRODUCTS.map(product).into(),
+        })
     }
 
     /// Whether products on `cpu` are those of the scalar level: the same bits, or close where the level has an
     /// arithmetic of its own.
     pub fn passes(&mut self, cpu: Cpu) -> bool {
-        let mut products = std::mem::take(&mut self.products);
-        let all = products.iter_mut().all(|p| self.product_passes(cpu, p));
+        let products = std::mem::take(&mut self.products);
+        let all = products.iter().all(|p| self.product_passes(cpu, p));
         self.products = products;
         all
     }
 
-    fn product_passes(&mut self, cpu: Cpu, p: &mut Product) -> bool {
+    fn product_passes(&mut self, cpu: Cpu, p: &Product) -> bool {
         let own = p.ty == GgmlType::BF16 && super::matmul::bf16_dot(cpu);
-        ROWS.into_iter().all(|rows| {
-            self.cx.cpu = cpu;
-            let Some((got, storage)) = p.on(&self.cx, p.mode, rows) else {
-                return false;
-            };
-            if storage != p.storage {
-                // The level has another arithmetic, which the scalar level has too when asked.
-                self.cx.cpu = Cpu::SCALAR;
-                let Some(same) = p.on(&self.cx, storage.mode(), ROWS[1]) else {
-                    return false;
-                };
-                (p.want, p.storage) = same;
-            }
-            agree(&got, &p.want[..rows * N], storage == p.storage && !own)
-        })
+        let storage = Storage::of(cpu, p.mode, p.ty, p.k);
+        self.cx.cpu = Cpu::SCALAR;
+        let want = p.on(&self.cx, storage, ROWS[1]);
+        self.cx.cpu = cpu;
+        ROWS.into_iter()
+            .all(|rows| match (p.on(&self.cx, storage, rows), &want) {
+                (Some(got), Some(want)) => agree(&got, &want[..rows * N], !own),
+                _ => false,
+            })
     }
-}
-
-/// `x w^T` and how the weights were packed.
-fn product(
-    cx: &Compute,
-    mode: Mode,
-    (ty, k): (GgmlType, usize),
-    data: &[u8],
-    x: &[f32],
-) -> Option<(Vec<f32>, Storage)> {
-    let matrix = Matrix::pack(cx.cpu, mode, ty, N, k, data).ok()?;
-    let mut input = Input::new();
-    let rows = x.len() / k;
-    input.fill(cx, x, rows, k, None, &[&matrix]);
-    let mut out = vec![0f32; rows * N];
-    let mut jobs = [Job {
-        matrix: &matrix,
-        bias: None,
-        out: &mut out,
-        add: false,
-    }];
-    matmul(cx, &input, &mut jobs);
-    Some((out, matrix.storage))
 }
 
 /// Whether results are the same bits, or (not `same`) close.
@@ -224,8 +196,20 @@ mod tests {
             let mut other = data.clone();
             let last = other.len() - 3;
             other[last] ^= 1;
-            let of = |data: &[u8]| product(&cx, Mode::Fast, (ty, k), data, &x).unwrap().0;
-            assert!(of(&data) != of(&other), "{}", ty.name());
+            let storage = Storage::of(cx.cpu, Mode::Fast, ty, k);
+            let of = |weights: Vec<u8>| {
+                let (mode, x) = (Mode::Fast, x.clone());
+                Product {
+                    ty,
+                    mode,
+                    k,
+                    weights,
+                    x,
+                }
+                .on(&cx, storage, 1)
+                .unwrap()
+            };
+            assert!(of(data) != of(other), "{}", ty.name());
         }
     }
 }

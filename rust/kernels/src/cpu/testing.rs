@@ -1,5 +1,6 @@
 //! What the kernels' tests share: random weights of every type and the levels of this machine.
 use super::ggml::GgmlType;
+use super::pack::Storage;
 use super::{Cpu, Isa};
 
 /// A generator of reproducible numbers.
@@ -47,6 +48,16 @@ pub(crate) fn cpus() -> Vec<Cpu> {
         }
     }
     cpus
+}
+
+/// Every way of keeping a type for which all levels have an oracle: exact, and of quantised types 8 and 15 bits.
+pub(crate) fn storages(ty: GgmlType) -> Vec<Storage> {
+    match ty {
+        GgmlType::F32 => vec![Storage::F32],
+        GgmlType::F16 => vec![Storage::F16],
+        GgmlType::BF16 => [false, true].map(|dot| Storage::Bf16 { dot }).to_vec(),
+        _ => vec![Storage::F32, Storage::A8(ty), Storage::A15(ty)],
+    }
 }
 
 /// A file's bytes of an `[n, k]` matrix: any bits in the weights, scales of about 0.01.

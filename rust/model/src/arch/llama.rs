@@ -12,7 +12,7 @@ use crate::{
     config::Config,
     layers::{Attention, Mlp, Norm, Rope},
     loader::Loader,
-    quant::Format,
+    quant::{Format, Role},
 };
 
 struct Layer {
@@ -95,15 +95,15 @@ pub fn load(
 ) -> Result<Box<dyn Model>> {
     let c = loader.config();
     let rope = Arc::new(Rope::new(c));
-    let matrix = |name: &str| loader.matrix(name, c.vocab_size, c.hidden_size);
+    let table = |name: &str, role| loader.matrix(name, role, [c.vocab_size, c.hidden_size]);
     let ((embedding, head), layers) = rayon::join(
         || {
-            let head = if c.tie_word_embeddings {
-                Ok(None)
-            } else {
-                matrix("lm_head.weight").map(Some)
-            };
-            (matrix("model.embed_tokens.weight"), head)
+            let embedding = "model.embed_tokens.weight";
+            if c.tie_word_embeddings {
+                return (table(embedding, Role::Head), Ok(None));
+            }
+            let head = table("lm_head.weight", Role::Head);
+            (table(embedding, Role::Embedding), head.map(Some))
         },
         || {
             (0..c.layers)

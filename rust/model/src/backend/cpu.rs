@@ -1,41 +1,30 @@
 //! The CPU backend: packed matrices and paged attention by our own kernels, on buffers reused from step to step.
 //! Knows shapes and buffers; how a thing is computed is the kernels' business.
+mod packer;
+
 use std::ops::Range;
 
 use candle_vllm_kernels::cpu::{
-    self as kernels, Activation, Compute, Input, Job, Matrix, Mode,
+    self as kernels, Activation, Compute, Input, Job, Matrix,
     attention::{AttnParams, Batch},
-    ggml::GgmlType,
     kv::{KvCache, KvType, Seq},
 };
-use half::{bf16, f16};
 
 use super::{Backend, KvDtype, KvShape, Packer, Pass};
 use crate::{
     Error, Kv, Logits, Result, Slice, Step, Tensor,
     backend::{portable, tensor::Recycler},
     layers::{Attention, Linear, Mlp, Norm, Rope},
-    quant::{Format, Packed},
-    weights::Stored,
+    quant::Format,
 };
 
-/// How weights are computed with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dtype {
-    /// The fast way of whatever the checkpoint stores.
-    Auto,
-    /// Exact: float32 activations and sums.
-    F32,
-    /// As `Auto`, and dense weights are kept in bfloat16.
-    Bf16,
-    /// As `Auto`, and dense weights are kept in float16.
-    F16,
-}
+use packer::CpuPacker;
+pub use packer::{Activations, Arithmetic, Dtype};
 
 /// Kernels on a pool of threads.
 pub struct Cpu {
     compute: Compute,
-    dtype: Dtype,
+    arithmetic: Arithmetic,
     input: Input,
     spare: Recycler,
     /// The rotation table; one a model.
@@ -48,20 +37,24 @@ fn device_error(e: impl std::fmt::Display) -> Error {
 
 impl Cpu {
     /// A backend with `threads` compute threads (`None` = the cores this process may use).
-    pub fn new(dtype: Dtype, threads: Option<usize>) -> Result<Self> {
-        Self::on_cores(dtype, threads, &[])
+    pub fn new(arithmetic: Arithmetic, threads: Option<usize>) -> Result<Self> {
+        Self::on_cores(arithmetic, threads, &[])
     }
 
     /// As [`Cpu::new`] with the threads bound to `cores`, where there are any: one a core unless `threads` says else.
-    pub fn on_cores(dtype: Dtype, threads: Option<usize>, cores: &[usize]) -> Result<Self> {
+    pub fn on_cores(
+        arithmetic: Arithmetic,
+        threads: Option<usize>,
+        cores: &[usize],
+    ) -> Result<Self> {
         let cpu = kernels::Cpu::detect().map_err(device_error)?;
-        Self::with(cpu, dtype, threads, cores)
+        Self::with(cpu, arithmetic, threads, cores)
     }
 
     /// A backend on a given instruction set; else as [`Cpu::on_cores`].
     pub fn with(
         cpu: kernels::Cpu,
-        dtype: Dtype,
+        arithmetic: Arithmetic,
         threads: Option<usize>,
         cores: &[usize],
     ) -> Result<Self> {
@@ -77,7 +70,7 @@ impl Cpu {
         let compute = Compute::on_cores(cpu, threads, cores).map_err(device_error)?;
         Ok(Self {
             compute,
-            dtype,
+            arithmetic,
             input: Input::new(),
             spare: Recycler::default(),
             rope: None,
@@ -95,57 +88,6 @@ impl Cpu {
             .fill(&self.compute, x.data(), rows, k, norm, &matrices);
         kernels::matmul(&self.compute, &self.input, jobs);
     }
-}
-
-struct CpuPacker {
-    cpu: kernels::Cpu,
-    dtype: Dtype,
-}
-
-impl Packer for CpuPacker {
-    fn matrix(&self, name: &str, stored: &Stored<'_>) -> Result<Box<dyn Format>> {
-        let (n, k) = (stored.shape[0], stored.shape[1]);
-        let mode = match self.dtype {
-            Dtype::F32 => Mode::Exact,
-            _ if shows_rounding(name) => Mode::Fine,
-            _ => Mode::Fast,
-        };
-        let dense = matches!(stored.dtype, GgmlType::F32 | GgmlType::F16 | GgmlType::BF16);
-        let pack = |dtype, data: &[u8]| Matrix::pack(self.cpu, mode, dtype, n, k, data);
-        let matrix = match (self.dtype, dense) {
-            (Dtype::Bf16, true) if stored.dtype != GgmlType::BF16 => pack(
-                GgmlType::BF16,
-                &narrowed(stored, |v| bf16::from_f32(v).to_le_bytes()),
-            ),
-            (Dtype::F16, true) if stored.dtype != GgmlType::F16 => pack(
-                GgmlType::F16,
-                &narrowed(stored, |v| f16::from_f32(v).to_le_bytes()),
-            ),
-            _ => pack(stored.dtype, &stored.data),
-        };
-        Ok(Box::new(Packed(matrix.map_err(|e| {
-            Error::Load(format!("tensor {name}: {e}"))
-        })?)))
-    }
-}
-
-/// Whether the rounding of a matrix's activations shows in the logits: those that a softmax meets, or that go to the
-/// residual stream. 8-bit activations in the others alone (half of a model's products) change the logits of small random
-/// models by 1.6 % of their deviation, in all by 3.6 % (`tests/parity/test_goldens.py`).
-fn shows_rounding(name: &str) -> bool {
-    let roles = ["q_proj", "k_proj", "v_proj", "o_proj", "down_proj"];
-    roles.iter().any(|role| {
-        let before = name
-            .strip_suffix(".weight")
-            .and_then(|n| n.strip_suffix(role));
-        before.is_some_and(|n| n.ends_with('.'))
-    })
-}
-
-fn narrowed(stored: &Stored<'_>, to: impl Fn(f32) -> [u8; 2]) -> Vec<u8> {
-    let mut values = vec![0.0; stored.shape.iter().product()];
-    kernels::ggml::dequantize(stored.dtype, &stored.data, &mut values);
-    values.into_iter().flat_map(to).collect()
 }
 
 fn layout(shape: &KvShape, blocks: usize, block_size: usize) -> kernels::kv::KvShape {
@@ -193,7 +135,7 @@ impl Backend for Cpu {
     fn packer(&self) -> Box<dyn Packer> {
         Box::new(CpuPacker {
             cpu: self.compute.cpu,
-            dtype: self.dtype,
+            arithmetic: self.arithmetic,
         })
     }
 

@@ -16,7 +16,7 @@ pub use portable::Portable;
 use crate::{
     Kv, Logits, Result, Step, Tensor,
     layers::{Attention, Linear, Mlp, Norm},
-    quant::Format,
+    quant::{Format, Role},
     weights::Stored,
 };
 
@@ -44,8 +44,8 @@ pub struct KvShape {
 
 /// Turns stored matrices into the backend's own formats; used from several threads at once while loading.
 pub trait Packer: Send + Sync {
-    /// Packs the two-dimensional tensor `name`.
-    fn matrix(&self, name: &str, stored: &Stored<'_>) -> Result<Box<dyn Format>>;
+    /// Packs the two-dimensional tensor `name` for its `role`.
+    fn matrix(&self, name: &str, role: Role, stored: &Stored<'_>) -> Result<Box<dyn Format>>;
 }
 
 /// A step on its way through the layers, and what a backend makes of it once for all of them.

@@ -8,7 +8,7 @@ use super::{Backend, KvShape, Packer};
 use crate::{
     Error, Kv, Result, Slice, Step, Tensor,
     layers::{Attention, Linear, Norm, Rope, attention::Heads},
-    quant::{Dense, Format},
+    quant::{Dense, Format, Role},
     weights::Stored,
 };
 
@@ -25,7 +25,7 @@ impl Backend for Portable {
 pub struct DensePacker;
 
 impl Packer for DensePacker {
-    fn matrix(&self, _name: &str, stored: &Stored<'_>) -> Result<Box<dyn Format>> {
+    fn matrix(&self, _name: &str, _role: Role, stored: &Stored<'_>) -> Result<Box<dyn Format>> {
         let mut values = vec![0.0; stored.shape.iter().product()];
         ggml::dequantize(stored.dtype, &stored.data, &mut values);
         Ok(Box::new(Dense::new(

@@ -6,6 +6,7 @@ use crate::{
     backend::{Backend, Pass},
     layers::{Linear, Norm, Rope},
     loader::Loader,
+    quant::Role,
 };
 
 /// `x + o(attention(rope(q), rope(k), v))` with q, k, v from the normalised x.
@@ -54,19 +55,24 @@ impl Attention {
     ) -> Result<Self> {
         let c = loader.config();
         let (h, d) = (c.hidden_size, c.head_dim);
-        let part = |name: &str, n, k| {
-            Linear::load(loader, &format!("{prefix}.self_attn.{name}_proj"), n, k)
+        let part = |name: &str, role, shape| {
+            Linear::load(
+                loader,
+                &format!("{prefix}.self_attn.{name}_proj"),
+                role,
+                shape,
+            )
         };
         let head_norm =
             |name: &str| Norm::load(loader, &format!("{prefix}.self_attn.{name}_norm"), d);
         Ok(Self {
             norm: Norm::load(loader, &format!("{prefix}.input_layernorm"), h)?,
             qkv: [
-                part("q", c.heads * d, h)?,
-                part("k", c.kv_heads * d, h)?,
-                part("v", c.kv_heads * d, h)?,
+                part("q", Role::Query, [c.heads * d, h])?,
+                part("k", Role::Key, [c.kv_heads * d, h])?,
+                part("v", Role::Value, [c.kv_heads * d, h])?,
             ],
-            output: part("o", h, c.heads * d)?,
+            output: part("o", Role::Output, [h, c.heads * d])?,
             qk_norm: if qk_norm {
                 Some([head_norm("q")?, head_norm("k")?])
             } else {

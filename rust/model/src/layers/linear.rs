@@ -1,5 +1,9 @@
 //! A matrix with an optional bias, in whatever format it is stored.
-use crate::{Error, Result, loader::Loader, quant::Format};
+use crate::{
+    Error, Result,
+    loader::Loader,
+    quant::{Format, Role},
+};
 
 /// `y = x W^T + b`, W of shape `[n, k]`.
 pub struct Linear {
@@ -11,8 +15,8 @@ pub struct Linear {
 
 impl Linear {
     /// Loads `name.weight` of shape `[n, k]`, and `name.bias` where the checkpoint has one.
-    pub fn load(loader: &Loader<'_>, name: &str, n: usize, k: usize) -> Result<Self> {
-        let format = loader.matrix(&format!("{name}.weight"), n, k)?;
+    pub fn load(loader: &Loader<'_>, name: &str, role: Role, [n, k]: [usize; 2]) -> Result<Self> {
+        let format = loader.matrix(&format!("{name}.weight"), role, [n, k])?;
         let key = format!("{name}.bias");
         let bias = if loader.contains(&key) {
             Some(loader.vector(&key)?)

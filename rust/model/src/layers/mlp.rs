@@ -6,6 +6,7 @@ use crate::{
     backend::Backend,
     layers::{Linear, Norm},
     loader::Loader,
+    quant::Role,
 };
 
 /// `x + down(act(gate(norm x)) * up(norm x))`.
@@ -29,11 +30,14 @@ impl Mlp {
             loader.config().hidden_size,
             loader.config().intermediate_size,
         );
+        let part = |name: &str, role, shape| {
+            Linear::load(loader, &format!("{prefix}.mlp.{name}_proj"), role, shape)
+        };
         Ok(Self {
             norm: Norm::load(loader, &format!("{prefix}.post_attention_layernorm"), h)?,
-            gate: Linear::load(loader, &format!("{prefix}.mlp.gate_proj"), f, h)?,
-            up: Linear::load(loader, &format!("{prefix}.mlp.up_proj"), f, h)?,
-            down: Linear::load(loader, &format!("{prefix}.mlp.down_proj"), h, f)?,
+            gate: part("gate", Role::Gate, [f, h])?,
+            up: part("up", Role::Up, [f, h])?,
+            down: part("down", Role::Down, [h, f])?,
             activation,
         })
     }

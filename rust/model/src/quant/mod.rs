@@ -2,9 +2,11 @@
 //! A new format is one file here and one line in its backend's packer.
 mod dense;
 mod packed;
+mod role;
 
 pub use dense::Dense;
 pub use packed::Packed;
+pub use role::Role;
 
 use candle_vllm_kernels::cpu::Matrix;
 

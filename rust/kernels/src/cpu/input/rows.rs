@@ -6,7 +6,7 @@ use super::super::lanes::{Lanes, Plain};
 #[cfg(target_arch = "x86_64")]
 use super::super::lanes::{Ymm, Zmm};
 use super::super::{Cpu, Isa};
-use super::fixed::{Split, fixed};
+use super::a16::{Split, a16};
 use super::quantise::{CHUNK, Chunk, Integers, Quantise};
 use super::{BLOCK, Norm, SUMS, TILE};
 use std::cell::RefCell;
@@ -16,12 +16,12 @@ use std::cell::RefCell;
 pub(super) struct Forms {
     pub f32: bool,
     pub bf16: bool,
-    pub fixed: bool,
-    pub fixed_sums: bool,
+    pub a16: bool,
+    pub a16_sums: bool,
     /// Bit i: sums of kind i (and so the 8-bit integers).
-    pub bytes: u32,
+    pub a8: u32,
     /// The same with 15-bit integers.
-    pub words: u32,
+    pub a15: u32,
 }
 
 impl Forms {
@@ -29,9 +29,9 @@ impl Forms {
     pub fn has(self, other: Forms) -> bool {
         (self.f32 || !other.f32)
             && (self.bf16 || !other.bf16)
-            && (self.fixed || !other.fixed)
-            && self.bytes & other.bytes == other.bytes
-            && self.words & other.words == other.words
+            && (self.a16 || !other.a16)
+            && self.a8 & other.a8 == other.a8
+            && self.a15 & other.a15 == other.a15
     }
 }
 
@@ -57,12 +57,12 @@ pub(super) struct Writer {
     pub blocks: usize,
     pub forms: Forms,
     pub x: *mut f32,
-    pub bytes: BlocksWriter<i8>,
-    pub words: BlocksWriter<i16>,
+    pub a8: BlocksWriter<i8>,
+    pub a15: BlocksWriter<i16>,
     pub bf16: *mut u16,
-    pub fixed: *mut i8,
-    pub fixed_sums: *mut i32,
-    pub fixed_scales: *mut f32,
+    pub a16: *mut i8,
+    pub a16_sums: *mut i32,
+    pub a16_scales: *mut f32,
 }
 
 // SAFETY: threads write different tiles, which are different addresses.
@@ -126,10 +126,10 @@ unsafe fn body<L: Quantise + Split>(
     unsafe {
         let rows = float_rows::<L>(source, to, t, height, buffer);
         let base = t * TILE * to.blocks;
-        quantise::<L, i8>(&rows, &to.bytes, base, (to.blocks, height));
-        quantise::<L, i16>(&rows, &to.words, base, (to.blocks, height));
-        if to.forms.fixed {
-            fixed::<L>(&rows, to, t, height);
+        quantise::<L, i8>(&rows, &to.a8, base, (to.blocks, height));
+        quantise::<L, i16>(&rows, &to.a15, base, (to.blocks, height));
+        if to.forms.a16 {
+            a16::<L>(&rows, to, t, height);
         }
         if to.forms.bf16 {
             let base = to.bf16.add(t * TILE * to.blocks * BLOCK);

@@ -1,9 +1,9 @@
 //! Products of quantised weights with AVX2: a panel's 16 output rows are two vectors of 8 lanes. Few rows unpack the
 //! weights in registers; many rows share a panel unpacked once. Same bits as `scalar`. Here: what both widths of
 //! activations share.
-mod bytes;
+mod a15;
+mod a8;
 mod panel;
-mod words;
 
 use super::super::input::{Rounded, Tile};
 use super::super::pack::layout::{LANES, Layout};
@@ -11,9 +11,9 @@ use super::Work;
 use super::formats::Format;
 use super::sink::Sink;
 use super::unpacked::Unpacked;
-pub(super) use bytes::Bytes;
+pub(super) use a8::A8;
+pub(super) use a15::A15;
 use std::arch::x86_64::*;
-pub(super) use words::Words;
 
 /// Sums of R rows and the two halves of a panel.
 type Sums<const R: usize> = [[__m256; 2]; R];

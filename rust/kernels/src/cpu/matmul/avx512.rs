@@ -1,8 +1,8 @@
 //! The quantised product with AVX-512 VNNI: a lane is an output row. Few rows unpack the weights in registers; many rows
 //! share a panel unpacked once. Same bits as `scalar`. Here: what both widths of activations share.
-mod bytes;
+mod a15;
+mod a8;
 pub(super) mod panel;
-mod words;
 
 use super::super::input::{Rounded, Tile};
 use super::super::pack::layout::LANES;
@@ -10,9 +10,9 @@ use super::Work;
 use super::formats::Format;
 use super::sink::Sink;
 use super::unpacked::Unpacked;
-pub(super) use bytes::Bytes;
+pub(super) use a8::A8;
+pub(super) use a15::A15;
 use std::arch::x86_64::*;
-pub(super) use words::Words;
 
 /// How blocks of weights meet activations. All functions are for machines with AVX-512 F, BW, VL, DQ and VNNI and are
 /// inlined into functions that enable them; panels hold the tile's blocks, rows row .. row + R exist.

@@ -3,8 +3,7 @@
 use super::*;
 use crate::cpu::Cpu;
 use crate::cpu::ggml::GgmlType;
-use crate::cpu::pack::Mode;
-use crate::cpu::testing::{Random, cpus, random_weights};
+use crate::cpu::testing::{Random, cpus, random_weights, storages};
 
 fn matrices(k: usize) -> Vec<Matrix> {
     let mut random = Random::new(1);
@@ -12,8 +11,8 @@ fn matrices(k: usize) -> Vec<Matrix> {
         .filter(|t| k.is_multiple_of(t.block_len()))
         .flat_map(|ty| {
             let data = random_weights(&mut random, ty, 1, k);
-            let pack = |mode| Matrix::pack(cpus()[0], mode, ty, 1, k, &data).unwrap();
-            [Mode::Bytes, Mode::Words].map(pack)
+            let pack = |storage| Matrix::pack_as(storage, ty, 1, k, &data).unwrap();
+            storages(ty).into_iter().map(pack).collect::<Vec<_>>()
         })
         .collect()
 }
@@ -33,10 +32,7 @@ fn bits(cpu: Cpu, input: &Input) -> Vec<Vec<u8>> {
     let cells = input.rows * input.blocks;
     let mut all = vec![input.x.bytes()[..cells * 128].to_vec()];
     let forms = &input.forms;
-    for (from, kinds, width) in [
-        (&input.bytes, forms.bytes, 1),
-        (&input.words, forms.words, 2),
-    ] {
+    for (from, kinds, width) in [(&input.a8, forms.a8, 1), (&input.a15, forms.a15, 2)] {
         if kinds == 0 {
             continue;
         }
@@ -96,7 +92,7 @@ fn norm_and_scales_follow_their_formulas() {
     let mut random = Random::new(5);
     let (x, weight) = (random.values(rows * k), random.values(k));
     let data = random_weights(&mut random, GgmlType::F32, 2, k);
-    let dense = Matrix::pack(cpus()[0], Mode::Exact, GgmlType::F32, 2, k, &data).unwrap();
+    let dense = Matrix::pack_as(Storage::F32, GgmlType::F32, 2, k, &data).unwrap();
     for cpu in cpus() {
         let cx = Compute::with_cpu(cpu, 2).unwrap();
         let mut input = Input::new();
@@ -130,8 +126,9 @@ fn blocks_that_hold_no_numbers_show_it() {
     let k = 96;
     let mut random = Random::new(6);
     let data = random_weights(&mut random, GgmlType::Q4_0, 1, k);
-    let pack = |mode| Matrix::pack(cpus()[0], mode, GgmlType::Q4_0, 1, k, &data).unwrap();
-    let matrices = [Mode::Bytes, Mode::Words].map(pack);
+    let ty = GgmlType::Q4_0;
+    let pack = |storage| Matrix::pack_as(storage, ty, 1, k, &data).unwrap();
+    let matrices = [Storage::A8(ty), Storage::A15(ty)].map(pack);
     for cpu in cpus() {
         let cx = Compute::with_cpu(cpu, 1).unwrap();
         let mut x = random.values(k);
@@ -140,7 +137,7 @@ fn blocks_that_hold_no_numbers_show_it() {
         x[70] = f32::INFINITY;
         let mut input = Input::new();
         input.fill(&cx, &x, 1, k, None, &[&matrices[0], &matrices[1]]);
-        for from in [&input.bytes, &input.words] {
+        for from in [&input.a8, &input.a15] {
             let d: Vec<f32> = from.d.bytes()[..12]
                 .chunks(4)
                 .map(|b| f32::from_le_bytes(b.try_into().unwrap()))

@@ -4,17 +4,21 @@ use super::*;
 use crate::cpu::ggml::GgmlType;
 use crate::cpu::input::Norm;
 use crate::cpu::pack::Mode;
-use crate::cpu::testing::{Random, cpus, random_weights};
+use crate::cpu::testing::{Random, cpus, random_weights, storages};
 
-fn packed(random: &mut Random, mode: Mode, ty: GgmlType, n: usize, k: usize) -> Matrix {
+fn packed(random: &mut Random, storage: Storage, ty: GgmlType, n: usize, k: usize) -> Matrix {
     let data = random_weights(random, ty, n, k);
-    Matrix::pack(cpus()[0], mode, ty, n, k, &data).unwrap()
+    Matrix::pack_as(storage, ty, n, k, &data).unwrap()
 }
 
-/// Every type in every arithmetic that is the same on all levels (fixed point has tests of its own).
-fn arithmetics() -> impl Iterator<Item = (GgmlType, Mode)> {
-    let modes = [Mode::Exact, Mode::Bytes, Mode::Words];
-    GgmlType::all().flat_map(move |t| modes.map(|m| (t, m)))
+/// As the scalar level keeps a type.
+fn fast(ty: GgmlType) -> Storage {
+    Storage::of(cpus()[0], Mode::Fast, ty, 0)
+}
+
+/// Every type in every arithmetic (fixed point has tests of its own).
+fn arithmetics() -> impl Iterator<Item = (GgmlType, Storage)> {
+    GgmlType::all().flat_map(|ty| storages(ty).into_iter().map(move |s| (ty, s)))
 }
 
 /// `x matrix^T` for one matrix.
@@ -53,10 +57,10 @@ fn own_arithmetic(cpu: Cpu, matrix: &Matrix) -> bool {
 fn oracle_is_close_to_float64() {
     let mut random = Random::new(1);
     let cx = Compute::with_cpu(cpus()[0], 2).unwrap();
-    for (ty, mode) in arithmetics() {
+    for (ty, storage) in arithmetics() {
         for &k in columns(ty) {
             let (n, rows) = (19, 3);
-            let matrix = packed(&mut random, mode, ty, n, k);
+            let matrix = packed(&mut random, storage, ty, n, k);
             let (w, x) = (matrix.dequantize(), random.values(rows * k));
             let out = product(&cx, &matrix, &x, rows);
             for (i, got) in out.iter().enumerate() {
@@ -65,15 +69,15 @@ fn oracle_is_close_to_float64() {
                 let want: f64 = w.iter().zip(x).map(term).sum();
                 let size: f64 = w.iter().zip(x).map(|p| term(p).powi(2)).sum::<f64>().sqrt();
                 // Roundings of half a step at most, as a share of a block's largest activation.
-                let tolerance = match mode {
-                    Mode::Bytes if ty.is_quantised() => 0.05 * size,
-                    Mode::Words if ty.is_quantised() => 4e-4 * size,
+                let tolerance = match storage {
+                    Storage::A8(_) => 0.05 * size,
+                    Storage::A15(_) => 4e-4 * size,
                     _ => 1e-5 * size + 1e-6,
                 };
                 let off = (f64::from(*got) - want).abs();
                 assert!(
                     off <= tolerance,
-                    "{} {mode:?} k {k}: {got} is not {want}",
+                    "{} {storage:?} k {k}: {got} is not {want}",
                     ty.name()
                 );
             }
@@ -85,11 +89,11 @@ fn oracle_is_close_to_float64() {
 fn every_level_gives_the_oracles_bits() {
     let mut random = Random::new(2);
     let oracle = Compute::with_cpu(cpus()[0], 2).unwrap();
-    for (ty, mode) in arithmetics() {
+    for (ty, storage) in arithmetics() {
         for (i, &k) in columns(ty).iter().enumerate() {
             let n = [1, 16, 35, 83][(i + ty as usize) % 4];
             let most = 130;
-            let matrix = packed(&mut random, mode, ty, n, k);
+            let matrix = packed(&mut random, storage, ty, n, k);
             let x = random.values(most * k);
             let want = product(&oracle, &matrix, &x, most);
             for cpu in cpus() {
@@ -124,7 +128,7 @@ fn every_level_gives_the_oracles_bits() {
                     let same = bits(&got) == bits(&want[..rows * n]);
                     assert!(
                         same,
-                        "{} {mode:?} {} n {n} k {k} rows {rows}",
+                        "{} {storage:?} {} n {n} k {k} rows {rows}",
                         ty.name(),
                         cpu.name()
                     );
@@ -138,9 +142,9 @@ fn every_level_gives_the_oracles_bits() {
 fn rows_do_not_depend_on_each_other() {
     let mut random = Random::new(3);
     for cpu in cpus() {
-        for (ty, mode) in arithmetics() {
+        for (ty, storage) in arithmetics() {
             let (n, k, rows) = (40, 512, 67);
-            let matrix = packed(&mut random, mode, ty, n, k);
+            let matrix = packed(&mut random, storage, ty, n, k);
             let x = random.values(rows * k);
             let cx = Compute::with_cpu(cpu, 2).unwrap();
             let all = product(&cx, &matrix, &x, rows);
@@ -163,7 +167,7 @@ fn every_panel_meets_every_tile_once_and_few_tiles_before_the_next_panel() {
     let mut random = Random::new(8);
     let cx = Compute::with_cpu(cpus()[0], 1).unwrap();
     let (n, k, rows) = (48, 512, 150);
-    let matrix = packed(&mut random, Mode::Exact, GgmlType::F32, n, k);
+    let matrix = packed(&mut random, Storage::F32, GgmlType::F32, n, k);
     let mut input = Input::new();
     input.fill(&cx, &random.values(rows * k), rows, k, None, &[&matrix]);
     for tiles in [0..input.tiles(), 2..7, 3..4, 5..5] {
@@ -191,7 +195,7 @@ fn jobs_bias_and_addition_are_computed_in_one_call() {
             let cx = Compute::with_cpu(cpu, 2).unwrap();
             let k = 256;
             let types = [GgmlType::Q4_K, GgmlType::F16, GgmlType::Q8_0];
-            let matrices = types.map(|ty| packed(&mut random, Mode::Fast, ty, 21, k));
+            let matrices = types.map(|ty| packed(&mut random, fast(ty), ty, 21, k));
             let x = random.values(rows * k);
             let (bias, old) = (random.values(21), random.values(rows * 21));
             let mut input = Input::new();
@@ -239,8 +243,20 @@ fn jobs_bias_and_addition_are_computed_in_one_call() {
 fn gate_and_up_meet_in_the_activation() {
     let mut random = Random::new(5);
     let (n, k) = (83, 288);
-    let gate = packed(&mut random, Mode::Fast, GgmlType::Q4_1, n, k);
-    let up = packed(&mut random, Mode::Fast, GgmlType::Q5_0, n, k);
+    let gate = packed(
+        &mut random,
+        Storage::A8(GgmlType::Q4_1),
+        GgmlType::Q4_1,
+        n,
+        k,
+    );
+    let up = packed(
+        &mut random,
+        Storage::A8(GgmlType::Q5_0),
+        GgmlType::Q5_0,
+        n,
+        k,
+    );
     let (bias, weight) = (random.values(n), random.values(k));
     for act in [
         Activation::Silu,
@@ -297,14 +313,14 @@ fn the_largest_integers_do_not_overflow() {
     let data = block.repeat(16);
     for cpu in cpus() {
         let cx = Compute::with_cpu(cpu, 1).unwrap();
-        for mode in [Mode::Bytes, Mode::Words] {
-            let matrix = Matrix::pack(cpu, mode, GgmlType::Q6_K, 16, k, &data).unwrap();
+        for storage in [Storage::A8(GgmlType::Q6_K), Storage::A15(GgmlType::Q6_K)] {
+            let matrix = Matrix::pack_as(storage, GgmlType::Q6_K, 16, k, &data).unwrap();
             for rows in [1, 3, rows] {
                 for sign in [1.0, -1.0] {
                     let got = product(&cx, &matrix, &vec![sign; rows * k], rows);
                     let want = sign * 256.0 * 4096.0;
                     let near = |v: &f32| (v - want).abs() <= 1.0;
-                    assert!(got.iter().all(near), "{mode:?} {}: {got:?}", cpu.name());
+                    assert!(got.iter().all(near), "{storage:?} {}: {got:?}", cpu.name());
                 }
             }
         }
@@ -315,15 +331,15 @@ fn the_largest_integers_do_not_overflow() {
 fn a_head_is_a_product_and_the_maxima_of_its_rows() {
     let mut random = Random::new(8);
     let k = 256;
-    for (ty, mode) in [
-        (GgmlType::Q4_1, Mode::Fast),
-        (GgmlType::Q6_K, Mode::Words),
-        (GgmlType::BF16, Mode::Fast),
-        (GgmlType::F32, Mode::Exact),
-        (GgmlType::Q8_0, Mode::Fixed),
+    for (ty, storage) in [
+        (GgmlType::Q4_1, Storage::A8(GgmlType::Q4_1)),
+        (GgmlType::Q6_K, Storage::A15(GgmlType::Q6_K)),
+        (GgmlType::BF16, Storage::Bf16 { dot: true }),
+        (GgmlType::F32, Storage::F32),
+        (GgmlType::Q8_0, Storage::A16(GgmlType::Q8_0)),
     ] {
         for n in [5, 1024, 3000] {
-            let matrix = packed(&mut random, mode, ty, n, k);
+            let matrix = packed(&mut random, storage, ty, n, k);
             for (cpu, rows) in cpus().into_iter().flat_map(|c| [(c, 1), (c, 3), (c, 21)]) {
                 let cx = Compute::with_cpu(cpu, 2).unwrap();
                 let x = random.values(rows * k);
@@ -350,6 +366,12 @@ fn a_head_is_a_product_and_the_maxima_of_its_rows() {
 fn nothing_is_computed_for_no_rows() {
     let mut random = Random::new(6);
     let cx = Compute::with_cpu(cpus()[0], 2).unwrap();
-    let matrix = packed(&mut random, Mode::Fast, GgmlType::Q4_0, 16, 32);
+    let matrix = packed(
+        &mut random,
+        Storage::A8(GgmlType::Q4_0),
+        GgmlType::Q4_0,
+        16,
+        32,
+    );
     assert!(product(&cx, &matrix, &[], 0).is_empty());
 }

@@ -1,7 +1,7 @@
 //! Packing: values come back exactly, sizes stay near the file's, wrong shapes are refused.
 #![allow(clippy::unwrap_used)]
 use super::*;
-use crate::cpu::testing::{Random, cpus, random_weights};
+use crate::cpu::testing::{Random, cpus, random_weights, storages};
 
 #[test]
 fn packed_values_are_the_files() {
@@ -12,13 +12,13 @@ fn packed_values_are_the_files() {
             let data = random_weights(&mut random, ty, n, k);
             let mut want = vec![0f32; n * k];
             dequantize(ty, &data, &mut want);
-            for mode in [Mode::Exact, Mode::Bytes, Mode::Words] {
-                let matrix = Matrix::pack(cpus()[0], mode, ty, n, k, &data).unwrap();
+            for storage in storages(ty) {
+                let matrix = Matrix::pack_as(storage, ty, n, k, &data).unwrap();
                 assert_eq!((matrix.n(), matrix.k()), (n, k));
                 assert_eq!(
                     matrix.dequantize(),
                     want,
-                    "{} {mode:?} {n} x {k}",
+                    "{} {storage:?} {n} x {k}",
                     ty.name()
                 );
                 let ids = [n as u32 - 1, 0, n as u32 / 2];

@@ -11,9 +11,9 @@ use super::{Arithmetic, Sums};
 use std::arch::x86_64::*;
 
 /// The arithmetic.
-pub(in super::super) struct Bytes;
+pub(in super::super) struct A8;
 
-impl Arithmetic for Bytes {
+impl Arithmetic for A8 {
     type Activation = i8;
     type Weight = u8;
 

@@ -10,9 +10,9 @@ use super::panel::{Scales, header, keep, read};
 use std::arch::x86_64::*;
 
 /// The arithmetic.
-pub(in super::super) struct Words;
+pub(in super::super) struct A15;
 
-impl Arithmetic for Words {
+impl Arithmetic for A15 {
     type Activation = i16;
     type Weight = i16;
     const FEW: usize = 8;

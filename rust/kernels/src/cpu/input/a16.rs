@@ -94,18 +94,18 @@ impl Split for Zmm {
 /// # Safety
 /// As [`super::rows::fill`].
 #[inline(always)]
-pub(super) unsafe fn fixed<L: Split>(rows: &Rows, to: &Writer, t: usize, height: usize) {
+pub(super) unsafe fn a16<L: Split>(rows: &Rows, to: &Writer, t: usize, height: usize) {
     let chunks = to.blocks.div_ceil(2);
     // SAFETY: the buffers hold the tile's rows.
     unsafe {
-        let bytes = to.fixed.add(t * TILE * chunks * 128);
-        let sums = to.fixed_sums.add(t * TILE * to.blocks * 2);
+        let bytes = to.a16.add(t * TILE * chunks * 128);
+        let sums = to.a16_sums.add(t * TILE * to.blocks * 2);
         for r in 0..height {
             let x = rows.at.add(r * rows.stride);
             let largest = f32::from_bits(L::largest(x, to.blocks * 2));
             let number = (TINY..f32::INFINITY).contains(&largest);
             let by = PEAK / largest;
-            to.fixed_scales.add(t * TILE + r).write(if number {
+            to.a16_scales.add(t * TILE + r).write(if number {
                 largest / PEAK
             } else if largest < TINY {
                 0.0
@@ -127,7 +127,7 @@ pub(super) unsafe fn fixed<L: Split>(rows: &Rows, to: &Writer, t: usize, height:
                 let x = x.add(b * BLOCK);
                 let first = L::split(x, by, high, low);
                 let second = L::split(x.add(16), by, high.add(16), low.add(16));
-                if to.forms.fixed_sums {
+                if to.forms.a16_sums {
                     sums.add(2 * b * height + r).write(first);
                     sums.add((2 * b + 1) * height + r).write(second);
                 }

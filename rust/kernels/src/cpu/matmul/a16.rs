@@ -12,7 +12,7 @@ mod few;
 #[cfg(any(target_arch = "x86_64", test))]
 mod tiles;
 
-use super::super::input::FixedTile;
+use super::super::input::A16Tile;
 use super::super::pack::layout::{BLOCK, LANES, Layout, Scales, Scheme};
 use super::Work;
 use super::sink::Sink;
@@ -89,7 +89,7 @@ pub(super) unsafe fn scalar(layout: &Layout, work: &Work<'_>, sink: &Sink<'_>) {
                 *w = block(layout, work.matrix.panel(p), b, lane, inverse);
             }
             for (r, out) in out.iter_mut().enumerate() {
-                let tile = input.fixed_tile(r / 16);
+                let tile = input.a16_tile(r / 16);
                 // SAFETY: the row lies within the tile.
                 out[lane] = unsafe {
                     let sum = (0..weights.len())
@@ -124,7 +124,7 @@ pub(super) fn block(
 }
 
 /// Row `row` of a tile against the 32 weights of block `b`.
-unsafe fn dot(tile: &FixedTile, row: usize, b: usize, weights: &[i16; BLOCK]) -> i64 {
+unsafe fn dot(tile: &A16Tile, row: usize, b: usize, weights: &[i16; BLOCK]) -> i64 {
     // SAFETY: both parts of the row's block lie within the tile.
     let part = |part: usize| unsafe { &*tile.part(row, b, part).cast::<[i8; BLOCK]>() };
     let (high, low) = (part(0), part(1));

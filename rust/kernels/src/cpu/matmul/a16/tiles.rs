@@ -5,7 +5,7 @@ mod sums;
 mod unpack;
 
 use super::super::super::buffer::Buffer;
-use super::super::super::input::FixedTile;
+use super::super::super::input::A16Tile;
 use super::super::super::tile::Tiles;
 use super::super::Work;
 use super::super::sink::Sink;
@@ -92,7 +92,7 @@ pub(super) unsafe fn panels<T: Tiles, L: Join, U: Unpack>(
     let Range { start, end } = work.panels;
     let (chunks, step) = (work.input.chunks(), group(work));
     let mut waiting = Waiting::new(work, sink);
-    let first = work.input.fixed_tile(work.tiles.start);
+    let first = work.input.a16_tile(work.tiles.start);
     // SAFETY: panels and tiles exist; the ring has room for what a group unpacks to.
     unsafe {
         let mut tiles = T::begin();
@@ -141,9 +141,8 @@ unsafe fn beyond_first<T: Tiles, L: Join>(
     let chunks = input.chunks();
     let mut t = work.tiles.start + 1;
     while t < work.tiles.end {
-        let tile = input.fixed_tile(t);
-        let next =
-            (chunks >= PAIRS_FROM && t + 1 < work.tiles.end).then(|| input.fixed_tile(t + 1));
+        let tile = input.a16_tile(t);
+        let next = (chunks >= PAIRS_FROM && t + 1 < work.tiles.end).then(|| input.a16_tile(t + 1));
         for (i, p) in group.clone().enumerate() {
             let mut at = ring.after(base, i * chunks);
             let rows = tile.rows + next.as_ref().map_or(0, |next| next.rows);
@@ -187,7 +186,7 @@ unsafe fn zero<T: Tiles>(tiles: &mut T) {
 }
 
 #[inline(always)]
-unsafe fn multiply<T: Tiles>(tiles: &mut T, tile: &FixedTile, w: *const u8, chunk: usize) {
+unsafe fn multiply<T: Tiles>(tiles: &mut T, tile: &A16Tile, w: *const u8, chunk: usize) {
     // SAFETY: the chunk lies within the tile; the input's buffer reaches 16 rows beyond its last.
     unsafe {
         let a = tile.part(0, 2 * chunk, 0).cast::<u8>();
@@ -206,7 +205,7 @@ unsafe fn multiply<T: Tiles>(tiles: &mut T, tile: &FixedTile, w: *const u8, chun
 #[inline(always)]
 unsafe fn multiply_both<T: Tiles>(
     tiles: &mut T,
-    [first, second]: [&FixedTile; 2],
+    [first, second]: [&A16Tile; 2],
     w: *const u8,
     chunk: usize,
 ) {

@@ -8,14 +8,14 @@ use crate::cpu::Activation;
 use crate::cpu::ggml::GgmlType;
 use crate::cpu::input::Input;
 use crate::cpu::lanes::Plain;
-use crate::cpu::pack::{Matrix, Mode};
+use crate::cpu::pack::{Matrix, Storage};
 use crate::cpu::testing::{Random, cpus, random_weights};
 use crate::cpu::tile::Emulated;
 use crate::cpu::{Compute, Isa};
 
 fn packed(random: &mut Random, ty: GgmlType, n: usize, k: usize) -> Matrix {
     let data = random_weights(random, ty, n, k);
-    Matrix::pack(cpus()[0], Mode::Fixed, ty, n, k, &data).unwrap()
+    Matrix::pack_as(Storage::A16(ty), ty, n, k, &data).unwrap()
 }
 
 fn product(cx: &Compute, matrix: &Matrix, x: &[f32], rows: usize) -> Vec<f32> {
@@ -222,7 +222,8 @@ fn what_is_no_number_shows() {
     let row = data.len() / n;
     data[3 * row..3 * row + 2].copy_from_slice(&half::f16::INFINITY.to_le_bytes());
     data[5 * row..6 * row].fill(0);
-    let matrix = Matrix::pack(cpus()[0], Mode::Fixed, GgmlType::Q4_0, n, k, &data).unwrap();
+    let matrix =
+        Matrix::pack_as(Storage::A16(GgmlType::Q4_0), GgmlType::Q4_0, n, k, &data).unwrap();
     let mut x = random.values(2 * k);
     x[k + 7] = f32::NAN;
     for cpu in cpus() {
@@ -244,7 +245,8 @@ fn the_largest_weights_and_activations_do_not_overflow() {
         let mut block = half::f16::from_f32(0.5).to_le_bytes().to_vec();
         block.extend([byte; 32]);
         let data = block.repeat(n * k / 32);
-        let matrix = Matrix::pack(cpus()[0], Mode::Fixed, GgmlType::Q8_0, n, k, &data).unwrap();
+        let matrix =
+            Matrix::pack_as(Storage::A16(GgmlType::Q8_0), GgmlType::Q8_0, n, k, &data).unwrap();
         for sign in [1.0, -1.0] {
             let x = vec![sign * 3.0; k];
             let want = sign * 3.0 * 0.5 * f32::from(byte as i8) * k as f32;

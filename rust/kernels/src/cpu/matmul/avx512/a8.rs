@@ -10,9 +10,9 @@ use super::panel::{Scales, header, read};
 use std::arch::x86_64::*;
 
 /// The arithmetic.
-pub(in super::super) struct Bytes;
+pub(in super::super) struct A8;
 
-impl Arithmetic for Bytes {
+impl Arithmetic for A8 {
     type Activation = i8;
     type Weight = u8;
     const FEW: usize = 16;

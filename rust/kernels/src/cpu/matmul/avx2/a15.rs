@@ -11,9 +11,9 @@ use super::{Arithmetic, Sums};
 use std::arch::x86_64::*;
 
 /// The arithmetic.
-pub(in super::super) struct Words;
+pub(in super::super) struct A15;
 
-impl Arithmetic for Words {
+impl Arithmetic for A15 {
     type Activation = i16;
     type Weight = i16;
 

@@ -1,7 +1,7 @@
 //! Few rows in fixed point with AVX-512 VNNI: integer dots of the stored bits with both bytes of the activations, times
 //! the block's integers, in 64-bit sums. Weights are read once and never widened. Same bits as the oracle.
 #![allow(clippy::needless_range_loop)] // several arrays run side by side
-use super::super::super::input::FixedTile;
+use super::super::super::input::A16Tile;
 use super::super::super::pack::layout::{BLOCK, LANES, Scheme};
 use super::super::Work;
 use super::super::avx512::panel::{FAR, Header, Scales, header, prefetch, scales, weights};
@@ -15,7 +15,7 @@ use std::arch::x86_64::*;
 pub(in super::super) unsafe fn run<F: Format>(work: &Work<'_>, sink: &Sink<'_>) {
     for p in work.panels.clone() {
         for t in 0..work.input.tiles() {
-            let tile = work.input.fixed_tile(t);
+            let tile = work.input.a16_tile(t);
             let mut row = 0;
             while row < tile.rows {
                 // SAFETY: the panel and rows row.. exist; passed on.
@@ -46,7 +46,7 @@ struct Factors {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 unsafe fn rows<F: Format, const R: usize>(
     work: &Work<'_>,
-    tile: &FixedTile,
+    tile: &A16Tile,
     row: usize,
     p: usize,
     sink: &Sink<'_>,
@@ -89,7 +89,7 @@ unsafe fn step<F: Format, const R: usize>(
     w: &[__m512i; 8],
     s: &Scales,
     inverse: __m512,
-    tile: &FixedTile,
+    tile: &A16Tile,
     b: usize,
     row: usize,
 ) {
@@ -128,7 +128,7 @@ struct Activations {
 
 impl Activations {
     #[inline(always)]
-    unsafe fn new(tile: &FixedTile, row: usize, b: usize) -> Self {
+    unsafe fn new(tile: &A16Tile, row: usize, b: usize) -> Self {
         // SAFETY: row and block lie within the tile.
         unsafe {
             Activations {

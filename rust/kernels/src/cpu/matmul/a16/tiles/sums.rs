@@ -1,5 +1,5 @@
 //! Sums of byte products on their way from the tile unit to the sink.
-use super::super::super::super::input::FixedTile;
+use super::super::super::super::input::A16Tile;
 use super::super::super::super::lanes::Lanes;
 #[cfg(target_arch = "x86_64")]
 use super::super::super::super::lanes::Zmm;
@@ -60,7 +60,7 @@ impl<'a> Waiting<'a> {
 
     /// Takes the sums of a tile from registers 0 to 2; whatever waited is forgotten.
     #[inline(always)]
-    pub unsafe fn take<T: Tiles>(&mut self, tiles: &T, panel: usize, tile: &FixedTile) {
+    pub unsafe fn take<T: Tiles>(&mut self, tiles: &T, panel: usize, tile: &A16Tile) {
         (self.panel, self.row, self.rows, self.done) = (panel, tile.row, tile.rows, 0);
         let to = self.sums.as_mut_ptr().cast::<i32>();
         // SAFETY: `sums` has room for six tiles.
@@ -73,7 +73,7 @@ impl<'a> Waiting<'a> {
 
     /// Takes also those of the following tile, from registers 3 to 5.
     #[inline(always)]
-    pub unsafe fn take_second<T: Tiles>(&mut self, tiles: &T, tile: &FixedTile) {
+    pub unsafe fn take_second<T: Tiles>(&mut self, tiles: &T, tile: &A16Tile) {
         self.rows += tile.rows;
         let to = self.sums.as_mut_ptr().cast::<i32>();
         // SAFETY: as of `take`.
@@ -120,7 +120,7 @@ impl<'a> Waiting<'a> {
             let joined = Joined {
                 sums: self.sums.as_ptr().cast(),
                 first: self.row,
-                scales: self.work.input.fixed_tile(self.row / ROWS).scales,
+                scales: self.work.input.a16_tile(self.row / ROWS).scales,
                 d: L::load(d.as_ptr()),
             };
             let rows = self.row + from..self.row + to;

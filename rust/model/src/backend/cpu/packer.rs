@@ -1,0 +1,159 @@
+//! Stored matrices into the kernels' layout, and with which arithmetic each is multiplied.
+//! The one place that decides precision, by the role of a weight; names are for error messages only.
+use candle_vllm_kernels::cpu::{self as kernels, Matrix, Mode, ggml::GgmlType};
+use half::{bf16, f16};
+
+use super::super::Packer;
+use crate::{
+    Error, Result,
+    quant::{Format, Packed, Role},
+    weights::Stored,
+};
+
+/// How weights are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dtype {
+    /// As the checkpoint stores them.
+    Auto,
+    /// Exact: float32 weights, activations and sums.
+    F32,
+    /// As `Auto`, and dense weights are kept in bfloat16.
+    Bf16,
+    /// As `Auto`, and dense weights are kept in float16.
+    F16,
+}
+
+/// To how many bits the activations are rounded that quantised weights meet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activations {
+    /// The width that the machine multiplies fastest: 16 bits with AMX, else 8.
+    Auto,
+    /// 8 bits, one scale a block of 32 (weights of more than 6 bits with AVX2: 15 bits, which cost the same there).
+    Int8,
+    /// 16-bit fixed point with AMX, else 15 bits, one scale a block of 32.
+    Int16,
+}
+
+/// What decides how a model is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arithmetic {
+    /// How weights are kept.
+    pub dtype: Dtype,
+    /// What quantised weights meet.
+    pub activations: Activations,
+}
+
+impl From<Dtype> for Arithmetic {
+    /// With the fastest activations.
+    fn from(dtype: Dtype) -> Self {
+        Self {
+            dtype,
+            activations: Activations::Auto,
+        }
+    }
+}
+
+impl Arithmetic {
+    /// How a weight of `role` is multiplied. 8 bits in all roles keep the accuracy that users of 4-bit weights know
+    /// (`tests/parity/test_smollm2.py`), so none gets more unless all do.
+    fn mode(self, role: Role) -> Mode {
+        match (self.dtype, self.activations, role) {
+            (Dtype::F32, ..) => Mode::Exact,
+            // Looked up, never multiplied: the form that needs nothing beside the packed blocks.
+            (_, _, Role::Embedding) => Mode::Int8,
+            (_, Activations::Auto, _) => Mode::Fast,
+            (_, Activations::Int8, _) => Mode::Int8,
+            (_, Activations::Int16, _) => Mode::Int16,
+        }
+    }
+}
+
+/// Packs for one instruction set and arithmetic.
+pub struct CpuPacker {
+    pub cpu: kernels::Cpu,
+    pub arithmetic: Arithmetic,
+}
+
+impl CpuPacker {
+    fn pack(&self, name: &str, role: Role, stored: &Stored<'_>) -> Result<Matrix> {
+        let (n, k) = (stored.shape[0], stored.shape[1]);
+        let mode = self.arithmetic.mode(role);
+        let dense = matches!(stored.dtype, GgmlType::F32 | GgmlType::F16 | GgmlType::BF16);
+        let pack = |dtype, data: &[u8]| Matrix::pack(self.cpu, mode, dtype, n, k, data);
+        let matrix = match (self.arithmetic.dtype, dense) {
+            (Dtype::Bf16, true) if stored.dtype != GgmlType::BF16 => pack(
+                GgmlType::BF16,
+                &narrowed(stored, |v| bf16::from_f32(v).to_le_bytes()),
+            ),
+            (Dtype::F16, true) if stored.dtype != GgmlType::F16 => pack(
+                GgmlType::F16,
+                &narrowed(stored, |v| f16::from_f32(v).to_le_bytes()),
+            ),
+            _ => pack(stored.dtype, &stored.data),
+        };
+        matrix.map_err(|e| Error::Load(format!("tensor {name}: {e}")))
+    }
+}
+
+impl Packer for CpuPacker {
+    fn matrix(&self, name: &str, role: Role, stored: &Stored<'_>) -> Result<Box<dyn Format>> {
+        Ok(Box::new(Packed(self.pack(name, role, stored)?)))
+    }
+}
+
+fn narrowed(stored: &Stored<'_>, to: impl Fn(f32) -> [u8; 2]) -> Vec<u8> {
+    let mut values = vec![0.0; stored.shape.iter().product()];
+    kernels::ggml::dequantize(stored.dtype, &stored.data, &mut values);
+    values.into_iter().flat_map(to).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const ROLES: [Role; 9] = [
+        Role::Embedding,
+        Role::Query,
+        Role::Key,
+        Role::Value,
+        Role::Output,
+        Role::Gate,
+        Role::Up,
+        Role::Down,
+        Role::Head,
+    ];
+
+    fn bits(dtype: Dtype, activations: Activations, role: Role, name: &str) -> Option<u32> {
+        let packer = CpuPacker {
+            cpu: kernels::Cpu::detect().unwrap(),
+            arithmetic: Arithmetic { dtype, activations },
+        };
+        let stored = Stored {
+            dtype: GgmlType::Q4_0,
+            shape: vec![16, 32],
+            data: vec![0; 16 * 18].into(),
+        };
+        packer.pack(name, role, &stored).unwrap().activation_bits()
+    }
+
+    #[test]
+    fn a_role_and_not_a_name_decides_the_width() {
+        let amx = kernels::Cpu::detect().unwrap().name() == "amx";
+        for role in ROLES.into_iter().filter(|r| *r != Role::Embedding) {
+            for name in ["model.layers.0.self_attn.q_proj.weight", "w2", "out_proj"] {
+                let of = |activations| bits(Dtype::Auto, activations, role, name).unwrap();
+                assert_eq!(of(Activations::Auto), if amx { 16 } else { 8 }, "{role:?}");
+                assert_eq!(of(Activations::Int8), 8, "{role:?}");
+                assert_eq!(
+                    of(Activations::Int16),
+                    if amx { 16 } else { 15 },
+                    "{role:?}"
+                );
+                assert_eq!(bits(Dtype::F32, Activations::Auto, role, name), None);
+            }
+        }
+        let table = bits(Dtype::Auto, Activations::Int16, Role::Embedding, "lm_head");
+        assert_eq!(table, Some(8));
+    }
+}
