@@ -1,5 +1,5 @@
 //! Measures the machine's limits (dot products, tile products, read stream) and every matrix kernel against them.
-//! usage: kernels [limits] [isa=NAME] [vnni=off] [mode=fast|exact|int8|int16] [threads=N] [types=q4_1,q8_0,...] [rows=1,2,4,...] [shapes=smollm2,qwen3,llama]
+//! usage: kernels [limits] [isa=NAME] [narrow] [mode=fast|exact|int8|int16] [threads=N] [types=q4_1,q8_0,...] [rows=1,2,4,...] [shapes=smollm2,qwen3,llama]
 #![allow(clippy::print_stdout)]
 mod limits;
 
@@ -35,7 +35,8 @@ struct Options {
     rows: Vec<usize>,
     shapes: String,
     limits: bool,
-    vnni: bool,
+    /// Without the level's optional instructions.
+    narrow: bool,
     mode: Mode,
 }
 
@@ -49,7 +50,7 @@ fn options() -> Options {
         rows: vec![1, 2, 4, 8, 16, 64, 512],
         shapes: "smollm2,qwen3".into(),
         limits: false,
-        vnni: true,
+        narrow: false,
         mode: Mode::Fast,
     };
     for arg in std::env::args().skip(1) {
@@ -64,7 +65,7 @@ fn options() -> Options {
                     _ => Mode::Fast,
                 }
             }
-            "vnni" => o.vnni = value != "off",
+            "narrow" => o.narrow = true,
             "isa" => o.isa = Some(value.to_string()),
             "threads" => o.threads = value.parse().unwrap_or(1),
             "types" => o.types = value.split(',').map(str::to_string).collect(),
@@ -91,8 +92,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .or(levels.last())
         .copied()
         .ok_or("no instruction set")?;
-    // AVX-VNNI only: AVX-512 has its own.
-    cpu.avx_vnni &= o.vnni;
+    if o.narrow {
+        cpu = cpu.narrower().last().copied().unwrap_or(cpu);
+    }
     let cx = Compute::with_cpu(cpu, o.threads)?;
     println!("{cpu:?} with {} threads", o.threads);
     if o.limits {

@@ -1,8 +1,8 @@
 //! Memory for packed weights and activations: zeroed, aligned to a cache line, on large pages where it is big.
 //! Knows nothing of what is kept in it.
-mod region;
+mod mapping;
 
-use region::Region;
+use mapping::Mapping;
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -22,8 +22,8 @@ pub(crate) struct Buffer {
 enum Owner {
     Heap(Layout),
     /// Kept alive by the buffers in it.
-    Region {
-        _region: Arc<Region>,
+    Mapping {
+        _mapping: Arc<Mapping>,
     },
 }
 
@@ -35,21 +35,21 @@ unsafe impl Sync for Buffer {}
 impl Buffer {
     /// `bytes` zeroed bytes.
     pub fn zeroed(bytes: usize) -> Buffer {
-        let region = if bytes >= LARGE {
-            Region::new(bytes)
+        let mapping = if bytes >= LARGE {
+            Mapping::new(bytes)
         } else {
             None
         };
-        match region {
-            Some(region) => Self::within(Arc::new(region), 0, bytes),
+        match mapping {
+            Some(mapping) => Self::within(Arc::new(mapping), 0, bytes),
             None => Self::heap(bytes),
         }
     }
 
     /// `bytes` zeroed bytes that live as long as a model: buffers of this kind share regions of large pages.
     pub fn lasting(bytes: usize) -> Buffer {
-        match region::share(bytes.next_multiple_of(LINE)) {
-            Some((region, offset)) => Self::within(region, offset, bytes),
+        match mapping::share(bytes.next_multiple_of(LINE)) {
+            Some((mapping, offset)) => Self::within(mapping, offset, bytes),
             None => Self::heap(bytes),
         }
     }
@@ -71,12 +71,12 @@ impl Buffer {
         }
     }
 
-    fn within(region: Arc<Region>, offset: usize, bytes: usize) -> Buffer {
-        let at = region.at(offset);
+    fn within(mapping: Arc<Mapping>, offset: usize, bytes: usize) -> Buffer {
+        let at = mapping.at(offset);
         Buffer {
             at,
             bytes,
-            owner: Owner::Region { _region: region },
+            owner: Owner::Mapping { _mapping: mapping },
         }
     }
 

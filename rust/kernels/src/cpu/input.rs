@@ -2,15 +2,15 @@
 //! norm fused before.
 //! Knows the packed storage kinds, no matrix product.
 mod a16;
+mod forms;
 mod quantise;
-mod rows;
 
 use super::buffer::Buffer;
 use super::matmul::a16::TILE_ROWS;
 use super::pack::layout::{BLOCK, Layout, Scheme};
 use super::pack::{Matrix, Storage};
 use super::{Compute, Isa};
-use rows::Forms;
+use forms::Forms;
 
 /// Rows of a tile: activations of 16 rows lie together, block by block.
 pub(crate) const TILE: usize = 16;
@@ -97,8 +97,8 @@ impl Blocks {
         }
     }
 
-    fn writer<T>(&mut self, kinds: u32) -> rows::BlocksWriter<T> {
-        rows::BlocksWriter {
+    fn writer<T>(&mut self, kinds: u32) -> forms::BlocksWriter<T> {
+        forms::BlocksWriter {
             kinds,
             q: self.q.as_mut_ptr().cast(),
             d: self.d.as_mut_ptr().cast(),
@@ -259,7 +259,7 @@ impl Input {
         for matrix in matrices {
             self.forms.add(cx.cpu, matrix.storage);
         }
-        self.fill_forms(cx, rows::Source { x, k, norm }, rows);
+        self.fill_forms(cx, forms::Source { x, k, norm }, rows);
     }
 
     /// As [`Input::fill`] with the bf16 form alone.
@@ -269,10 +269,10 @@ impl Input {
             bf16: true,
             ..Forms::default()
         };
-        self.fill_forms(cx, rows::Source { x, k, norm: None }, rows);
+        self.fill_forms(cx, forms::Source { x, k, norm: None }, rows);
     }
 
-    fn fill_forms(&mut self, cx: &Compute, source: rows::Source<'_>, rows: usize) {
+    fn fill_forms(&mut self, cx: &Compute, source: forms::Source<'_>, rows: usize) {
         let k = source.k;
         (self.rows, self.k, self.blocks) = (rows, k, k.div_ceil(BLOCK));
         // The tile kernels may read the place of up to 15 rows beyond the last.
@@ -290,12 +290,12 @@ impl Input {
             self.a16_sums.reserve(cells * 8);
             self.a16_scales.reserve((rows + TILE) * 4);
             // The tile unit has no use for the sums.
-            self.forms.a16_sums = cx.cpu.isa != Isa::Amx || rows < TILE_ROWS;
+            self.forms.a16_sums = cx.cpu.isa() != Isa::Amx || rows < TILE_ROWS;
         }
         let (tiles, cpu) = (self.tiles(), cx.cpu);
         let writer = self.writer();
         // SAFETY: every buffer was made large enough above, and each tile is written by one task.
-        let fill = |t: usize| unsafe { rows::fill(cpu, &source, &writer, t) };
+        let fill = |t: usize| unsafe { forms::fill(cpu, &source, &writer, t) };
         if rows * k < SERIAL {
             (0..tiles).for_each(fill);
         } else {
@@ -303,8 +303,8 @@ impl Input {
         }
     }
 
-    fn writer(&mut self) -> rows::Writer {
-        rows::Writer {
+    fn writer(&mut self) -> forms::Writer {
+        forms::Writer {
             rows: self.rows,
             blocks: self.blocks,
             forms: self.forms,

@@ -36,23 +36,16 @@ impl Isa {
     }
 }
 
-/// A level and the optional instructions beside it. Take it from [`Cpu::detect`] or [`Cpu::available`]: kernels
-/// trust it, and a level that the machine lacks would run instructions that do not exist.
+/// A level and the optional instructions beside it. Whoever holds one may run them: it is only made by detection
+/// ([`Cpu::detect`], [`Cpu::available`]) and only ever narrowed, so that kernels need not ask the machine again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct Cpu {
-    /// The level.
-    pub isa: Isa,
-    /// AVX512_BF16 (`vdpbf16ps`); only with [`Isa::Avx512`] and above.
-    pub bf16: bool,
-    /// AVX512_VBMI (`vpermb`); only with [`Isa::Avx512`] and above, always with [`Isa::Amx`].
-    pub vbmi: bool,
-    /// AVX-VNNI: `vpdpbusd` in its 256-bit VEX form; only with [`Isa::Avx2`] and above.
-    pub avx_vnni: bool,
-    /// NEON `sdot`.
-    pub dotprod: bool,
-    /// NEON `smmla`.
-    pub i8mm: bool,
+    isa: Isa,
+    bf16: bool,
+    vbmi: bool,
+    avx_vnni: bool,
+    dotprod: bool,
+    i8mm: bool,
 }
 
 /// A wish for an instruction set that cannot be met.
@@ -122,33 +115,88 @@ impl Cpu {
     }
 
     /// Every level that this machine runs correctly, scalar first. Found once: a level whose self-check fails is left out,
-    /// with a warning.
+    /// with a warning, and so are all above it, which use its instructions too.
     pub fn available() -> Vec<Cpu> {
         static LEVELS: OnceLock<Vec<Cpu>> = OnceLock::new();
         LEVELS
             .get_or_init(|| {
                 let mut check = SelfCheck::new();
                 Self::passing(machine::levels(), |cpu| {
-                    check.as_mut().is_none_or(|check| check.passes(cpu))
+                    check.as_mut().is_none_or(|check| check.passes(*cpu))
                 })
             })
             .clone()
     }
 
-    /// The scalar level and those of `levels` that pass `check`.
-    fn passing(levels: Vec<Cpu>, mut check: impl FnMut(Cpu) -> bool) -> Vec<Cpu> {
+    /// The scalar level and those of `levels`, which ascend, up to the first that does not pass `check`.
+    fn passing(levels: Vec<Cpu>, check: impl FnMut(&Cpu) -> bool) -> Vec<Cpu> {
+        let count = levels.len();
         let mut passing = vec![Self::SCALAR];
-        for cpu in levels {
-            if check(cpu) {
-                passing.push(cpu);
-            } else {
-                tracing::warn!(
-                    isa = cpu.name(),
-                    "self-check failed: instruction set not used"
-                );
-            }
+        passing.extend(levels.iter().copied().take_while(check));
+        if let Some(failed) = levels.get(passing.len() - 1) {
+            let isa = failed.name();
+            let above = count - passing.len();
+            tracing::warn!(isa, above, "self-check failed: not used, nor those above");
         }
         passing
+    }
+
+    /// The level.
+    #[inline(always)]
+    pub fn isa(self) -> Isa {
+        self.isa
+    }
+
+    /// AVX512_BF16 (`vdpbf16ps`); only with [`Isa::Avx512`] and above.
+    #[inline(always)]
+    pub fn bf16(self) -> bool {
+        self.bf16
+    }
+
+    /// AVX512_VBMI (`vpermb`); only with [`Isa::Avx512`] and above, always with [`Isa::Amx`].
+    #[inline(always)]
+    pub fn vbmi(self) -> bool {
+        self.vbmi
+    }
+
+    /// AVX-VNNI: `vpdpbusd` in its 256-bit VEX form; only with [`Isa::Avx2`] and above.
+    #[inline(always)]
+    pub fn avx_vnni(self) -> bool {
+        self.avx_vnni
+    }
+
+    /// NEON `sdot`.
+    #[inline(always)]
+    pub fn dotprod(self) -> bool {
+        self.dotprod
+    }
+
+    /// NEON `smmla`.
+    #[inline(always)]
+    pub fn i8mm(self) -> bool {
+        self.i8mm
+    }
+
+    /// The same level as older machines have it: without its optional instructions, the youngest left out first.
+    pub fn narrower(self) -> Vec<Cpu> {
+        let mut narrower = Vec::new();
+        let mut cpu = self;
+        let optional = [
+            (
+                Isa::Avx2,
+                (|c| &mut c.avx_vnni) as fn(&mut Cpu) -> &mut bool,
+            ),
+            (Isa::Avx512, |c| &mut c.vbmi),
+            (Isa::Avx512, |c| &mut c.bf16),
+            (Isa::Neon, |c| &mut c.i8mm),
+            (Isa::Neon, |c| &mut c.dotprod),
+        ];
+        for (isa, instructions) in optional {
+            if self.isa == isa && std::mem::take(instructions(&mut cpu)) {
+                narrower.push(cpu);
+            }
+        }
+        narrower
     }
 
     /// The level's name, as `CANDLE_VLLM_ISA` writes it.
@@ -291,12 +339,38 @@ mod tests {
     }
 
     #[test]
-    fn a_level_that_fails_its_check_is_not_used() {
+    fn every_level_that_this_machine_has_is_used() {
+        let detected = machine::levels();
+        assert_eq!(Cpu::available()[1..], detected[..], "a self-check failed");
+    }
+
+    #[test]
+    fn a_level_that_fails_its_check_is_not_used_nor_any_above() {
         let of = |isa| Cpu { isa, ..Cpu::SCALAR };
         let levels = vec![of(Isa::Avx2), of(Isa::Avx512), of(Isa::Amx)];
-        let left = Cpu::passing(levels, |cpu| cpu.isa != Isa::Avx512);
-        let left: Vec<Isa> = left.iter().map(|c| c.isa).collect();
-        assert_eq!(left, [Isa::Scalar, Isa::Avx2, Isa::Amx]);
+        let left = |failing: Isa| -> Vec<Isa> {
+            let passing = Cpu::passing(levels.clone(), |cpu| cpu.isa != failing);
+            passing.iter().map(|c| c.isa).collect()
+        };
+        assert_eq!(left(Isa::Avx512), [Isa::Scalar, Isa::Avx2]);
+        assert_eq!(left(Isa::Avx2), [Isa::Scalar]);
+        assert_eq!(left(Isa::Amx), [Isa::Scalar, Isa::Avx2, Isa::Avx512]);
+        assert_eq!(left(Isa::Scalar).len(), 4);
+    }
+
+    #[test]
+    fn a_narrower_level_has_less_and_is_no_other() {
+        for cpu in Cpu::available() {
+            let count = |c: &Cpu| {
+                let has = [c.bf16, c.vbmi, c.avx_vnni, c.dotprod, c.i8mm];
+                has.into_iter().filter(|b| *b).count()
+            };
+            let mut most = count(&cpu);
+            for narrower in cpu.narrower() {
+                assert!(narrower.isa == cpu.isa && count(&narrower) < most);
+                most = count(&narrower);
+            }
+        }
     }
 
     #[test]

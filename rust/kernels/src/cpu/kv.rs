@@ -46,7 +46,7 @@ pub struct KvShape {
     pub block_size: usize,
     /// Key/value heads a layer.
     pub kv_heads: usize,
-    /// Width of a head, a multiple of 8 up to 256.
+    /// Width of a head, up to 256; one that fills no whole vectors takes the room of the next that does.
     pub head_dim: usize,
     /// Element type.
     pub dtype: KvType,
@@ -76,9 +76,9 @@ impl KvShape {
     }
 
     pub(crate) fn page(&self) -> Page {
-        // Bf16 keys are multiplied 32 dimensions at a time; padding is zero and stays so.
+        // Keys are multiplied 2 or, in Bf16, 32 dimensions at a time; padding is zero and stays so.
         let keys = match self.dtype {
-            KvType::F32 => self.head_dim,
+            KvType::F32 => self.head_dim.next_multiple_of(8),
             KvType::Bf16 => self.head_dim.next_multiple_of(32),
         };
         Page {
@@ -96,11 +96,9 @@ impl KvShape {
                 self.block_size
             ));
         }
-        if self.head_dim == 0 || !self.head_dim.is_multiple_of(8) || self.head_dim > MAX_HEAD_DIM {
+        if self.head_dim == 0 || self.head_dim > MAX_HEAD_DIM {
             let dim = self.head_dim;
-            return error(format!(
-                "head_dim {dim} is not a multiple of 8 up to {MAX_HEAD_DIM}"
-            ));
+            return error(format!("head_dim {dim} is not from 1 to {MAX_HEAD_DIM}"));
         }
         if self.layers == 0 || self.blocks == 0 || self.kv_heads == 0 {
             return error("layers, blocks and kv_heads must be at least 1".into());
@@ -172,8 +170,8 @@ impl Page {
                     row.copy_from_nonoverlapping(value.as_ptr(), value.len());
                 }
                 KvType::Bf16 => {
-                    for (i, k) in key.chunks_exact(2).enumerate() {
-                        let pair = [narrow(k[0]), narrow(k[1])];
+                    for (i, k) in key.chunks(2).enumerate() {
+                        let pair = [narrow(k[0]), k.get(1).map_or(0, |&k| narrow(k))];
                         group.cast::<[u16; 2]>().add(i * GROUP + lane).write(pair);
                     }
                     for (d, &v) in value.iter().enumerate() {

@@ -65,11 +65,11 @@ macro_rules! dispatch {
     ($cpu:expr, $pass:ident($($arg:expr),*)) => {{
         #[cfg(target_arch = "x86_64")]
         {
-            if $cpu.isa >= Isa::Avx512 {
+            if $cpu.isa() >= Isa::Avx512 {
                 // SAFETY: the level was detected.
                 return unsafe { passes::avx512::$pass($($arg),*) };
             }
-            if $cpu.isa == Isa::Avx2 {
+            if $cpu.isa() == Isa::Avx2 {
                 // SAFETY: the level was detected.
                 return unsafe { passes::avx2::$pass($($arg),*) };
             }

@@ -74,9 +74,9 @@ const LEAST_TILES: usize = 2;
 
 /// Whether bf16 weights meet bf16 activations in the instruction set's dot product.
 pub(crate) fn bf16_dot(cpu: Cpu) -> bool {
-    match cpu.isa {
+    match cpu.isa() {
         Isa::Amx => true,
-        Isa::Avx512 => cpu.bf16,
+        Isa::Avx512 => cpu.bf16(),
         Isa::Scalar | Isa::Neon | Isa::Avx2 => false,
     }
 }
@@ -123,7 +123,7 @@ pub fn matmul(cx: &Compute, input: &Input, jobs: &mut [Job<'_>]) {
             n: job.matrix.n(),
             bias: job.bias,
             role: if job.add { Role::Add } else { Role::Set },
-            isa: cx.cpu.isa,
+            isa: cx.cpu.isa(),
         })
         .collect();
     let steps: Vec<usize> = jobs
@@ -188,7 +188,7 @@ pub fn gate_up(
     let pair = gate.panel_bytes() + up.panel_bytes();
     let step = panels_a_task(cx, input, pair, gate.bytes() + up.bytes());
     let panels = gate.panels();
-    let (out, isa) = (Shared(out.as_mut_ptr()), cx.cpu.isa);
+    let (out, isa) = (Shared(out.as_mut_ptr()), cx.cpu.isa());
     let tasks = panels.div_ceil(step);
     let parts = parts(cx, input, [gate, up].into_iter());
     cx.pool.for_each(parts * tasks, &|task| {
@@ -238,7 +238,7 @@ pub fn head(cx: &Compute, input: &Input, matrix: &Matrix, out: &mut [f32], maxim
         n,
         bias: None,
         role: Role::Set,
-        isa: cx.cpu.isa,
+        isa: cx.cpu.isa(),
     };
     let maxima = Shared(maxima.as_mut_ptr());
     let step = panels_a_task(cx, input, matrix.panel_bytes(), matrix.bytes());
@@ -325,7 +325,7 @@ impl Shared {
 fn parts<'a>(cx: &Compute, input: &Input, mut matrices: impl Iterator<Item = &'a Matrix>) -> usize {
     let threads = cx.pool.threads();
     let a16 = matrices.all(|m| matches!(m.storage, Storage::A16(_)));
-    if a16 && cx.cpu.isa == Isa::Amx && input.tiles() >= PART_TILES * threads {
+    if a16 && cx.cpu.isa() == Isa::Amx && input.tiles() >= PART_TILES * threads {
         threads
     } else {
         1
@@ -383,7 +383,7 @@ unsafe fn run(cpu: Cpu, work: &Work<'_>, sink: &Sink<'_>) {
             Storage::F32 => exact::run::<exact::F32>(cpu, work, sink),
             Storage::F16 => exact::run::<exact::F16>(cpu, work, sink),
             #[cfg(target_arch = "x86_64")]
-            Storage::Bf16 { dot: true } if cpu.isa == Isa::Amx => bf16::amx(work, sink),
+            Storage::Bf16 { dot: true } if cpu.isa() == Isa::Amx => bf16::amx(work, sink),
             #[cfg(target_arch = "x86_64")]
             Storage::Bf16 { dot: true } if bf16_dot(cpu) => bf16::avx512(work, sink),
             Storage::Bf16 { .. } => exact::run::<exact::Bf16>(cpu, work, sink),
@@ -400,14 +400,14 @@ unsafe fn a8(
 ) {
     // SAFETY: passed on; the machine runs `cpu`.
     unsafe {
-        match cpu.isa {
+        match cpu.isa() {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 | Isa::Amx => {
                 with_format!(ty, F => avx512::run::<avx512::A8, F>(work, sink));
             }
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 if layout.bits() <= super::pack::layout::FEW_BITS => {
-                with_format!(ty, F => avx2::run::<avx2::A8, F>(cpu.avx_vnni, work, sink));
+                with_format!(ty, F => avx2::run::<avx2::A8, F>(cpu.avx_vnni(), work, sink));
             }
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => with_format!(ty, F => neon::run::<F, i8>(cpu, work, sink)),
@@ -427,10 +427,10 @@ unsafe fn a15(
     let _ = ty;
     // SAFETY: passed on; the machine runs `cpu`.
     unsafe {
-        match cpu.isa {
+        match cpu.isa() {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => {
-                with_format!(ty, F => avx2::run::<avx2::A15, F>(cpu.avx_vnni, work, sink));
+                with_format!(ty, F => avx2::run::<avx2::A15, F>(cpu.avx_vnni(), work, sink));
             }
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 | Isa::Amx => {
@@ -454,7 +454,7 @@ unsafe fn a16(
     let _ = ty;
     // SAFETY: passed on; the machine runs `cpu`.
     unsafe {
-        match cpu.isa {
+        match cpu.isa() {
             #[cfg(target_arch = "x86_64")]
             Isa::Amx if work.input.rows() >= a16::TILE_ROWS => {
                 with_format!(ty, F => a16::amx::<F>(work, sink));

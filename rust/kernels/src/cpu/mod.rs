@@ -18,7 +18,7 @@ mod self_check;
 mod testing;
 pub mod threads;
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
-mod tile;
+mod tile_unit;
 
 pub use activation::Activation;
 pub use input::{Input, Norm};

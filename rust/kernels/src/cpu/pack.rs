@@ -85,7 +85,7 @@ impl Storage {
     /// How `mode` keeps a type on `cpu`.
     pub(crate) fn of(cpu: Cpu, mode: Mode, ty: GgmlType, k: usize) -> Storage {
         let bits = Layout::of(ty).map_or(0, |l| l.bits());
-        match (ty, mode, cpu.isa) {
+        match (ty, mode, cpu.isa()) {
             (GgmlType::F16, ..) => Storage::F16,
             (GgmlType::BF16, ..) => Storage::Bf16 {
                 dot: mode != Mode::Exact,

@@ -1,7 +1,7 @@
 //! What the kernels' tests share: random weights of every type and the levels of this machine.
+use super::Cpu;
 use super::ggml::GgmlType;
 use super::pack::Storage;
-use super::{Cpu, Isa};
 
 /// A generator of reproducible numbers.
 pub(crate) struct Random(u64);
@@ -26,27 +26,11 @@ impl Random {
     }
 }
 
-/// Every level that this machine runs, scalar first, and those with optional instructions also without them.
+/// Every level that this machine runs, scalar first, and those with optional instructions also with fewer of them.
 pub(crate) fn cpus() -> Vec<Cpu> {
     let mut cpus = Cpu::available();
-    for cpu in cpus.clone() {
-        if cpu.isa == Isa::Avx2 && cpu.avx_vnni {
-            cpus.push(Cpu {
-                avx_vnni: false,
-                ..cpu
-            });
-        }
-        if cpu.isa == Isa::Neon && cpu.i8mm {
-            cpus.push(Cpu { i8mm: false, ..cpu });
-        }
-        if cpu.isa == Isa::Neon && cpu.dotprod {
-            cpus.push(Cpu {
-                i8mm: false,
-                dotprod: false,
-                ..cpu
-            });
-        }
-    }
+    let narrower: Vec<Cpu> = cpus.iter().flat_map(|cpu| cpu.narrower()).collect();
+    cpus.extend(narrower);
     cpus
 }
 

@@ -33,8 +33,8 @@ fn threads_for(cores: usize, quota: Option<f64>) -> usize {
         .max(1)
 }
 
-/// A job as the workers see it: a borrowed closure whose lifetime ends when [`Pool::run`] returns.
-type Job = *const (dyn Fn(usize) + Sync + 'static);
+/// What a region runs, as the workers see it: a borrowed closure whose lifetime ends when [`Pool::run`] returns.
+type Body = *const (dyn Fn(usize) + Sync + 'static);
 
 /// Keeps what two threads write in turn off each other's cache line (two, as processors fetch pairs).
 #[repr(align(128))]
@@ -48,14 +48,14 @@ struct Shared {
     /// Goes up by one when the last worker finishes; the caller waits for it.
     done: Padded<Event>,
     /// Written by the caller before `start` goes up, read by workers after.
-    job: UnsafeCell<Option<Job>>,
+    body: UnsafeCell<Option<Body>>,
     stop: AtomicBool,
     /// The first panic of a region's workers.
     panic: Mutex<Option<Box<dyn Any + Send>>>,
     spin: Duration,
 }
 
-// SAFETY: `job` is written only while no worker runs (pending == 0, under `Pool::caller`) and read only between the
+// SAFETY: `body` is written only while no worker runs (pending == 0, under `Pool::caller`) and read only between the
 // release of `start` and the release of `pending`; the closure it points to is Sync. All else is Sync by itself.
 unsafe impl Sync for Shared {}
 // SAFETY: as above; the pointer is only used while its owner waits in `run`.
@@ -110,7 +110,7 @@ impl Pool {
             start: Padded(Event::new()),
             pending: Padded(AtomicU32::new(0)),
             done: Padded(Event::new()),
-            job: UnsafeCell::new(None),
+            body: UnsafeCell::new(None),
             stop: AtomicBool::new(false),
             panic: Mutex::new(None),
             spin,
@@ -169,10 +169,11 @@ impl Pool {
         let shared: *const Shared = &*self.shared;
         // SAFETY: only the lifetime changes. The workers use the pointer before they count `pending` down, and this
         // function does not return, nor unwind, before `pending` is 0.
-        let job: Job = unsafe { std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), Job>(f) };
+        let body: Body =
+            unsafe { std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), Body>(f) };
         let seen = self.shared.done.0.now();
         // SAFETY: no region runs: `caller` is held, and the last region's `pending` was seen to be 0.
-        unsafe { *self.shared.job.get() = Some(job) };
+        unsafe { *self.shared.body.get() = Some(body) };
         self.shared
             .pending
             .0
@@ -226,7 +227,7 @@ impl Drop for Pool {
         self.shared.stop.store(true, Ordering::Relaxed);
         self.shared.start.0.signal();
         for worker in self.workers.drain(..) {
-            // A worker catches the panics of jobs; there is nothing to report.
+            // A worker catches the panics of regions; there is nothing to report.
             let _ = worker.join();
         }
     }
@@ -247,9 +248,9 @@ fn work(shared: &Shared, worker: usize) {
             return;
         }
         // SAFETY: written before `start` went up, which `wait` acquired; not changed until this worker counts down.
-        if let Some(job) = unsafe { *shared.job.get() } {
+        if let Some(body) = unsafe { *shared.body.get() } {
             // SAFETY: the caller keeps the closure alive until `pending` is 0.
-            let outcome = catch_unwind(AssertUnwindSafe(|| unsafe { (*job)(worker) }));
+            let outcome = catch_unwind(AssertUnwindSafe(|| unsafe { (*body)(worker) }));
             if let Err(panic) = outcome {
                 lock(&shared.panic).get_or_insert(panic);
             }

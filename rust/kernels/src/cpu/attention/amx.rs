@@ -3,7 +3,7 @@
 //! Every `unsafe` here takes valid tiles, and tile registers that exist.
 use super::super::buffer::prefetch;
 use super::super::kv::GROUP;
-use super::super::tile::{ROWS as TILE, Tiles};
+use super::super::tile_unit::{ROWS as UNIT, Tiles};
 use super::tile::{PROBS, SCORES, Tile};
 
 /// Bytes of an operand tile in the cache: 16 rows of 64 bytes.
@@ -21,7 +21,7 @@ pub(super) unsafe fn scores<T: Tiles>(tiles: &mut T, t: &Tile) {
     for page in t.first..t.last {
         // SAFETY: the caller's.
         unsafe {
-            if t.rows > TILE {
+            if t.rows > UNIT {
                 page_scores::<T, true>(tiles, t, page);
             } else {
                 page_scores::<T, false>(tiles, t, page);
@@ -40,7 +40,7 @@ pub(super) unsafe fn values<T: Tiles>(tiles: &mut T, t: &Tile) {
     for group in (0..groups).step_by(2) {
         // SAFETY: the caller's.
         unsafe {
-            match (groups - group > 1, t.rows > TILE) {
+            match (groups - group > 1, t.rows > UNIT) {
                 (true, true) => group_values::<T, true, true>(tiles, t, group),
                 (true, false) => group_values::<T, true, false>(tiles, t, group),
                 (false, true) => group_values::<T, false, true>(tiles, t, group),
@@ -88,7 +88,7 @@ unsafe fn page_scores<T: Tiles, const TALL: bool>(tiles: &mut T, t: &Tile, page:
             operand::<T, 7, TALL>(tiles, b.add(step * BYTES), ahead);
             tiles.dot_bf16::<1, 4, 7>();
             if TALL {
-                tiles.load::<5>(t.q.add(TILE * stride + step * 64), stride);
+                tiles.load::<5>(t.q.add(UNIT * stride + step * 64), stride);
                 tiles.dot_bf16::<2, 5, 6>();
                 tiles.dot_bf16::<3, 5, 7>();
             }
@@ -97,7 +97,7 @@ unsafe fn page_scores<T: Tiles, const TALL: bool>(tiles: &mut T, t: &Tile, page:
         tiles.store::<0>(to, SCORES * 4);
         tiles.store::<1>(to.add(64), SCORES * 4);
         if TALL {
-            let to = to.add(TILE * SCORES * 4);
+            let to = to.add(UNIT * SCORES * 4);
             tiles.store::<2>(to, SCORES * 4);
             tiles.store::<3>(to.add(64), SCORES * 4);
         }
@@ -130,7 +130,7 @@ unsafe fn group_values<T: Tiles, const WIDE: bool, const TALL: bool>(
                 tiles.dot_bf16::<1, 4, 7>();
             }
             if TALL {
-                tiles.load::<5>(p.add(TILE * stride), stride);
+                tiles.load::<5>(p.add(UNIT * stride), stride);
                 tiles.dot_bf16::<2, 5, 6>();
                 if WIDE {
                     tiles.dot_bf16::<3, 5, 7>();
@@ -143,9 +143,9 @@ unsafe fn group_values<T: Tiles, const WIDE: bool, const TALL: bool>(
             tiles.store::<1>(to.add(64), row);
         }
         if TALL {
-            tiles.store::<2>(to.add(TILE * row), row);
+            tiles.store::<2>(to.add(UNIT * row), row);
             if WIDE {
-                tiles.store::<3>(to.add(TILE * row + 64), row);
+                tiles.store::<3>(to.add(UNIT * row + 64), row);
             }
         }
     }

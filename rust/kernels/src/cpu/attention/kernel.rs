@@ -95,7 +95,7 @@ variants!(
 #[allow(clippy::undocumented_unsafe_blocks)]
 mod x86 {
     use super::super::super::lanes::Zmm;
-    use super::super::super::tile::{Amx, Tiles};
+    use super::super::super::tile_unit::{Amx, Tiles};
     use super::super::softmax::Put;
     use super::super::{amx, dot, quick};
     use super::*;
@@ -184,7 +184,7 @@ mod x86 {
 impl Kernel {
     /// The functions for a cache of `dtype` on `cpu`.
     pub fn of(cpu: Cpu, dtype: KvType) -> &'static Kernel {
-        match (cpu.isa, dtype) {
+        match (cpu.isa(), dtype) {
             #[cfg(target_arch = "x86_64")]
             (Isa::Avx2, KvType::F32) => &avx2::F32,
             #[cfg(target_arch = "x86_64")]
@@ -192,9 +192,9 @@ impl Kernel {
             #[cfg(target_arch = "x86_64")]
             (Isa::Avx512 | Isa::Amx, KvType::F32) => &avx512::F32,
             #[cfg(target_arch = "x86_64")]
-            (Isa::Avx512, KvType::Bf16) if !cpu.bf16 => &avx512::BF16,
+            (Isa::Avx512, KvType::Bf16) if !cpu.bf16() => &avx512::BF16,
             #[cfg(target_arch = "x86_64")]
-            (Isa::Avx512, KvType::Bf16) if cpu.vbmi => &x86::QUICK,
+            (Isa::Avx512, KvType::Bf16) if cpu.vbmi() => &x86::QUICK,
             #[cfg(target_arch = "x86_64")]
             (Isa::Avx512, KvType::Bf16) => &x86::DOT,
             #[cfg(target_arch = "x86_64")]

@@ -95,7 +95,7 @@ impl Scratch {
 }
 
 /// The queries of a unit, packed, and where its results gather.
-struct Job<'a> {
+struct Current<'a> {
     unit: &'a Unit,
     /// The unit that is computed next, most probably.
     next: Option<&'a Unit>,
@@ -160,7 +160,7 @@ impl<'a> Region<'a> {
         let rows = unit.queries.len() * self.params.group();
         let page = self.cache.page();
         let scratch = Scratch::new(&mut memory, page, rows);
-        let job = Job {
+        let current = Current {
             unit,
             next,
             seq,
@@ -170,57 +170,57 @@ impl<'a> Region<'a> {
         };
         // SAFETY: as the caller's.
         unsafe {
-            self.pack(&job);
+            self.pack(&current);
             match unit.split {
                 None => {
-                    self.begin(&job);
-                    self.walk(&job, task.segments.clone(), None);
-                    self.finish(&job);
+                    self.begin(&current);
+                    self.walk(&current, task.segments.clone(), None);
+                    self.finish(&current);
                 }
-                Some(split) => self.part(&job, task, split),
+                Some(split) => self.part(&current, task, split),
             }
         }
         SCRATCH.set(memory);
     }
 
     /// Query head of row `row` of a unit, and its row in q and out.
-    fn place(&self, job: &Job<'_>, row: usize) -> (usize, usize) {
+    fn place(&self, current: &Current<'_>, row: usize) -> (usize, usize) {
         let group = self.params.group();
-        let query = job.seq.rows.start + job.unit.queries.start + row / group;
-        (job.unit.head * group + row % group, query)
+        let query = current.seq.rows.start + current.unit.queries.start + row / group;
+        (current.unit.head * group + row % group, query)
     }
 
-    fn position(&self, job: &Job<'_>, row: usize) -> usize {
-        job.seq.position + job.unit.queries.start + row / self.params.group()
+    fn position(&self, current: &Current<'_>, row: usize) -> usize {
+        current.seq.position + current.unit.queries.start + row / self.params.group()
     }
 
     /// Brings the queries into the cache's type, padded.
-    unsafe fn pack(&self, job: &Job<'_>) {
+    unsafe fn pack(&self, current: &Current<'_>) {
         let (dim, width) = (
             self.params.head_dim,
             self.params.heads * self.params.head_dim,
         );
-        let key_dims = job.page.key_dims;
+        let key_dims = current.page.key_dims;
         let mut own = [0f32; MAX_HEAD_DIM];
-        for row in 0..job.rows {
-            let (head, query) = self.place(job, row);
+        for row in 0..current.rows {
+            let (head, query) = self.place(current, row);
             let q = &self.queries.q[query * width + head * dim..][..dim];
             own[..dim].copy_from_slice(q);
             if let Some(prepare) = self.queries.prepare {
                 // SAFETY: the kernel's instruction set exists.
                 unsafe {
-                    (self.kernel.head)(prepare, &mut own[..dim], self.position(job, row), true);
+                    (self.kernel.head)(prepare, &mut own[..dim], self.position(current, row), true);
                 }
             }
             // SAFETY: the scratch holds `rows` padded queries; `own` holds the widest.
             unsafe {
-                match job.page.dtype {
+                match current.page.dtype {
                     KvType::F32 => {
-                        let to = job.scratch.q.cast::<f32>().add(row * key_dims);
+                        let to = current.scratch.q.cast::<f32>().add(row * key_dims);
                         to.copy_from_nonoverlapping(own.as_ptr(), key_dims);
                     }
                     KvType::Bf16 => {
-                        let to = job.scratch.q.cast::<u16>().add(row * key_dims);
+                        let to = current.scratch.q.cast::<u16>().add(row * key_dims);
                         (self.kernel.narrow)(own.as_ptr(), to, key_dims);
                     }
                 }
@@ -229,9 +229,9 @@ impl<'a> Region<'a> {
     }
 
     /// Empties the merged results.
-    unsafe fn begin(&self, job: &Job<'_>) {
-        let State { max, sum, .. } = job.scratch.state;
-        for row in 0..job.rows.next_multiple_of(ROWS) {
+    unsafe fn begin(&self, current: &Current<'_>) {
+        let State { max, sum, .. } = current.scratch.state;
+        for row in 0..current.rows.next_multiple_of(ROWS) {
             // SAFETY: the scratch holds as many rows.
             unsafe {
                 max.add(row).write(f32::NEG_INFINITY);
@@ -241,17 +241,17 @@ impl<'a> Region<'a> {
     }
 
     /// Computes `segments` in order: merges them, or keeps each result apart for [`Region::part`].
-    unsafe fn walk(&self, job: &Job<'_>, segments: Range<usize>, split: Option<Split>) {
-        let mut tile = self.blank(job);
+    unsafe fn walk(&self, current: &Current<'_>, segments: Range<usize>, split: Option<Split>) {
+        let mut tile = self.blank(current);
         // SAFETY: the scratch holds all rows; `fill` takes pages that exist.
         unsafe {
             (self.kernel.begin)();
             for segment in segments {
-                for first in (0..job.rows).step_by(ROWS) {
-                    if self.fill(&mut tile, job, segment, first) {
+                for first in (0..current.rows).step_by(ROWS) {
+                    if self.fill(&mut tile, current, segment, first) {
                         (self.kernel.segment)(&mut tile);
                     }
-                    self.put(job, &mut tile, segment, first, split);
+                    self.put(current, &mut tile, segment, first, split);
                 }
             }
             (self.kernel.end)();
@@ -259,44 +259,55 @@ impl<'a> Region<'a> {
     }
 
     /// A tile without rows.
-    fn blank(&self, job: &Job<'_>) -> Tile {
+    fn blank(&self, current: &Current<'_>) -> Tile {
         Tile {
             rows: 0,
             first_rows: true,
-            page: job.page,
+            page: current.page,
             rules: Rules {
                 scale: self.params.scale,
                 softcap: self.params.softcap,
             },
-            q: job.scratch.q,
+            q: current.scratch.q,
             pages: [std::ptr::null(); PAGES],
             first: 0,
             last: 0,
             next: std::ptr::null(),
             see: [[0; 2]; ROWS],
-            scores: job.scratch.scores,
-            out: job.scratch.tile_out,
+            scores: current.scratch.scores,
+            out: current.scratch.tile_out,
             max: [f32::NEG_INFINITY; ROWS],
             sum: [0.0; ROWS],
         }
     }
 
     /// Sets `tile` to the rows from `first` on and `segment`; whether any of them sees a key there.
-    unsafe fn fill(&self, tile: &mut Tile, job: &Job<'_>, segment: usize, first: usize) -> bool {
-        let pages = self.see(tile, job, segment, first..job.rows.min(first + ROWS));
+    unsafe fn fill(
+        &self,
+        tile: &mut Tile,
+        current: &Current<'_>,
+        segment: usize,
+        first: usize,
+    ) -> bool {
+        let pages = self.see(
+            tile,
+            current,
+            segment,
+            first..current.rows.min(first + ROWS),
+        );
         (tile.first, tile.last) = (pages.start, pages.end);
-        tile.rows = ROWS.min(job.rows - first);
+        tile.rows = ROWS.min(current.rows - first);
         tile.first_rows = first == 0;
         if pages.is_empty() {
             (tile.max, tile.sum) = ([f32::NEG_INFINITY; ROWS], [0.0; ROWS]);
             return false;
         }
         for page in pages {
-            tile.pages[page] = self.page(job.unit, segment * PAGES + page);
+            tile.pages[page] = self.page(current.unit, segment * PAGES + page);
         }
-        tile.next = self.after(job, segment);
+        tile.next = self.after(current, segment);
         // SAFETY: the scratch holds all rows.
-        tile.q = unsafe { job.scratch.q.add(first * tile.query_bytes()) };
+        tile.q = unsafe { current.scratch.q.add(first * tile.query_bytes()) };
         true
     }
 
@@ -307,18 +318,20 @@ impl<'a> Region<'a> {
     }
 
     /// The page that is read after `segment`, most probably.
-    fn after(&self, job: &Job<'_>, segment: usize) -> *const u8 {
-        match job.next {
-            _ if segment + 1 < job.unit.segments.end => self.page(job.unit, (segment + 1) * PAGES),
+    fn after(&self, current: &Current<'_>, segment: usize) -> *const u8 {
+        match current.next {
+            _ if segment + 1 < current.unit.segments.end => {
+                self.page(current.unit, (segment + 1) * PAGES)
+            }
             Some(next) => self.page(next, next.segments.start * PAGES),
-            None => self.page(job.unit, segment * PAGES),
+            None => self.page(current.unit, segment * PAGES),
         }
     }
 
     /// Merges a finished tile, or keeps it apart.
     unsafe fn put(
         &self,
-        job: &Job<'_>,
+        current: &Current<'_>,
         tile: &mut Tile,
         segment: usize,
         first: usize,
@@ -327,9 +340,9 @@ impl<'a> Region<'a> {
         // SAFETY: as the caller's.
         unsafe {
             match split {
-                None => self.merge(job, tile, first),
+                None => self.merge(current, tile, first),
                 Some(split) => {
-                    let to = self.partial(job, split, segment).from(first);
+                    let to = self.partial(current, split, segment).from(first);
                     self.keep(to, tile);
                 }
             }
@@ -340,7 +353,7 @@ impl<'a> Region<'a> {
     fn see(
         &self,
         tile: &mut Tile,
-        job: &Job<'_>,
+        current: &Current<'_>,
         segment: usize,
         rows: Range<usize>,
     ) -> Range<usize> {
@@ -349,7 +362,7 @@ impl<'a> Region<'a> {
         let (mut first, mut last) = (SEGMENT, 0);
         // Rows of a query lie together; counted along, a division a row costs more than all else here.
         let group = self.params.group();
-        let mut position = self.position(job, rows.start);
+        let mut position = self.position(current, rows.start);
         let mut left = group - rows.start % group;
         let mut row = 0;
         while row < rows.len() {
@@ -369,36 +382,36 @@ impl<'a> Region<'a> {
         }
     }
 
-    unsafe fn merge(&self, job: &Job<'_>, tile: &mut Tile, first: usize) {
+    unsafe fn merge(&self, current: &Current<'_>, tile: &mut Tile, first: usize) {
         let new = State {
             max: tile.max.as_mut_ptr(),
             sum: tile.sum.as_mut_ptr(),
             out: tile.out,
-            dims: job.page.value_dims,
+            dims: current.page.value_dims,
         };
         // SAFETY: the tile has computed its rows, the first of which is `first`.
-        unsafe { (self.kernel.merge)(job.scratch.state.from(first), new, tile.rows) };
+        unsafe { (self.kernel.merge)(current.scratch.state.from(first), new, tile.rows) };
     }
 
     /// Normalises and writes the rows.
-    unsafe fn finish(&self, job: &Job<'_>) {
-        for row in 0..job.rows {
-            let (head, query) = self.place(job, row);
+    unsafe fn finish(&self, current: &Current<'_>) {
+        for row in 0..current.rows {
+            let (head, query) = self.place(current, row);
             let sink = self.params.sinks.map(|s| s[head]);
             // SAFETY: rows of different units differ, and a unit is finished once.
             unsafe {
                 let out = self.out.row(query * self.params.heads + head);
-                let state = job.scratch.state.from(row);
+                let state = current.scratch.state.from(row);
                 (self.kernel.finish)(state, sink, out.len(), out.as_mut_ptr());
             }
         }
     }
 
     /// Where the partial results of a segment of a split unit lie.
-    unsafe fn partial(&self, job: &Job<'_>, split: Split, segment: usize) -> State {
-        let (rows, dims) = (job.rows.next_multiple_of(LINE), job.page.value_dims);
-        let lines = partial_lines(job.rows, dims);
-        let first = split.offset + (segment - job.unit.segments.start) * lines;
+    unsafe fn partial(&self, current: &Current<'_>, split: Split, segment: usize) -> State {
+        let (rows, dims) = (current.rows.next_multiple_of(LINE), current.page.value_dims);
+        let lines = partial_lines(current.rows, dims);
+        let first = split.offset + (segment - current.unit.segments.start) * lines;
         // SAFETY: the plan has counted these lines for this unit and segment; the caller is their only user.
         unsafe {
             let start = self
@@ -429,19 +442,19 @@ impl<'a> Region<'a> {
     }
 
     /// A task of a split unit: keeps its segments apart; the last to end merges all of them in order.
-    unsafe fn part(&self, job: &Job<'_>, task: &Task, split: Split) {
+    unsafe fn part(&self, current: &Current<'_>, task: &Task, split: Split) {
         // SAFETY: as the caller's; after the last task has counted down, no one writes the partials of this unit.
         unsafe {
-            self.walk(job, task.segments.clone(), Some(split));
+            self.walk(current, task.segments.clone(), Some(split));
             if self.counters[split.counter].fetch_sub(1, Ordering::AcqRel) != 1 {
                 return;
             }
-            self.begin(job);
-            for segment in job.unit.segments.clone() {
-                let new = self.partial(job, split, segment);
-                (self.kernel.merge)(job.scratch.state, new, job.rows);
+            self.begin(current);
+            for segment in current.unit.segments.clone() {
+                let new = self.partial(current, split, segment);
+                (self.kernel.merge)(current.scratch.state, new, current.rows);
             }
-            self.finish(job);
+            self.finish(current);
         }
     }
 }

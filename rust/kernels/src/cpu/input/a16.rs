@@ -4,7 +4,7 @@
 use super::super::lanes::{Lanes, Plain};
 #[cfg(target_arch = "x86_64")]
 use super::super::lanes::{Ymm, Zmm};
-use super::rows::{Rows, Writer};
+use super::forms::{Padded, Writer};
 use super::{BLOCK, TILE};
 
 /// Largest magnitude of an activation: the high byte then reaches 127 and the low one stays within a signed byte.
@@ -92,9 +92,9 @@ impl Split for Zmm {
 /// Bytes, scales and (where asked for) sums of the rows of tile `t`.
 ///
 /// # Safety
-/// As [`super::rows::fill`].
+/// As [`super::forms::fill`].
 #[inline(always)]
-pub(super) unsafe fn a16<L: Split>(rows: &Rows, to: &Writer, t: usize, height: usize) {
+pub(super) unsafe fn a16<L: Split>(rows: &Padded, to: &Writer, t: usize, height: usize) {
     let chunks = to.blocks.div_ceil(2);
     // SAFETY: the buffers hold the tile's rows.
     unsafe {

@@ -170,7 +170,7 @@ pub(super) unsafe fn collect<L: Scan>(row: &[f32], maxima: &[f32], threshold: f3
     // SAFETY: see the module; `maxima` has 16 a stripe; `take` has room.
     unsafe {
         let limit = L::splat(threshold);
-        let mut to = Sink::new(out);
+        let mut to = Filling::new(out);
         // All are asked for before the first is used: they lie far apart, and the row is in no near cache.
         for stripe in 0..row.len().div_ceil(STRIPE) {
             let mut groups = L::load(maxima.as_ptr().add(stripe * GROUPS)).at_least(limit);
@@ -205,12 +205,12 @@ pub(super) unsafe fn collect<L: Scan>(row: &[f32], maxima: &[f32], threshold: f3
 }
 
 /// The end of a [`Few`] that is being filled 16 at a time.
-struct Sink<'a> {
+struct Filling<'a> {
     few: &'a mut Few,
     len: usize,
 }
 
-impl<'a> Sink<'a> {
+impl<'a> Filling<'a> {
     #[inline(always)]
     fn new(few: &'a mut Few) -> Self {
         few.ids.clear();

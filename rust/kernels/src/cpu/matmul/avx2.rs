@@ -51,7 +51,7 @@ pub(super) unsafe fn run<A: Arithmetic, F: Format>(vnni: bool, work: &Work<'_>, 
         if vnni {
             panels::<A, F, Vnni>(work, sink);
         } else {
-            panels::<A, F, Plain>(work, sink);
+            panels::<A, F, Base>(work, sink);
         }
     }
 }
@@ -186,7 +186,7 @@ macro_rules! variant {
         }
     };
 }
-variant!(Plain, false, "avx2,fma,f16c");
+variant!(Base, false, "avx2,fma,f16c");
 variant!(Vnni, true, "avx2,fma,f16c,avxvnni");
 
 /// Hands finished rows to the sink; gives R.

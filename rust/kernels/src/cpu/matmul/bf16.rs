@@ -5,7 +5,7 @@
 use super::super::buffer::prefetch;
 use super::super::lanes::Lanes;
 use super::super::pack::layout::LANES;
-use super::super::tile::{ROWS, Tiles};
+use super::super::tile_unit::{ROWS, Tiles};
 use super::Work;
 use super::sink::{Sink, Source};
 use std::mem::MaybeUninit;
@@ -157,7 +157,7 @@ pub(super) use x86::{amx, avx512};
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::super::super::lanes::Zmm;
-    use super::super::super::tile::Amx;
+    use super::super::super::tile_unit::Amx;
     use super::{AHEAD, BLOCK_BYTES, LANES, Sink, Work, prefetch};
     use std::arch::x86_64::*;
 

@@ -75,7 +75,7 @@ impl Elements for Bf16 {
 pub(super) unsafe fn run<E: Elements>(cpu: Cpu, work: &Work<'_>, sink: &Sink<'_>) {
     // SAFETY: passed on.
     unsafe {
-        match cpu.isa {
+        match cpu.isa() {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 | Isa::Amx => zmm::<E>(work, sink),
             #[cfg(target_arch = "x86_64")]

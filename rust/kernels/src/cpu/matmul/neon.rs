@@ -15,7 +15,7 @@ use super::formats::{Format, blocks};
 use super::sink::Sink;
 use super::unpacked::Unpacked;
 use activation::{Activation, dots};
-use dot::{Dot, Instruction, Matrix, Plain};
+use dot::{Base, Dot, Instruction, Matrix};
 use panel::{Block, Packed, Ready};
 use std::arch::aarch64::*;
 
@@ -27,10 +27,10 @@ const FEW: usize = 4;
 pub(super) unsafe fn run<F: Format, A: Activation>(cpu: Cpu, work: &Work<'_>, sink: &Sink<'_>) {
     // SAFETY: passed on.
     unsafe {
-        match (cpu.dotprod, cpu.i8mm) {
+        match (cpu.dotprod(), cpu.i8mm()) {
             (true, true) => panels::<F, A, Matrix>(work, sink),
             (true, false) => panels::<F, A, Dot>(work, sink),
-            _ => panels::<F, A, Plain>(work, sink),
+            _ => panels::<F, A, Base>(work, sink),
         }
     }
 }
@@ -79,7 +79,7 @@ macro_rules! enabled {
         }
     };
 }
-enabled!(Plain, "neon");
+enabled!(Base, "neon");
 enabled!(Dot, "neon,dotprod");
 enabled!(Matrix, "neon,dotprod,i8mm");
 

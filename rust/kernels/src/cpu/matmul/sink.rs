@@ -5,7 +5,7 @@ use super::super::Isa;
 use super::super::activation::Activation;
 use super::super::lanes::Lanes;
 use super::super::pack::layout::LANES;
-use super::super::tile::ROWS;
+use super::super::tile_unit::ROWS;
 use std::ops::Range;
 
 /// Where tiles of one product go.

@@ -2,7 +2,7 @@
 use super::super::super::kv::{KvCache, KvShape, KvType, Seq};
 use super::super::super::rope::Rope;
 #[cfg(target_arch = "x86_64")]
-use super::super::super::tile::Tiles;
+use super::super::super::tile_unit::Tiles;
 use super::super::super::{Compute, Cpu};
 #[cfg(target_arch = "x86_64")]
 use super::super::tile::{PAGES, PROBS, ROWS, Rules, SCORES, Tile};

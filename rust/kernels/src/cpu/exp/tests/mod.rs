@@ -87,7 +87,7 @@ fn every_instruction_set_gives_the_same_bits() {
     }
     for cpu in Cpu::available() {
         #[cfg(target_arch = "x86_64")]
-        let other = match cpu.isa {
+        let other = match cpu.isa() {
             // SAFETY: the machine has it.
             Isa::Avx2 => unsafe { avx2(&x) },
             // SAFETY: the machine has it.
@@ -95,7 +95,7 @@ fn every_instruction_set_gives_the_same_bits() {
             _ => continue,
         };
         #[cfg(not(target_arch = "x86_64"))]
-        let other = match cpu.isa {
+        let other = match cpu.isa() {
             // SAFETY: every aarch64 processor has it.
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => unsafe { all::<super::super::lanes::Neon>(&x) },

@@ -37,7 +37,7 @@ fn bits(cpu: Cpu, input: &Input) -> Vec<Vec<u8>> {
             continue;
         }
         let q = &from.q.bytes()[..cells * 32 * width];
-        all.push(match (cpu.isa, width) {
+        all.push(match (cpu.isa(), width) {
             (Isa::Neon, 2) => joined(q),
             _ => q.to_vec(),
         });

@@ -97,8 +97,8 @@ fn impossible_shapes_are_named() {
         KvCache::new(s).unwrap_err().to_string()
     };
     assert!(bad(|s| s.block_size = 48).contains("block_size 48"));
-    assert!(bad(|s| s.head_dim = 20).contains("head_dim 20"));
-    assert!(bad(|s| s.head_dim = 264).contains("head_dim 264"));
+    assert!(bad(|s| s.head_dim = 0).contains("head_dim 0"));
+    assert!(bad(|s| s.head_dim = 257).contains("head_dim 257"));
     assert!(bad(|s| s.blocks = usize::MAX / 2).contains("address space"));
     assert!(bad(|s| s.layers = 0).contains("layers"));
     assert!(bad(|s| s.blocks = 1 << 45).contains("no memory"));

@@ -6,7 +6,7 @@ mod unpack;
 
 use super::super::super::buffer::Buffer;
 use super::super::super::input::A16Tile;
-use super::super::super::tile::Tiles;
+use super::super::super::tile_unit::Tiles;
 use super::super::Work;
 use super::super::sink::Sink;
 use std::cell::RefCell;

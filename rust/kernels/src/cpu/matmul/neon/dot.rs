@@ -27,7 +27,7 @@ pub(in super::super) trait Instruction {
 }
 
 /// What every processor has.
-pub(in super::super) struct Plain;
+pub(in super::super) struct Base;
 /// `sdot`
 pub(in super::super) struct Dot;
 /// `smmla`, two rows at a time.
@@ -45,8 +45,8 @@ unsafe fn begin<const R: usize>(first: &[i32; R]) -> Dots<R> {
     }
 }
 
-impl Instruction for Plain {
-    type One = Plain;
+impl Instruction for Base {
+    type One = Base;
     const PAIRS: bool = false;
 
     /// So many words are added up in 16 bits as cannot overflow.

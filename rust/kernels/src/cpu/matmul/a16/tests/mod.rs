@@ -10,7 +10,7 @@ use crate::cpu::input::Input;
 use crate::cpu::lanes::Plain;
 use crate::cpu::pack::{Matrix, Storage};
 use crate::cpu::testing::{Random, cpus, random_weights};
-use crate::cpu::tile::Emulated;
+use crate::cpu::tile_unit::Emulated;
 use crate::cpu::{Compute, Isa};
 
 fn packed(random: &mut Random, ty: GgmlType, n: usize, k: usize) -> Matrix {
@@ -125,7 +125,7 @@ fn parts_of_the_rows_give_the_bits_of_the_whole() {
         out
     };
     let want = (product(&whole, &weights[0], &x, rows), gated(&whole));
-    for cpu in cpus().into_iter().filter(|cpu| cpu.isa == Isa::Amx) {
+    for cpu in cpus().into_iter().filter(|cpu| cpu.isa() == Isa::Amx) {
         for threads in [1, 2, 3, 4] {
             let cx = Compute::with_cpu(cpu, threads).unwrap();
             let got = product(&cx, &weights[0], &x, rows);

@@ -4,13 +4,13 @@ use super::super::super::super::lanes::Lanes;
 #[cfg(target_arch = "x86_64")]
 use super::super::super::super::lanes::Zmm;
 use super::super::super::super::pack::layout::LANES;
-use super::super::super::super::tile::{ROWS, Tiles};
+use super::super::super::super::tile_unit::{ROWS, Tiles};
 use super::super::super::Work;
 use super::super::super::sink::{Sink, Source};
 use std::mem::MaybeUninit;
 
 /// Integers of a tile.
-const TILE: usize = ROWS * LANES;
+const VALUES: usize = ROWS * LANES;
 
 /// Vectors that can put sums of byte products together.
 pub(in super::super) trait Join: Lanes {
@@ -43,7 +43,7 @@ pub(in super::super) struct Waiting<'a> {
 
 /// `[tile][high x high, middle, low x low][16][16]`
 #[repr(C, align(64))]
-struct Sums([[[i32; TILE]; 3]; 2]);
+struct Sums([[[i32; VALUES]; 3]; 2]);
 
 impl<'a> Waiting<'a> {
     pub fn new(work: &'a Work<'a>, sink: &'a Sink<'a>) -> Self {
@@ -66,8 +66,8 @@ impl<'a> Waiting<'a> {
         // SAFETY: `sums` has room for six tiles.
         unsafe {
             tiles.store::<0>(to.cast(), 64);
-            tiles.store::<1>(to.add(TILE).cast(), 64);
-            tiles.store::<2>(to.add(2 * TILE).cast(), 64);
+            tiles.store::<1>(to.add(VALUES).cast(), 64);
+            tiles.store::<2>(to.add(2 * VALUES).cast(), 64);
         }
     }
 
@@ -78,9 +78,9 @@ impl<'a> Waiting<'a> {
         let to = self.sums.as_mut_ptr().cast::<i32>();
         // SAFETY: as of `take`.
         unsafe {
-            tiles.store::<3>(to.add(3 * TILE).cast(), 64);
-            tiles.store::<4>(to.add(4 * TILE).cast(), 64);
-            tiles.store::<5>(to.add(5 * TILE).cast(), 64);
+            tiles.store::<3>(to.add(3 * VALUES).cast(), 64);
+            tiles.store::<4>(to.add(4 * VALUES).cast(), 64);
+            tiles.store::<5>(to.add(5 * VALUES).cast(), 64);
         }
     }
 
@@ -145,7 +145,7 @@ impl<L: Join> Source<L> for Joined<L> {
         let i = r - self.first;
         // SAFETY: sums and scales of the row are there.
         unsafe {
-            let sums = self.sums.add(i / ROWS * 3 * TILE + i % ROWS * LANES);
+            let sums = self.sums.add(i / ROWS * 3 * VALUES + i % ROWS * LANES);
             L::join(sums).mul(L::splat(*self.scales.add(i))).mul(self.d)
         }
     }
@@ -158,7 +158,7 @@ impl Join for Zmm {
         use std::arch::x86_64::*;
         // SAFETY: inlined into a function with AVX-512; the integers are there.
         unsafe {
-            let at = |i: usize| from.wrapping_add(TILE * i).cast::<__m512i>();
+            let at = |i: usize| from.wrapping_add(VALUES * i).cast::<__m512i>();
             let (a, middle, d) = (at(0).read(), at(1).read(), at(2).read());
             // Carries go up: d and then the middle keep 8 bits each.
             let middle = _mm512_add_epi32(middle, _mm512_srai_epi32::<8>(d));

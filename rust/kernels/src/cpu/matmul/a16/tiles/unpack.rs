@@ -1,7 +1,7 @@
 //! Packed panels to tiles with AVX-512.
 use super::super::super::super::lanes::Zmm;
 use super::super::super::super::pack::layout::Scheme;
-use super::super::super::super::tile::Amx;
+use super::super::super::super::tile_unit::Amx;
 use super::super::super::avx512::panel::{NEAR, Scales, header, prefetch, scales, weights};
 use super::super::super::formats::Format;
 use super::{Ring, Sink, Unpack, Work};

@@ -8,7 +8,7 @@ use crate::cpu::input::Input;
 use crate::cpu::lanes::Plain;
 use crate::cpu::pack::{Matrix, Mode};
 use crate::cpu::testing::{Random, cpus, random_weights};
-use crate::cpu::tile::Emulated;
+use crate::cpu::tile_unit::Emulated;
 use crate::cpu::{Compute, Cpu, Isa};
 
 /// The product on emulated tiles; the activations are put into bf16 form as a machine with tiles would.
@@ -91,7 +91,7 @@ fn every_way_is_close_to_float64_and_rows_stand_alone() {
             let all = product(cpu, &matrix, &x, most, 2);
             check(&all, cpu.name());
             assert!(
-                cpu.isa != Isa::Amx || all == tiles,
+                cpu.isa() != Isa::Amx || all == tiles,
                 "amx differs from its emulation"
             );
             for rows in [1, 2, 3, 5, 8, 11, 16, 17, 31, 33, 64] {

@@ -59,7 +59,23 @@ mod amx {
         rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
     };
 
-    /// The registers of this thread. The compiler itself never uses them.
+    /// One instruction that changes tile registers or their configuration, with operands and options.
+    macro_rules! tile {
+        ($text:literal, [$($name:ident = $number:expr),*], [$($address:ident = $from:expr),*], $option:ident) => { unsafe {
+            asm!($text, $($name = const $number,)* $($address = in(reg) $from,)*
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(nostack, preserves_flags, $option))
+        } };
+    }
+
+    /// The registers of this thread, which hold values from one `asm!` block to the next.
+    ///
+    /// To the compiler a block leaves them undefined, and the System V ABI lets every function change them and their
+    /// configuration. They keep their values nevertheless: `rustc` gives them to no value and emits tile instructions in
+    /// no function, as none enables AMX; the blocks are volatile (not `pure`), so their order is as written; nothing that
+    /// stands between `begin` and the drop is foreign code but memory functions of the C library, none of which uses
+    /// tiles; and the kernel saves them where it interrupts a thread.
     pub(crate) struct Amx(std::marker::PhantomData<*const ()>);
 
     impl Amx {
@@ -75,23 +91,21 @@ mod amx {
     impl Tiles for Amx {
         #[inline(always)]
         unsafe fn begin() -> Self {
-            unsafe {
-                asm!("ldtilecfg [{}]", in(reg) &CONFIG, options(nostack, readonly, preserves_flags))
-            };
+            tile!("ldtilecfg [{from}]", [], [from = &CONFIG], readonly);
             Amx(std::marker::PhantomData)
         }
         #[inline(always)]
         unsafe fn zero<const T: usize>(&mut self) {
-            unsafe {
-                asm!("tilezero tmm{t}", t = const T, options(nostack, nomem, preserves_flags))
-            };
+            tile!("tilezero tmm{t}", [t = T], [], nomem);
         }
         #[inline(always)]
         unsafe fn load<const T: usize>(&mut self, from: *const u8, stride: usize) {
-            unsafe {
-                asm!("tileloadd tmm{t}, [{p} + {s}*1]", t = const T, p = in(reg) from, s = in(reg) stride,
-                    options(nostack, readonly, preserves_flags));
-            }
+            tile!(
+                "tileloadd tmm{t}, [{p} + {s}*1]",
+                [t = T],
+                [p = from, s = stride],
+                readonly
+            );
         }
         #[inline(always)]
         unsafe fn store<const T: usize>(&self, to: *mut u8, stride: usize) {
@@ -102,31 +116,37 @@ mod amx {
         }
         #[inline(always)]
         unsafe fn dot_bf16<const C: usize, const A: usize, const B: usize>(&mut self) {
-            unsafe {
-                asm!("tdpbf16ps tmm{c}, tmm{a}, tmm{b}", c = const C, a = const A, b = const B,
-                    options(nostack, nomem, preserves_flags));
-            }
+            tile!(
+                "tdpbf16ps tmm{c}, tmm{a}, tmm{b}",
+                [c = C, a = A, b = B],
+                [],
+                nomem
+            );
         }
         #[inline(always)]
         unsafe fn dot_i8_u8<const C: usize, const A: usize, const B: usize>(&mut self) {
-            unsafe {
-                asm!("tdpbsud tmm{c}, tmm{a}, tmm{b}", c = const C, a = const A, b = const B,
-                    options(nostack, nomem, preserves_flags));
-            }
+            tile!(
+                "tdpbsud tmm{c}, tmm{a}, tmm{b}",
+                [c = C, a = A, b = B],
+                [],
+                nomem
+            );
         }
         #[inline(always)]
         unsafe fn dot_i8<const C: usize, const A: usize, const B: usize>(&mut self) {
-            unsafe {
-                asm!("tdpbssd tmm{c}, tmm{a}, tmm{b}", c = const C, a = const A, b = const B,
-                    options(nostack, nomem, preserves_flags));
-            }
+            tile!(
+                "tdpbssd tmm{c}, tmm{a}, tmm{b}",
+                [c = C, a = A, b = B],
+                [],
+                nomem
+            );
         }
     }
 
     impl Drop for Amx {
         #[inline(always)]
         fn drop(&mut self) {
-            unsafe { asm!("tilerelease", options(nostack, nomem, preserves_flags)) };
+            tile!("tilerelease", [], [], nomem);
         }
     }
 }
@@ -264,7 +284,7 @@ mod tests {
 
     #[test]
     fn the_emulation_has_the_bits_of_the_machine() {
-        if !Cpu::available().iter().any(|c| c.isa == Isa::Amx) {
+        if !Cpu::available().iter().any(|c| c.isa() == Isa::Amx) {
             return;
         }
         #[cfg(target_arch = "x86_64")]

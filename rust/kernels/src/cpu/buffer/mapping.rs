@@ -1,31 +1,31 @@
-//! Regions of large pages mapped from the system, and the one that lasting buffers are taken from at the moment.
-//! A region goes back to the system when the last buffer in it is dropped.
+//! Mappings of large pages mapped from the system, and the one that lasting buffers are taken from at the moment.
+//! A mapping goes back to the system when the last buffer in it is dropped.
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// Size of a large page in bytes.
 const LARGE_PAGE: usize = 2 << 20;
-/// Size of a shared region in bytes: pages that nobody touched take no memory.
+/// Size of a shared mapping in bytes: pages that nobody touched take no memory.
 const SHARED: usize = 32 << 20;
 /// Below this size in bytes a buffer is not worth a large page.
 const SMALL: usize = 64 << 10;
 
 /// Zeroed memory mapped from the system, aligned to a large page.
-pub(super) struct Region {
+pub(super) struct Mapping {
     #[cfg(unix)]
     mapping: (NonNull<u8>, usize),
     at: NonNull<u8>,
 }
 
-// SAFETY: a Region owns its mapping; only the buffers in it, which do not overlap, write to it.
-unsafe impl Send for Region {}
+// SAFETY: a Mapping owns its mapping; only the buffers in it, which do not overlap, write to it.
+unsafe impl Send for Mapping {}
 // SAFETY: as above.
-unsafe impl Sync for Region {}
+unsafe impl Sync for Mapping {}
 
-impl Region {
+impl Mapping {
     /// At least `bytes` bytes; None where the system gives none.
     #[cfg(unix)]
-    pub fn new(bytes: usize) -> Option<Region> {
+    pub fn new(bytes: usize) -> Option<Mapping> {
         let length = bytes.checked_add(LARGE_PAGE)?;
         // SAFETY: a new anonymous mapping touches nothing that exists.
         let mapping = unsafe {
@@ -50,7 +50,7 @@ impl Region {
         unsafe {
             libc::madvise(at.as_ptr().cast(), bytes, libc::MADV_HUGEPAGE);
         }
-        Some(Region {
+        Some(Mapping {
             mapping: (start, length),
             at,
         })
@@ -58,11 +58,11 @@ impl Region {
 
     /// Without a way to map memory every buffer comes from the heap.
     #[cfg(not(unix))]
-    pub fn new(_bytes: usize) -> Option<Region> {
+    pub fn new(_bytes: usize) -> Option<Mapping> {
         None
     }
 
-    /// The address `offset` bytes into the region.
+    /// The address `offset` bytes into the mapping.
     pub fn at(&self, offset: usize) -> NonNull<u8> {
         // SAFETY: callers stay within the bytes they asked for.
         unsafe { self.at.add(offset) }
@@ -70,7 +70,7 @@ impl Region {
 }
 
 #[cfg(unix)]
-impl Drop for Region {
+impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: mapped in `new`; the last buffer in it is gone.
         unsafe {
@@ -79,27 +79,27 @@ impl Drop for Region {
     }
 }
 
-/// The region that is being filled and how far; it is not kept alive from here.
-static FILLING: Mutex<(Weak<Region>, usize)> = Mutex::new((Weak::new(), 0));
+/// The mapping that is being filled and how far; it is not kept alive from here.
+static FILLING: Mutex<(Weak<Mapping>, usize)> = Mutex::new((Weak::new(), 0));
 
-/// Room for `bytes` in a shared region, and where; a region of its own where that is large, none where it is small.
-pub(super) fn share(bytes: usize) -> Option<(Arc<Region>, usize)> {
+/// Room for `bytes` in a shared mapping, and where; a mapping of its own where that is large, none where it is small.
+pub(super) fn share(bytes: usize) -> Option<(Arc<Mapping>, usize)> {
     if bytes < SMALL {
         return None;
     }
     if bytes > SHARED / 4 {
-        return Some((Arc::new(Region::new(bytes)?), 0));
+        return Some((Arc::new(Mapping::new(bytes)?), 0));
     }
     // The pair is replaced as a whole, so a panic elsewhere leaves it sound.
     let mut filling = FILLING.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(region) = filling.0.upgrade()
+    if let Some(mapping) = filling.0.upgrade()
         && filling.1 + bytes <= SHARED
     {
         let offset = filling.1;
         filling.1 += bytes;
-        return Some((region, offset));
+        return Some((mapping, offset));
     }
-    let region = Arc::new(Region::new(SHARED)?);
-    *filling = (Arc::downgrade(&region), bytes);
-    Some((region, 0))
+    let mapping = Arc::new(Mapping::new(SHARED)?);
+    *filling = (Arc::downgrade(&mapping), bytes);
+    Some((mapping, 0))
 }

@@ -74,7 +74,7 @@ thread_local! {
 }
 
 /// Float32 rows, padded with zeros to whole blocks, `stride` values apart.
-pub(super) struct Rows {
+pub(super) struct Padded {
     pub at: *const f32,
     pub stride: usize,
 }
@@ -87,7 +87,7 @@ pub(super) unsafe fn fill(cpu: Cpu, source: &Source<'_>, to: &Writer, t: usize) 
     NORMALISED.with_borrow_mut(|buffer| {
         // SAFETY: as promised by the caller.
         unsafe {
-            match cpu.isa {
+            match cpu.isa() {
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx512 | Isa::Amx => zmm(source, to, t, buffer),
                 #[cfg(target_arch = "x86_64")]
@@ -154,10 +154,10 @@ unsafe fn float_rows<L: Lanes>(
     t: usize,
     height: usize,
     buffer: &mut Vec<f32>,
-) -> Rows {
+) -> Padded {
     let (k, padded) = (source.k, to.blocks * BLOCK);
     if source.norm.is_none() && !to.forms.f32 && k == padded {
-        return Rows {
+        return Padded {
             at: source.x[t * TILE * k..].as_ptr(),
             stride: k,
         };
@@ -181,7 +181,7 @@ unsafe fn float_rows<L: Lanes>(
                 row.add(i).write(0.0);
             }
         }
-        Rows { at, stride: padded }
+        Padded { at, stride: padded }
     }
 }
 
@@ -220,7 +220,7 @@ unsafe fn normalise<L: Lanes>(x: &[f32], norm: &Norm<'_>, row: *mut f32) {
 /// time.
 #[inline(always)]
 unsafe fn quantise<L: Quantise, T: Integers>(
-    rows: &Rows,
+    rows: &Padded,
     to: &BlocksWriter<T>,
     base: usize,
     (blocks, height): (usize, usize),

@@ -1,0 +1,86 @@
+//! Attention of a prompt and of the token after it, with every rule that a kernel knows.
+use super::super::attention::{AttnParams, Batch, qkv_attention};
+use super::super::kv::{KvCache, KvShape, KvType, Seq};
+use super::super::rope::Rope;
+use super::super::{Compute, Cpu};
+use super::{Noise, SelfCheck, agree};
+
+/// Tokens of the prompt: with two query heads a key head too many to be written and read by one task, and pages beyond a
+/// segment.
+const PROMPT: usize = 270;
+const HEADS: usize = 4;
+const KV_HEADS: usize = 2;
+/// A multiple of no vector.
+const WIDTH: usize = 40;
+
+/// Whether attention on `cpu` is that of the scalar level: the same bits, or close where the level multiplies bf16.
+pub(super) fn pass(check: &mut SelfCheck, cpu: Cpu) -> bool {
+    [KvType::F32, KvType::Bf16].into_iter().all(|dtype| {
+        let same = dtype == KvType::F32 || !cpu.bf16();
+        let of = |cx: &Compute| attend(cx, dtype);
+        match (check.on(cpu, of), check.on(Cpu::SCALAR, of)) {
+            (Some(got), Some(want)) => agree(&got, &want, same),
+            _ => false,
+        }
+    })
+}
+
+/// What the prompt's last rows and the token after it get.
+fn attend(cx: &Compute, dtype: KvType) -> Option<Vec<f32>> {
+    let shape = KvShape {
+        layers: 1,
+        blocks: (PROMPT + 1).div_ceil(32),
+        block_size: 32,
+        kv_heads: KV_HEADS,
+        head_dim: WIDTH,
+        dtype,
+    };
+    let mut cache = KvCache::new(shape).ok()?;
+    // In no order, as the blocks of a sequence are.
+    let blocks: Vec<u32> = (0..shape.blocks as u32).rev().collect();
+    let rope = Rope::new(vec![1.0, 0.1, 0.01, 0.001], 1.0, false);
+    let mut random = Noise(5);
+    let mut values = |n: usize| -> Vec<f32> { (0..n).map(|_| random.unit()).collect() };
+    let (norm, sinks) = (values(WIDTH), values(HEADS));
+    let params = AttnParams {
+        heads: HEADS,
+        kv_heads: KV_HEADS,
+        head_dim: WIDTH,
+        scale: 0.2,
+        window: Some(PROMPT - 7),
+        softcap: Some(20.0),
+        sinks: Some(&sinks),
+    };
+    let mut all = Vec::new();
+    for (position, rows) in [(0, PROMPT), (PROMPT, 1)] {
+        let [q, k, v] = [HEADS, KV_HEADS, KV_HEADS].map(|heads| values(rows * heads * WIDTH));
+        let mut out = vec![0f32; rows * HEADS * WIDTH];
+        let seq = Seq {
+            rows: 0..rows,
+            position,
+            blocks: &blocks,
+        };
+        let norms = Some((&norm[..], &norm[..], 1e-5));
+        let mut batch = Batch::new(vec![seq], &cache);
+        qkv_attention(
+            cx, &rope, &q, &k, &v, norms, &params, &mut batch, &mut cache, 0, &mut out,
+        );
+        let last = rows.min(40) * HEADS * WIDTH;
+        all.extend_from_slice(&out[out.len() - last..]);
+    }
+    Some(all)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_cache_types_differ_and_are_close() {
+        let mut check = SelfCheck::new().unwrap();
+        let of = |check: &mut SelfCheck, ty| check.on(Cpu::SCALAR, |cx| attend(cx, ty)).unwrap();
+        let (exact, narrow) = (of(&mut check, KvType::F32), of(&mut check, KvType::Bf16));
+        assert!(!agree(&narrow, &exact, true) && agree(&narrow, &exact, false));
+    }
+}
