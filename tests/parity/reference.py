@@ -14,9 +14,13 @@ HF_CASES = [
     "llama_tied_bias",
     "llama_linear_rope",
     "llama_yarn",
+    "llama_head100",
+    "llama_dynamic_rope",
     "mistral_sliding",
     "qwen2",
+    "qwen2_yarn",
     "qwen3",
+    "qwen3_padded_vocab",
 ]
 GGUF_CASES = [case for case in HF_CASES if (GOLDENS / "gguf" / f"{case}.gguf").exists()]
 GGML_TYPES = ["F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"]

@@ -47,7 +47,7 @@ def worst(engine: InferenceEngine, reference: dict[str, np.ndarray]) -> float:
 
 
 def exact(path: Path) -> InferenceEngine:
-    return InferenceEngine.builder().model_path(path).dtype("f32").threads(2).max_sequence_length(256).build()
+    return InferenceEngine.builder().model_path(path).dtype("f32").threads(2).max_sequence_length(128).build()
 
 
 @pytest.mark.parametrize("case", [f"hf/{c}" for c in HF_CASES] + [f"gguf/{c}" for c in GGUF_CASES])

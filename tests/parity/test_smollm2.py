@@ -18,12 +18,12 @@ REFERENCE = smollm2()
 MARGIN = 1e-2
 # Of each arithmetic: how far the perplexity may be, as a share, and a token's log-probability, on average. llama.cpp's
 # own log-probabilities of this file are 0.0655 from the reference.
-ALLOWED = {"f32": (1e-3, 0.01), "auto": (5e-3, 0.0655), "int8": (5e-3, 0.0655), "int16": (5e-3, 0.04)}
+ALLOWED = {"f32": (1e-3, 0.01), "auto": (5e-3, 0.0655), "int8": (5e-3, 0.0655), "int16": (5e-3, 0.02)}
 
 
 @pytest.fixture(scope="module", params=list(ALLOWED))
 def arithmetic(request: pytest.FixtureRequest) -> str:
-    return request.param
+    return str(request.param)
 
 
 @pytest.fixture(scope="module")

@@ -196,5 +196,17 @@ pub fn load_on(
 ) -> Result<Box<dyn Model>> {
     let packer = backend.packer();
     let loader = loader::Loader::new(checkpoint, packer.as_ref(), progress);
-    arch::load(&loader, backend, runtime)
+    // The caller's thread is not ours to bind to a core; the thread that takes its place ends with the loading.
+    let loaded = std::thread::scope(|scope| {
+        let load = || {
+            if let Some(compute) = backend.compute() {
+                compute.pool.bind_caller();
+            }
+            let model = arch::load(&loader, backend, runtime)?;
+            loader.all_read()?;
+            Ok(model)
+        };
+        scope.spawn(load).join()
+    });
+    loaded.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }

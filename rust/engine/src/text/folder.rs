@@ -16,11 +16,15 @@ use super::{
     tokenizer::{Encoder, Parts},
 };
 use crate::{Error, Result};
+use candle_vllm_model::weights::file::refuse_lfs_pointer;
 
 /// Reads a text file; `None` when there is none.
 pub(super) fn read(path: &Path) -> Result<Option<String>> {
     match fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
+        Ok(text) => {
+            refuse_lfs_pointer(path, text.as_bytes())?;
+            Ok(Some(text))
+        }
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(Error::ModelLoad(format!(
             "cannot read {}: {e}",

@@ -112,7 +112,7 @@ pub(super) fn load(metadata: &Metadata) -> Result<Parts> {
         encoder: Encoder::Bpe(Box::new(bpe)),
         detok,
         affixes: Some((before.into_iter().collect(), after.into_iter().collect())),
-        eos_ids: eos_ids(&named, tokens, templates.get(template::DEFAULT)),
+        eos_ids: eos_ids(&named, tokens),
         bos_id,
         special_tokens: named.texts(tokens),
         templates,
@@ -264,21 +264,61 @@ impl Named {
     }
 }
 
-/// Ids that end an answer: eos, eot and eom of the metadata, and the end-of-turn token that its chat template writes.
-fn eos_ids(named: &Named, tokens: &Tokens, template: Option<&String>) -> Vec<u32> {
+/// Tokens that end an answer in whatever vocabulary they stand, whether or not its template names them: ends of texts,
+/// turns and messages, and what code models write between files. The set is llama.cpp's, which vocabularies rely on.
+const ENDS: [&str; 31] = [
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|end_of_text|>",
+    "<|endoftext|>",
+    "<|end|>",
+    "<|return|>",
+    "<|call|>",
+    "<|flush|>",
+    "<|calls|>",
+    "<end_of_turn>",
+    "<turn|>",
+    "<end_of_utterance>",
+    "<\u{ff5c}end\u{2581}of\u{2581}sentence\u{ff5c}>",
+    "<EOT>",
+    "_<EOT>",
+    "[EOT]",
+    "<eos>",
+    "[EOS]",
+    "</s>",
+    "<|fim_pad|>",
+    "<fim-pad>",
+    "<fim_pad>",
+    "<PAD>",
+    "[PAD]",
+    "<|fim_repo|>",
+    "<|repo_name|>",
+    "<fim-repo>",
+    "<REPO>",
+    "<reponame>",
+    "<|file_sep|>",
+];
+/// Where all of them are (gpt-oss), the last ends a message within an answer, and not the answer.
+const HARMONY: [&str; 3] = ["<|return|>", "<|call|>", "<|end|>"];
+
+/// Ids that end an answer: eos, eot and eom of the metadata, and those of [`ENDS`] that the vocabulary has.
+fn eos_ids(named: &Named, tokens: &Tokens) -> Vec<u32> {
     let mut ids: BTreeSet<u32> = ["eos_token", "eot_token", "eom_token"]
         .iter()
         .filter_map(|n| named.id(n))
         .collect();
-    let ends = ["<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<turn|>"];
-    let ends = ends
-        .into_iter()
-        .filter(|end| template.is_some_and(|template| template.contains(end)));
-    let ends: Vec<&str> = ends.collect();
-    if !ends.is_empty() {
-        let all = (0..).zip(&tokens.0);
-        let found = all.filter(|(_, token)| token.added && ends.contains(&token.text));
-        ids.extend(found.map(|(id, _)| id));
+    let mut harmony = [None; HARMONY.len()];
+    for (id, token) in (0..).zip(&tokens.0) {
+        if ENDS.contains(&token.text) {
+            ids.insert(id);
+        }
+        if let Some(at) = HARMONY.iter().position(|text| *text == token.text) {
+            harmony[at] = Some(id);
+        }
+    }
+    if let [Some(_), Some(_), Some(end)] = harmony {
+        ids.remove(&end);
     }
     ids.into_iter().collect()
 }

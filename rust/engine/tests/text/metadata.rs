@@ -207,16 +207,43 @@ fn ends_and_templates_come_from_the_metadata() {
         (special["bos_token"].as_str(), special["eos_token"].as_str()),
         ("<s>", "</s>")
     );
+}
 
-    // An end-of-turn token that only the template names.
-    let mut metadata = byte_level();
-    let Some(Value::Texts(tokens)) = metadata.0.get_mut("tokenizer.ggml.tokens") else {
-        panic!()
+#[test]
+fn tokens_that_end_an_answer_are_known_by_their_text() {
+    let ends = |texts: &[(usize, &str)]| {
+        let mut metadata = byte_level();
+        let Some(Value::Texts(tokens)) = metadata.0.get_mut("tokenizer.ggml.tokens") else {
+            panic!()
+        };
+        for (id, text) in texts {
+            tokens[*id] = (*text).into();
+        }
+        load(&metadata).unwrap().eos_ids().to_vec()
     };
-    tokens[7] = "<|im_end|>".into();
-    assert_eq!(load(&metadata).unwrap().eos_ids(), [1]);
-    template(&mut metadata, "chat_template", "{{ x }}<|im_end|>");
-    assert_eq!(load(&metadata).unwrap().eos_ids(), [1, 7]);
+    assert_eq!(ends(&[]), [1]);
+    for text in [
+        "<|im_end|>",
+        "<|eot_id|>",
+        "<|end_of_text|>",
+        "<|endoftext|>",
+        "<|eom_id|>",
+        "<|end|>",
+        "<end_of_turn>",
+        "<EOT>",
+        "<|return|>",
+        "<|fim_pad|>",
+        "<|file_sep|>",
+    ] {
+        assert_eq!(ends(&[(7, text)]), [1, 7], "{text}");
+    }
+    // Also where the metadata ends with another, and where no template names them.
+    let both = [(7, "<|im_end|>"), (8, "<|endoftext|>")];
+    assert_eq!(ends(&both), [1, 7, 8]);
+    assert_eq!(ends(&[(7, "<|im_start|>")]), [1]);
+    // In gpt-oss `<|end|>` ends a message; an answer has several.
+    let harmony = [(6, "<|return|>"), (7, "<|call|>"), (8, "<|end|>")];
+    assert_eq!(ends(&harmony), [1, 6, 7]);
 }
 
 #[test]

@@ -3,7 +3,6 @@
 use std::{ops::Range, sync::Arc};
 
 use candle_vllm_kernels::cpu::{Activation, Compute};
-use rayon::prelude::*;
 
 use super::{Flags, Runtime};
 use crate::{
@@ -11,13 +10,19 @@ use crate::{
     backend::{Backend, KvDtype, KvShape},
     config::Config,
     layers::{Attention, Mlp, Norm, Rope},
-    loader::Loader,
+    loader::{self, Loader},
     quant::{Format, Role},
 };
 
 struct Layer {
     attention: Attention,
     mlp: Mlp,
+}
+
+/// What one thread loads.
+enum Part {
+    Table(Box<dyn Format>),
+    Layer(Box<Layer>),
 }
 
 struct Llama {
@@ -86,7 +91,7 @@ fn spec(loader: &Loader<'_>, backend: &dyn Backend, kv: &KvShape, dtype: &str) -
     }
 }
 
-/// Loads all weights, layers in parallel.
+/// Loads all weights, on the threads that will compute.
 pub fn load(
     loader: &Loader<'_>,
     backend: Box<dyn Backend>,
@@ -96,23 +101,27 @@ pub fn load(
     let c = loader.config();
     let rope = Arc::new(Rope::new(c));
     let table = |name: &str, role| loader.matrix(name, role, [c.vocab_size, c.hidden_size]);
-    let ((embedding, head), layers) = rayon::join(
-        || {
-            let embedding = "model.embed_tokens.weight";
-            if c.tie_word_embeddings {
-                return (table(embedding, Role::Head), Ok(None));
-            }
-            let head = table("lm_head.weight", Role::Head);
-            (table(embedding, Role::Embedding), head.map(Some))
-        },
-        || {
-            (0..c.layers)
-                .into_par_iter()
-                .map(|i| layer(loader, i, flags, &rope))
-                .collect::<Result<Vec<_>>>()
-        },
-    );
-    let (embedding, head, layers) = (embedding?, head?, layers?);
+    let tied = c.tie_word_embeddings;
+    let first = if tied { Role::Head } else { Role::Embedding };
+    let part = |i: usize| match i {
+        0 => table("model.embed_tokens.weight", first).map(Part::Table),
+        1 if !tied => table("lm_head.weight", Role::Head).map(Part::Table),
+        _ => {
+            layer(loader, i + usize::from(tied) - 2, flags, &rope).map(|l| Part::Layer(Box::new(l)))
+        }
+    };
+    let parts = c.layers + if tied { 1 } else { 2 };
+    let (mut tables, mut layers) = (Vec::new(), Vec::with_capacity(c.layers));
+    for part in loader::on_threads(backend.compute(), parts, part)? {
+        match part {
+            Part::Table(table) => tables.push(table),
+            Part::Layer(layer) => layers.push(*layer),
+        }
+    }
+    let head = if tied { None } else { tables.pop() };
+    let Some(embedding) = tables.pop() else {
+        return Err(Error::Load("the model has no embedding".into()));
+    };
     let norm = Norm::load(loader, "model.norm", c.hidden_size)?;
     let kv = KvShape {
         layers: c.layers,

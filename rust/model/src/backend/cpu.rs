@@ -2,7 +2,7 @@
 //! Knows shapes and buffers; how a thing is computed is the kernels' business.
 mod packer;
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use candle_vllm_kernels::cpu::{
     self as kernels, Activation, Compute, Input, Job, Matrix,
@@ -27,8 +27,8 @@ pub struct Cpu {
     arithmetic: Arithmetic,
     input: Input,
     spare: Recycler,
-    /// The rotation table; one a model.
-    rope: Option<kernels::rope::Rope>,
+    /// Rotation tables: of most models one, of others one for each kind of layer.
+    ropes: Vec<(Arc<Rope>, kernels::rope::Rope)>,
 }
 
 fn device_error(e: impl std::fmt::Display) -> Error {
@@ -73,7 +73,7 @@ impl Cpu {
             arithmetic,
             input: Input::new(),
             spare: Recycler::default(),
-            rope: None,
+            ropes: Vec::new(),
         })
     }
 
@@ -102,6 +102,19 @@ fn layout(shape: &KvShape, blocks: usize, block_size: usize) -> kernels::kv::KvS
             KvDtype::Bf16 => KvType::Bf16,
         },
     }
+}
+
+/// The table of a layer's rotation, made when it is first asked for.
+fn rope_of<'a>(
+    ropes: &'a mut Vec<(Arc<Rope>, kernels::rope::Rope)>,
+    of: &Arc<Rope>,
+) -> &'a kernels::rope::Rope {
+    let known = ropes.iter().position(|(known, _)| Arc::ptr_eq(known, of));
+    let at = known.unwrap_or_else(|| {
+        ropes.push((of.clone(), rope(of)));
+        ropes.len() - 1
+    });
+    &ropes[at].1
 }
 
 fn rope(rope: &Rope) -> kernels::rope::Rope {
@@ -189,7 +202,7 @@ impl Backend for Cpu {
         let Some(batch) = &mut pass.batch else {
             return Err(Error::Run("another backend began this pass".into()));
         };
-        let rope = self.rope.get_or_insert_with(|| rope(&layer.rope));
+        let rope = rope_of(&mut self.ropes, &layer.rope);
         let h = &layer.heads;
         let params = AttnParams {
             heads: h.heads,
@@ -333,5 +346,26 @@ impl Backend for Cpu {
         input.fill(cx, x.data(), rows, k, Some(norm), &[matrix]);
         kernels::head(cx, input, matrix, out.data_mut()?, maxima.data_mut()?);
         Ok(Logits::with_maxima(out, maxima))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layers_that_rotate_differently_have_tables_of_their_own() {
+        let of = |pairs: usize| {
+            Arc::new(Rope {
+                inv_freq: vec![0.5; pairs],
+                attention_factor: 1.0,
+                dynamic: None,
+            })
+        };
+        let (narrow, wide, mut ropes) = (of(4), of(8), Vec::new());
+        for (rope, dims) in [(&narrow, 8), (&wide, 16), (&narrow, 8), (&wide, 16)] {
+            assert_eq!(rope_of(&mut ropes, rope).rotary_dim(), dims);
+        }
+        assert_eq!(ropes.len(), 2);
     }
 }

@@ -1,4 +1,4 @@
-//! Reading the small JSON files of a checkpoint folder. Knows nothing of their content.
+//! Reading the small JSON files of a checkpoint folder, and telling files from what stands in for them.
 use std::path::Path;
 
 use serde_json::Value;
@@ -7,6 +7,23 @@ use crate::{Error, Result};
 
 /// Configuration and index files are kilobytes; a larger one is refused before it is read.
 const MAX_JSON: u64 = 64 << 20;
+
+/// How the text begins that Git leaves in place of a large file that it did not fetch.
+const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
+
+/// Refuses a Git LFS pointer that stands where the content of `path` should.
+///
+/// # Errors
+/// `Load` that says so, and what to do.
+pub fn refuse_lfs_pointer(path: &Path, content: &[u8]) -> Result<()> {
+    if !content.starts_with(LFS_POINTER) {
+        return Ok(());
+    }
+    Err(Error::Load(format!(
+        "{} is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`, or give the model's id instead",
+        path.display()
+    )))
+}
 
 /// The JSON value in `path`.
 pub(crate) fn read_json(path: &Path) -> Result<Value> {
@@ -29,6 +46,7 @@ pub(crate) fn read_json(path: &Path) -> Result<Value> {
         )));
     }
     let bytes = std::fs::read(path).map_err(io)?;
+    refuse_lfs_pointer(path, &bytes)?;
     serde_json::from_slice(&bytes)
         .map_err(|e| Error::Load(format!("{} is not valid JSON: {e}", path.display())))
 }

@@ -10,7 +10,7 @@ use std::{
 use candle_vllm_kernels::cpu::ggml::GgmlType;
 use memmap2::Mmap;
 
-use super::{Stored, Weights};
+use super::{Stored, Weights, file::refuse_lfs_pointer};
 use crate::{Error, Result};
 
 /// A read-only map of a regular, non-empty file.
@@ -41,6 +41,7 @@ impl MappedFile {
         // SAFETY: the map is private to this struct and only read. As with every mapped checkpoint, a file that another
         // process cuts short while it is mapped raises SIGBUS; weight files are replaced by rename, not rewritten.
         let map = unsafe { Mmap::map(&file) }.map_err(io)?;
+        refuse_lfs_pointer(path, &map)?;
         Ok(MappedFile {
             path: path.to_path_buf(),
             map,

@@ -47,7 +47,7 @@ pub struct Checkpoint {
     pub file_bytes: u64,
 }
 
-pub(crate) mod file;
+pub mod file;
 pub mod gguf;
 mod mapped;
 mod open;

@@ -10,3 +10,4 @@ mod roundtrip;
 mod same;
 mod sets;
 mod support;
+mod whole;
