@@ -35,7 +35,8 @@ class EngineConfig:
     """Arithmetic: `auto` (fast, as the checkpoint allows), `f32` (exact), `bf16`, `f16`; `float32` and so on too."""
     activations: str = "auto"
     """To how many bits activations are rounded that quantised weights meet: `auto` (8, the accuracy that users of
-    quantised weights know; 16 where the machine is fastest so), `int8`, or `int16` for more accuracy. Not with `f32`."""
+    quantised weights know; 16 where the machine is fastest so), `int8`, or `int16`, which is more accurate. Not with
+    `f32`."""
     max_batch_size: int = 16
     """Sequences that run at once, from 1."""
     max_sequence_length: int | None = None
