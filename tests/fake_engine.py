@@ -105,6 +105,8 @@ class FakeEngine:
         self.advice: dict[str, float] = {}
         self.chat_templates: dict[str, str] = {"default": CHATML}
         self.special_tokens = {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>"}
+        self.forms: list[Any] = []
+        self.refused_form = False
         self.live: set[FakeHandle] = set()
         self.how: dict[str, Any] = {}
         self.submitted: list[tuple[list[int], GenerationParams]] = []
@@ -188,6 +190,11 @@ class FakeEngine:
             closed=self.closed,
             failure=self.failure,
         )
+
+    def check_form(self, params: GenerationParams) -> None:
+        self.forms.append(params.form)
+        if self.refused_form:
+            checks.refuse("grammar", "a schema", "one that can be enforced")
 
     def add_request(
         self,

@@ -13,6 +13,9 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
+FOR_TESTS = ("dev", "interop")
+"""Extras that the package itself does not import."""
+
 FOR_OTHERS = {"httptools": "uvicorn.protocols.http.httptools_impl"}
 """What is declared because a module that we import needs it, which its own distribution asks for only in an extra."""
 
@@ -54,7 +57,12 @@ def distributions(modules: dict[str, set[str]]) -> dict[str, set[str]]:
 
 def test_what_is_imported_is_declared() -> None:
     declared = named(PROJECT["dependencies"]) | named(
-        [one for extra, several in PROJECT["optional-dependencies"].items() if extra != "dev" for one in several]
+        [
+            one
+            for extra, several in PROJECT["optional-dependencies"].items()
+            if extra not in FOR_TESTS
+            for one in several
+        ]
     )
     missing = {
         module: owners for module, owners in distributions(imported(ROOT / "python")).items() if not owners & declared
@@ -68,7 +76,7 @@ def test_what_is_declared_is_imported() -> None:
     used |= {name for name, module in FOR_OTHERS.items() if module in modules}
     assert named(PROJECT["dependencies"]) - used == set()
     for extra, several in PROJECT["optional-dependencies"].items():
-        if extra != "dev":
+        if extra not in FOR_TESTS:
             assert named(several) - used == set(), extra
 
 

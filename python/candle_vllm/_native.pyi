@@ -30,6 +30,9 @@ class Engine:
     ) -> tuple[int, list[int]]:
         """Submit a request with `params`, a `GenerationParams`; its number and the prompt's token ids."""
 
+    def check_form(self, params: Any) -> None:
+        """Compile the form that `params`, a `GenerationParams`, ask of an answer."""
+
     def abort(self, request: int) -> None:
         """Cancel a request, wherever it is; nothing when it has ended."""
 

@@ -183,6 +183,14 @@ class InferenceEngine:
 
     # Generation.
 
+    def check_form(self, params: GenerationParams) -> None:
+        """Compile the form that these parameters ask of an answer, for up to a second; nothing where they ask for none.
+
+        Raises ConfigError for one that cannot be enforced. A request with the same form finds it compiled, so that an
+        event loop need not wait: call this in a thread before `add_request`.
+        """
+        self._native.check_form(params)
+
     def add_request(
         self,
         prompt: Prompt,

@@ -82,6 +82,10 @@ class Engine(Protocol):
         """The bytes that a token adds to a text."""
         ...
 
+    def check_form(self, params: GenerationParams) -> None:
+        """Compile the form that these ask of an answer; a request that has the same finds it compiled."""
+        ...
+
     def add_request(
         self,
         prompt: str | Sequence[int],

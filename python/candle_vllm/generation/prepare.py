@@ -13,7 +13,7 @@ from typing import Any
 
 from candle_vllm.chat import ChatTemplate, ChatTemplateError
 from candle_vllm.errors import ConfigError, TokenizationError
-from candle_vllm.generation.constrain import constraint_fields
+from candle_vllm.generation.constrain import constraint_fields, may_be_free
 from candle_vllm.generation.errors import RequestError
 from candle_vllm.generation.merge import AT_ONCE
 from candle_vllm.generation.request import Conversation, GenerationRequest, Prompts
@@ -29,6 +29,8 @@ MOST_ANSWERS = 2048
 _MOST_SCORES = 200_000
 """Log-probabilities of prompt tokens in one reply: 8 MB of JSON."""
 _MOST_SHOWN = 500_000
+# What the engine calls the form of an answer.
+_FORMS = frozenset(("structured_output", "json_object", "json_schema", "regex", "choice", "grammar"))
 _LIGHT = 8_000
 """Characters and values whose rendering and encoding hold the event loop for about a millisecond."""
 _U64 = 2**64 - 1
@@ -70,7 +72,7 @@ async def prepare(request: GenerationRequest, model: LoadedModel) -> Prepared:
     _count_scores(request, [prompt.ids for prompt in prompts])
     each: list[GenerationParams] = []
     for prompt in prompts:
-        params = _params(request, model, prompt.ids)
+        params = await _held(request, model, prompt)
         each += [_of_choice(params, choice) for choice in range(request.n)]
         if len(each) % AT_ONCE < request.n:
             await asyncio.sleep(0)
@@ -237,9 +239,27 @@ def _prompts_of_items(request: GenerationRequest, model: LoadedModel) -> list[Re
     return prompts
 
 
-def _params(request: GenerationRequest, model: LoadedModel, prompt: list[int]) -> GenerationParams:
-    limit = _room(request, model, prompt)
-    fields = {**model.defaults.named(), **request.sampling, **constraint_fields(request, model)}
+async def _held(request: GenerationRequest, model: LoadedModel, prompt: Rendered) -> GenerationParams:
+    """The parameters, with a form for the answer that the engine has compiled, in a thread, and can enforce."""
+    # How long the answer is at least, and that it goes on past its end, is not for a grammar to say.
+    free = may_be_free(request) and bool(request.sampling.keys() & {"min_tokens", "ignore_eos"})
+    params = _params(request, model, prompt, free)
+    if params.form is None:
+        return params
+    try:
+        await asyncio.to_thread(model.engine.check_form, params)
+    except ConfigError as error:
+        if not may_be_free(request):
+            raise refused(request, error) from error
+        # Tools that cannot be enforced, and need not be, are called as the model likes.
+        return _params(request, model, prompt, True)
+    return params
+
+
+def _params(request: GenerationRequest, model: LoadedModel, prompt: Rendered, free: bool) -> GenerationParams:
+    limit = _room(request, model, prompt.ids)
+    form = constraint_fields(request, model, prompt.thinking, free)
+    fields = {**model.defaults.named(), **request.sampling, **form}
     if fields.get("min_tokens", 0) > limit:
         raise request.refusal("min_tokens", f"is {fields['min_tokens']}, above the {limit} tokens allowed.")
     try:
@@ -255,8 +275,7 @@ def refused(request: GenerationRequest, error: ConfigError) -> RequestError:
     if error.field is None:
         return RequestError(str(error))
     form = request.constraint
-    of_form = form is not None and error.field in (form.kind, "json_schema")
-    shown = form.field if form is not None and of_form else request.named(error.field)
+    shown = form.field if form is not None and error.field in _FORMS else request.named(error.field)
     return RequestError(str(error.named(shown)), param=shown)
 
 

@@ -89,7 +89,7 @@ def parse(request: ChatCompletionRequest) -> GenerationRequest:
             "prompt": "messages",
             "stop_sequences": "stop",
             "variables": "chat_template_kwargs",
-            "grammar": "tool_choice",
+            "grammar": "tools",
         },
     )
 

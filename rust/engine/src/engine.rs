@@ -209,6 +209,14 @@ impl Engine {
         }))
     }
 
+    /// Compiles the form that `params` ask of an answer, so that a request with the same finds it compiled.
+    ///
+    /// # Errors
+    /// `Config` for a form that cannot be enforced.
+    pub fn check_form(&self, params: &GenerationParams) -> Result<()> {
+        self.constraint(params).map(drop)
+    }
+
     /// The rule of one answer, if it has one. Compiles its grammar on the calling thread's time.
     fn constraint(&self, params: &GenerationParams) -> Result<Option<Shared>> {
         match (&params.structured_output, &self.forms) {

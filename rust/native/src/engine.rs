@@ -110,6 +110,13 @@ impl PyEngine {
         })
     }
 
+    /// Compile the form that `params` ask of an answer.
+    fn check_form(&self, py: Python<'_>, params: &Bound<'_, PyAny>) -> PyResult<()> {
+        let engine = self.get()?;
+        let params = params::read(params)?;
+        call::detached(py, || engine.check_form(&params))
+    }
+
     /// Cancel a request, wherever it is; nothing when it has ended.
     fn abort(&self, py: Python<'_>, request: u64) -> PyResult<()> {
         // A forked child has copies of handles that close themselves: nothing runs for them here.
