@@ -98,7 +98,7 @@ class InferenceEngine:
         from candle_vllm import sources
 
         facts = self._native.model_info()
-        advice = facts.pop("generation_config", {}) or sources.recommended_sampling(self._path)
+        advice = facts.pop("generation_config") or sources.recommended_sampling(self._path)
         return ModelInfo(
             name=_name_of(self._config, self._path),
             path=str(self._path),
