@@ -264,7 +264,7 @@ async def test_a_loop_rests_after_handing_out(
 
     monkeypatch.setattr(inbox, "_REST", 1e9 if rests else 0.0)
     monkeypatch.setattr(inbox, "_LONGEST_REST", 0.06)
-    params = GenerationParams(max_tokens=2_000, temperature=0, ignore_eos=True)
+    params = GenerationParams(max_tokens=8_000, temperature=0, ignore_eos=True)
     times = []
     tokens: list[int] = []
     async for chunk in endless_engine.add_request([1, 2, 3], params):
