@@ -27,6 +27,7 @@ GOOD: dict[str, Any] = {
     "threads": 2,
     "cpu_affinity": [0, 1],
     "revision": "main",
+    "activations": "int16",
     "speculation": "ngram",
     "isq": "q4k",
     "temperature": 0.5,
