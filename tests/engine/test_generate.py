@@ -61,7 +61,8 @@ def test_an_output_is_complete(tiny_engine: InferenceEngine) -> None:
 
 
 def test_chunks_add_up_to_the_output(tiny_engine: InferenceEngine) -> None:
-    params = GenerationParams(max_tokens=30, temperature=1.5, seed=3, logprobs=1, prompt_logprobs=0, ignore_eos=True)
+    # Long enough that no reader is so late as to find all of it at once.
+    params = GenerationParams(max_tokens=480, temperature=1.5, seed=3, logprobs=1, prompt_logprobs=0, ignore_eos=True)
     whole = tiny_engine.generate("abc", params)
     chunks = list(tiny_engine.stream("abc", params))
     assert "".join(chunk.text for chunk in chunks) == whole.text
