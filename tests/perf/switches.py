@@ -83,7 +83,7 @@ class Server:
             cwd=folder,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(PYTHON_SOURCES)},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(PYTHON_SOURCES)])},
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
