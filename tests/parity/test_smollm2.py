@@ -17,9 +17,9 @@ from .reference import smollm2
 REFERENCE = smollm2()
 MARGIN = 1e-2
 # Of each arithmetic: how far the perplexity may be, as a share, and a token's log-probability, on average. llama.cpp's
-# own log-probabilities of this file are 0.0655 from the reference; those of 8 bits 0.0647 with AVX2 and 0.0704 where
-# attention has AVX-512's bf16 products: the same arithmetic in the matrices, met by other roundings before them.
-ALLOWED = {"f32": (1e-3, 0.01), "auto": (5e-3, 0.075), "int8": (5e-3, 0.075), "int16": (5e-3, 0.02)}
+# own log-probabilities of this file are 0.0655 from the reference. 8 bits everywhere come to 0.0647 with AVX2, and to
+# 0.0704 where attention has AVX-512's bf16 products.
+ALLOWED = {"f32": (1e-3, 0.01), "auto": (5e-3, 0.0655), "int8": (5e-3, 0.075), "int16": (5e-3, 0.02)}
 
 
 @pytest.fixture(scope="module", params=list(ALLOWED))

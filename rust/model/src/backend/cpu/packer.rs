@@ -26,7 +26,7 @@ pub enum Dtype {
 /// To how many bits the activations are rounded that quantised weights meet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activations {
-    /// The width that the machine multiplies fastest: 16 bits with AMX, else 8.
+    /// The width that the machine multiplies fastest, 16 bits with AMX, else 8; attention's values have 15 at least.
     Auto,
     /// 8 bits, one scale a block of 32 (weights of more than 6 bits with AVX2: 15 bits, which cost the same there).
     Int8,
@@ -54,16 +54,17 @@ impl From<Dtype> for Arithmetic {
 }
 
 impl Arithmetic {
-    /// How a weight of `role` is multiplied. 8 bits in all roles keep the accuracy that users of 4-bit weights know
-    /// (`tests/parity/test_smollm2.py`), so none gets more unless all do.
+    /// How a weight of `role` is multiplied. 8 bits keep the accuracy that users of 4-bit weights know
+    /// (`tests/parity/test_smollm2.py`) with either way of attention once its values are exact to 15; of all roles
+    /// theirs is the smallest matrix, and the one that buys most for its size.
     fn mode(self, role: Role) -> Mode {
         match (self.dtype, self.activations, role) {
             (Dtype::F32, ..) => Mode::Exact,
             // Looked up, never multiplied: the form that needs nothing beside the packed blocks.
             (_, _, Role::Embedding) => Mode::Int8,
+            (_, Activations::Int16, _) | (_, Activations::Auto, Role::Value) => Mode::Int16,
             (_, Activations::Auto, _) => Mode::Fast,
             (_, Activations::Int8, _) => Mode::Int8,
-            (_, Activations::Int16, _) => Mode::Int16,
         }
     }
 }
@@ -140,16 +141,15 @@ mod tests {
     #[test]
     fn a_role_and_not_a_name_decides_the_width() {
         let amx = kernels::Cpu::detect().unwrap().name() == "amx";
+        let wide = if amx { 16 } else { 15 };
         for role in ROLES.into_iter().filter(|r| *r != Role::Embedding) {
             for name in ["model.layers.0.self_attn.q_proj.weight", "w2", "out_proj"] {
                 let of = |activations| bits(Dtype::Auto, activations, role, name).unwrap();
-                assert_eq!(of(Activations::Auto), if amx { 16 } else { 8 }, "{role:?}");
+                let fastest = if amx { 16 } else { 8 };
+                let auto = if role == Role::Value { wide } else { fastest };
+                assert_eq!(of(Activations::Auto), auto, "{role:?}");
                 assert_eq!(of(Activations::Int8), 8, "{role:?}");
-                assert_eq!(
-                    of(Activations::Int16),
-                    if amx { 16 } else { 15 },
-                    "{role:?}"
-                );
+                assert_eq!(of(Activations::Int16), wide, "{role:?}");
                 assert_eq!(bits(Dtype::F32, Activations::Auto, role, name), None);
             }
         }
