@@ -21,6 +21,7 @@ __all__ = [
     "AnyEndpoint",
     "AnyQuery",
     "Endpoint",
+    "FailingWriter",
     "Framing",
     "Query",
     "QuickWriter",
@@ -66,6 +67,14 @@ class QuickWriter(Protocol):
 
     def quick(self, event: Event) -> str | None:
         """The very text that the one chunk of this event serialises to; None = by `chunks`."""
+        ...
+
+
+class FailingWriter(Protocol):
+    """A writer that tells in chunks of its own of a failure that comes after the first one."""
+
+    def failing(self, error: ApiError) -> Sequence[BaseModel]:
+        """The last chunks, in place of the error's envelope."""
         ...
 
 

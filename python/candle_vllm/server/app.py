@@ -13,7 +13,6 @@ from typing import cast
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from candle_vllm.engine import Engine
@@ -21,20 +20,19 @@ from candle_vllm.generation import Account, Observer
 from candle_vllm.models import Models, SamplingDefaults, SingleModel
 from candle_vllm.openai import ApiError, OpenAIAdapter
 from candle_vllm.openai.endpoint import AnyEndpoint, AnyQuery, serialised
+from candle_vllm.openai.responses import INPUT_TOKENS, RESPONSE, Responses, ResponseStore
 from candle_vllm.server.bodies import read_typed
 from candle_vllm.server.boundary import Boundary, BoundarySettings
 from candle_vllm.server.document import describe, version
 from candle_vllm.server.models import add_models
 from candle_vllm.server.operations import Operations, add_operations
-from candle_vllm.server.replies import ClientGoneError, error_reply, json_reply, unless_gone
+from candle_vllm.server.replies import answered, error_reply, json_reply, unless_gone
+from candle_vllm.server.responses import add_responses
 from candle_vllm.server.streams import ChunkStream
 from candle_vllm.server.table import ENDPOINTS, QUERIES
 from candle_vllm.server.waiting import patience_of, wants_statuses
 
 __all__ = ["create_app"]
-
-# nginx's number for "the client closed the connection"; it is never read by anyone.
-_CLIENT_CLOSED = 499
 
 
 def create_app(
@@ -47,6 +45,7 @@ def create_app(
     queries: Sequence[AnyQuery] = QUERIES,
     boundary: BoundarySettings | None = None,
     operations: Operations | None = None,
+    store: ResponseStore | None = None,
 ) -> FastAPI:
     """An ASGI application for OpenAI's API.
 
@@ -56,6 +55,7 @@ def create_app(
     (None: any time); a request's header X-Request-Timeout goes before it. ``boundary`` says who may come in and how
     much they may ask; without it anyone, within the default limits.
     ``operations`` counts; models that are to be counted too were made with ``operations.metrics`` as their observer.
+    ``store`` keeps responses; None: one of the default size.
     Mount it with ``app.mount("/any/path", create_app(engine))``.
     """
     operations = operations or Operations()
@@ -80,9 +80,10 @@ def create_app(
         _add_endpoint(app, adapter, endpoint, request_timeout)
     for query in queries:
         _add_query(app, adapter, query)
+    add_responses(app, Responses(adapter, store), request_timeout)
     add_models(app, adapter)
     add_operations(app, adapter.served, operations)
-    describe(app, endpoints, queries)
+    describe(app, [*endpoints, RESPONSE], [*queries, INPUT_TOKENS])
     return app
 
 
@@ -104,27 +105,22 @@ def _adapter(
 
 def _add_endpoint(app: FastAPI, adapter: OpenAIAdapter, endpoint: AnyEndpoint, timeout: float | None) -> None:
     async def answer(request: Request) -> Response:
-        try:
-            return await _answer(request, adapter, endpoint, timeout)
-        except (ClientGoneError, ClientDisconnect):
-            return Response(status_code=_CLIENT_CLOSED)
-        except Exception as error:
-            return error_reply(error, envelope=endpoint.envelope)
+        return await answered(_answer(request, adapter, endpoint, timeout), endpoint.envelope)
 
     app.add_api_route(endpoint.path, answer, methods=["POST"], name=endpoint.name, response_model=None)
 
 
 def _add_query(app: FastAPI, adapter: OpenAIAdapter, query: AnyQuery) -> None:
     async def answer(request: Request) -> Response:
-        try:
-            typed = query.request() if query.method == "GET" else await read_typed(request, query.request)
-            return json_reply(serialised(await unless_gone(request.receive, adapter.aquery(query, typed))))
-        except (ClientGoneError, ClientDisconnect):
-            return Response(status_code=_CLIENT_CLOSED)
-        except Exception as error:
-            return error_reply(error, envelope=query.envelope)
+        return await answered(_known(request, adapter, query), query.envelope)
 
     app.add_api_route(query.path, answer, methods=[query.method], name=query.name, response_model=None)
+
+
+async def _known(request: Request, adapter: OpenAIAdapter, query: AnyQuery) -> Response:
+    """The answer to a question."""
+    typed = query.request() if query.method == "GET" else await read_typed(request, query.request)
+    return json_reply(serialised(await unless_gone(request.receive, adapter.aquery(query, typed))))
 
 
 async def _answer(request: Request, adapter: OpenAIAdapter, endpoint: AnyEndpoint, limit: float | None) -> Response:
@@ -135,12 +131,7 @@ async def _answer(request: Request, adapter: OpenAIAdapter, endpoint: AnyEndpoin
     if typed.stream:
         opened = adapter.open(endpoint, typed, stream=True, account=account, timeout=patience)
         stream = ChunkStream(endpoint, opened, statuses=wants_statuses(request.headers))
-        try:
-            # Whatever is wrong with the request shows before its first event, when a status can still say so.
-            await unless_gone(request.receive, stream.begin())
-        except BaseException:
-            await stream.aclose()
-            raise
+        await stream.begun(request.receive)
         return stream
     reply = await unless_gone(request.receive, adapter.areply(endpoint, typed, account, patience))
     return json_reply(serialised(reply))

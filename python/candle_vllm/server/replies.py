@@ -11,12 +11,16 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive
 
 from candle_vllm.openai.errors import ApiError, api_error
 
 logger = logging.getLogger("candle_vllm.server")
+
+# nginx's number for "the client closed the connection"; it is never read by anyone.
+_CLIENT_CLOSED = 499
 
 ResultT = TypeVar("ResultT")
 
@@ -43,6 +47,18 @@ def error_reply(
     if known.retry_after is not None:
         all_headers["retry-after"] = str(known.retry_after)
     return json_reply(json.dumps(envelope(known)), known.status, all_headers)
+
+
+async def answered(
+    work: Coroutine[Any, Any, Response], envelope: Callable[[ApiError], dict[str, Any]] = ApiError.envelope
+) -> Response:
+    """The reply that `work` comes to; an error's `envelope` where it fails."""
+    try:
+        return await work
+    except (ClientGoneError, ClientDisconnect):
+        return Response(status_code=_CLIENT_CLOSED)
+    except Exception as error:
+        return error_reply(error, envelope=envelope)
 
 
 async def unless_gone(receive: Receive, work: Coroutine[Any, Any, ResultT]) -> ResultT:

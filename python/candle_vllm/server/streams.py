@@ -9,7 +9,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
 from pydantic import BaseModel
@@ -24,7 +24,7 @@ from candle_vllm.openai.endpoint import AnyEndpoint, Framing, serialised
 from candle_vllm.openai.errors import api_error
 from candle_vllm.server.replies import ClientGoneError, unless_gone
 
-__all__ = ["ChunkStream"]
+__all__ = ["ChunkStream", "EventStream"]
 
 logger = logging.getLogger("candle_vllm.server")
 
@@ -83,9 +83,13 @@ class ChunkStream(Response):
         # A stream has no length; Response has set that of an empty body.
         del self.headers["content-length"]
 
-    async def begin(self) -> None:
-        """Wait for the first event; raises what is wrong with the request, before anything was sent."""
-        self._first = await anext(self._opened.events)
+    async def begun(self, receive: Receive) -> None:
+        """Wait for the first event; raises what is wrong with the request, when a status can still say so."""
+        try:
+            self._first = await unless_gone(receive, anext(self._opened.events))
+        except BaseException:
+            await self.aclose()
+            raise
 
     async def aclose(self) -> None:
         """End the request's work."""
@@ -141,6 +145,9 @@ class ChunkStream(Response):
         known = api_error(error)
         if known.status == 500:
             logger.error("stream failed: %s", error, exc_info=error)
+        failing = getattr(self._opened.writer, "failing", None)
+        if failing is not None:
+            return self._framed(failing(known)) + self._end
         return self._frame(json.dumps(self._envelope(known)), "error") + self._end
 
     async def _keep_alive(self, send: Send) -> None:
@@ -158,3 +165,47 @@ class ChunkStream(Response):
                 sign = self._comment
             self._sent = time.monotonic()
             await send({"type": "http.response.body", "body": sign.encode(), "more_body": True})
+
+
+class EventStream(Response):
+    """Events of work that goes on by itself, as a reply: named server-sent events, by their `type`.
+
+    A client that leaves ends the reply alone.
+    """
+
+    def __init__(self, events: AsyncGenerator[BaseModel, None]) -> None:
+        self._events = events
+        self._sent = time.monotonic()
+        super().__init__(
+            headers={"cache-control": "no-cache", "x-accel-buffering": "no"}, media_type=_MEDIA_TYPES["events"]
+        )
+        del self.headers["content-length"]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the reply."""
+        try:
+            await unless_gone(receive, self._pump(send))
+        except (ClientGoneError, OSError):
+            logger.debug("client left %s before its stream ended", scope["path"])
+        finally:
+            await self._events.aclose()
+
+    async def _pump(self, send: Send) -> None:
+        frame, end, comment = _FRAMES["events"]
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        alive = asyncio.create_task(self._keep_alive(send, comment))
+        try:
+            async for event in self._events:
+                self._sent = time.monotonic()
+                text = frame(serialised(event), getattr(event, "type", ""))
+                await send({"type": "http.response.body", "body": text.encode(), "more_body": True})
+        finally:
+            alive.cancel()
+        await send({"type": "http.response.body", "body": end.encode(), "more_body": False})
+
+    async def _keep_alive(self, send: Send, comment: str) -> None:
+        while True:
+            await asyncio.sleep(max(self._sent + _SILENCE - time.monotonic(), 0.05))
+            if time.monotonic() - self._sent >= _SILENCE:
+                self._sent = time.monotonic()
+                await send({"type": "http.response.body", "body": comment.encode(), "more_body": True})

@@ -1,0 +1,225 @@
+"""Responses: the Responses API over an adapter and a store: made at once or in the background, and asked for later.
+
+Must not know of HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Literal, TypeVar
+
+from candle_vllm.generation import Account
+from candle_vllm.openai.adapter import OpenAIAdapter, Opened
+from candle_vllm.openai.errors import ApiError, api_error, invalid
+from candle_vllm.openai.responses.items import MOST_ITEMS, InputItem, fresh_item_id, listed
+from candle_vllm.openai.responses.objects import Deleted, InputTokens, ItemList, Response
+from candle_vllm.openai.responses.row import INPUT_TOKENS, RESPONSE
+from candle_vllm.openai.responses.store import Record, ResponseStore
+from candle_vllm.openai.responses.types import PromptRequest, ResponsesRequest
+from candle_vllm.openai.responses.writer import ResponseWriter
+
+__all__ = ["Responses"]
+
+_MOST_BACKGROUND = 256
+"""Responses in the background at one moment."""
+_PREFIXES = {"message": "msg", "function_call": "fc", "function_call_output": "fco", "reasoning": "rs"}
+
+Order = Literal["asc", "desc"]
+RequestT = TypeVar("RequestT", bound=PromptRequest)
+
+
+class Responses:
+    """Makes responses and keeps them. To be used from one event loop.
+
+    `owner` names who asks: what one stores is not there for another. `store` is where responses are kept; those in the
+    background run on whoever listens, and end with their loop, or `aclose`.
+    """
+
+    def __init__(self, adapter: OpenAIAdapter, store: ResponseStore | None = None) -> None:
+        self.adapter = adapter
+        self.store = ResponseStore() if store is None else store
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # Making them
+
+    async def create(
+        self,
+        request: ResponsesRequest,
+        owner: str = "",
+        account: Account | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - of one part of the work, not of the call
+    ) -> Response:
+        """The whole response; `timeout` is how many seconds it may wait for its model."""
+        resolved = self.resolved(request, owner)
+        response = await self.adapter.areply(RESPONSE, resolved, account, timeout)
+        self._keep(resolved, owner, response)
+        return response
+
+    def open(
+        self,
+        request: ResponsesRequest,
+        owner: str = "",
+        account: Account | None = None,
+        timeout: float | None = None,
+    ) -> Opened[Response, Any]:
+        """A response that streams, before anything of it is under way."""
+        resolved = self.resolved(request, owner)
+        opened = self.adapter.open(RESPONSE, resolved, stream=True, account=account, timeout=timeout)
+        _writer(opened).ended = lambda response: self._keep(resolved, owner, response)
+        return opened
+
+    def start(self, request: ResponsesRequest, owner: str = "", account: Account | None = None) -> Record:
+        """A response in the background, begun and stored. `account` is of its own, not of the call."""
+        if not self.store.most:
+            raise invalid("background", "No responses are stored here, so none can run in the background.")
+        if len(self._tasks) >= _MOST_BACKGROUND:
+            raise ApiError(
+                f"{len(self._tasks)} responses run in the background already; try again later.",
+                code="queue_full",
+                status=503,
+                type="server_busy",
+                retry_after=1,
+                extra={"queued": False},
+            )
+        resolved = self.resolved(request, owner)
+        streams = bool(request.stream)
+        opened = self.adapter.open(RESPONSE, resolved, stream=streams, account=account)
+        writer = _writer(opened)
+        record = Record(owner, writer.response, _context(resolved), streams)
+        record.tell(writer.queue())
+        self.store.put(record)
+        record.task = asyncio.create_task(self._work(record, opened))
+        self._tasks.add(record.task)
+        record.task.add_done_callback(lambda task: self._settle(record, writer, task))
+        return record
+
+    async def _work(self, record: Record, opened: Opened[Response, Any]) -> None:
+        writer = _writer(opened)
+        try:
+            async for event in opened.events:
+                record.tell(writer.chunks(event))
+        except Exception as error:
+            record.tell(writer.failing(api_error(error)))
+        finally:
+            await opened.events.aclose()
+
+    def _settle(self, record: Record, writer: ResponseWriter, task: asyncio.Task[None]) -> None:
+        """It has ended, well or not; one that was cancelled may never have begun."""
+        self._tasks.discard(task)
+        record.task = None
+        if record.running:
+            writer.cancel()
+        record.tell()
+        if self.store.holds(record):
+            self.store.put(record)
+
+    def _keep(self, request: ResponsesRequest, owner: str, response: Response) -> None:
+        """Store a response that was not in the background, and have it say so where that cannot be done."""
+        if response.store:
+            response.store = self.store.put(Record(owner, response, _context(request)))
+
+    def resolved(self, request: RequestT, owner: str = "") -> RequestT:
+        """The request with all that was said before it; each item has an id, and none refers to another."""
+        history: Sequence[InputItem] = ()
+        if request.previous_response_id:
+            history = self._previous(request.previous_response_id, owner).said
+        items = [self._item(item, owner, f"input[{at}]") for at, item in enumerate(request.items)]
+        if len(history) + len(items) > MOST_ITEMS:
+            raise invalid("input", f"The conversation has {len(history) + len(items)} items, above {MOST_ITEMS}.")
+        return request.after(history, items)
+
+    def _previous(self, name: str, owner: str) -> Record:
+        try:
+            record = self.store.get(name, owner)
+        except ApiError as error:
+            raise ApiError(
+                f"Previous response with id '{name[:200]}' not found.",
+                param="previous_response_id",
+                code="previous_response_not_found",
+            ) from error
+        if record.running:
+            raise invalid("previous_response_id", f"The response '{name}' is still under way.")
+        return record
+
+    def _item(self, item: InputItem, owner: str, place: str) -> InputItem:
+        if item.type == "item_reference":
+            found = self.store.item(item.id or "", owner)
+            if found is None:
+                problem = f"Item with id '{item.id}' not found. Items are stored with their responses alone."
+                raise ApiError(problem, param=f"{place}.id", code="item_not_found", status=404)
+            return found
+        if item.id is not None:
+            return item
+        return item.model_copy(update={"id": fresh_item_id(_PREFIXES.get(item.type, "item"))})
+
+    async def count(self, request: PromptRequest, owner: str = "") -> InputTokens:
+        """Tokens of the prompt that a request comes to."""
+        return await self.adapter.aquery(INPUT_TOKENS, self.resolved(request, owner))
+
+    # Those that are stored
+
+    def get(self, name: str, owner: str = "") -> Record:
+        """A stored response; raises a 404 for one that is not, or is another's."""
+        return self.store.get(name, owner)
+
+    async def cancel(self, name: str, owner: str = "") -> Response:
+        """End a response in the background; one that has ended stays as it is."""
+        record = self.get(name, owner)
+        if not record.response.background:
+            raise ApiError("Cannot cancel a synchronous response.", param="response_id", code="invalid_value")
+        await self._end(record)
+        return record.response
+
+    async def delete(self, name: str, owner: str = "") -> Deleted:
+        """Store it no longer, and end it where it still runs."""
+        record = self.get(name, owner)
+        self.store.drop(record)
+        await self._end(record)
+        return Deleted(id=name, object="response", deleted=True)
+
+    async def _end(self, record: Record) -> None:
+        task = record.task
+        if task is not None:
+            task.cancel()
+            await asyncio.wait({task})
+            # What settles it is called after those who wait.
+            await asyncio.sleep(0)
+
+    def input_items(
+        self, name: str, owner: str = "", *, after: str | None = None, limit: int = 20, order: Order = "desc"
+    ) -> ItemList:
+        """A page of the items that a response was made from: `limit` of them behind the item `after`."""
+        items = [listed(item) for item in self.get(name, owner).context]
+        if order == "desc":
+            items.reverse()
+        begin = 0
+        if after is not None:
+            places = [at for at, item in enumerate(items) if item["id"] == after]
+            if not places:
+                raise invalid("after", f"'after' is the id of no item of this response: '{after[:200]}'.")
+            begin = places[0] + 1
+        page = items[begin : begin + limit]
+        return ItemList(
+            object="list",
+            data=page,
+            first_id=page[0]["id"] if page else None,
+            last_id=page[-1]["id"] if page else None,
+            has_more=begin + limit < len(items),
+        )
+
+    async def aclose(self) -> None:
+        """End all that runs in the background."""
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+
+def _writer(opened: Opened[Response, Any]) -> ResponseWriter:
+    assert isinstance(opened.writer, ResponseWriter)
+    return opened.writer
+
+
+def _context(request: PromptRequest) -> list[InputItem]:
+    return [*(request.history or ()), *request.items]
