@@ -383,7 +383,7 @@ def test_the_stop_text_where_it_is_wanted(adapter: OpenAIAdapter) -> None:
         ({"structured_outputs": {"regex": "a", "choice": ["b"]}}, "structured_outputs"),
         ({"guided_regex": "a", "guided_choice": ["b"]}, "guided_choice"),
         ({"guided_regex": "a", "response_format": {"type": "json_object"}}, "response_format"),
-        ({"bad_words": ["x"]}, "bad_words"),
+        ({"bad_words": ["x"], "guided_regex": "a"}, "bad_words"),
         ({"request_id": "two words"}, "request_id"),
     ],
 )

@@ -159,7 +159,6 @@ def test_documentation_is_served(live: Any) -> None:
         ({"logit_bias": {"9999": 1}, "max_tokens": 0}, "max_tokens", "invalid_value"),
         ({"stream_options": {"include_usage": True}}, "stream_options", "invalid_value"),
         ({"reasoning_effort": "high"}, "reasoning_effort", "unsupported_parameter"),
-        ({"store": True}, "store", "unsupported_parameter"),
     ],
 )
 def test_refusals_name_the_field(live: Any, change: dict[str, Any], param: str, code: str) -> None:
@@ -177,7 +176,8 @@ def test_refusals_name_the_field(live: Any, change: dict[str, Any], param: str, 
 def test_harmless_fields_are_taken(live: Any) -> None:
     harmless = {
         "user": "u",
-        "store": False,
+        "store": True,
+        "verbosity": "low",
         "metadata": {"a": "b"},
         "service_tier": "auto",
         "parallel_tool_calls": True,

@@ -258,6 +258,12 @@ def _add_server(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="take special tokens that users spell out for control tokens",
     )
+    group.add_argument(
+        "--unknown-fields",
+        choices=("refuse", "warn"),
+        default="refuse",
+        help="of requests: a 400, or left aside and named in the reply's warnings (refuse)",
+    )
 
 
 def _add_other_machines(parser: argparse.ArgumentParser) -> None:

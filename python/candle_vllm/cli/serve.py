@@ -131,6 +131,7 @@ class Service:
             request_timeout=self._args.request_timeout,
             boundary=self._boundary,
             operations=self._operations,
+            unknown_fields=self._args.unknown_fields,
         )
         # Streams are ended by closing the engine; uvicorn's limit is for connections that even then do not end.
         connections = 2 * (self._boundary.limits.concurrency or BoundedProtocol.max_connections)

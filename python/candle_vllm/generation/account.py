@@ -20,6 +20,8 @@ class Account:
     """The client's or the server's id of the request."""
     key: str = ""
     """Name of the API key that it came with."""
+    warnings: list[str] = field(default_factory=list)
+    """Fields of its body that are not known and were left aside."""
     model: str = ""
     """Name of the model that it asked for, or got."""
     stream: bool = False

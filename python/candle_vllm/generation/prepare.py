@@ -48,8 +48,10 @@ class Prepared:
     params: Sequence[GenerationParams]
     answers: int
     """Answers to each prompt."""
+    after: Sequence[GenerationParams] = ()
+    """For each answer what holds once its thinking was closed; empty where there is no budget."""
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[tuple[list[int], GenerationParams]]:
         """(prompt, parameters) of each answer, in order."""
         return iter([(self.prompts[at // self.answers], params) for at, params in enumerate(self.params)])
 
@@ -61,22 +63,38 @@ class Rendered:
     text: str
     """As the template wrote it; empty where token ids were given."""
     ids: list[int]
-    thinking: bool = False
-    """Whether it ends within the model's thinking."""
+    thinking: bool | None = False
+    """Whether it ends within the model's thinking; None: behind it."""
 
 
 async def prepare(request: GenerationRequest, model: LoadedModel) -> Prepared:
     """The prompts and parameters of a request to this model. Raises RequestError naming the client's field."""
     count_answers(request)
+    _check_budget(request, model)
     prompts = await _prompts(request, model, refuse=True)
-    _count_scores(request, [prompt.ids for prompt in prompts])
+    _count_scores(request, model, [prompt.ids for prompt in prompts])
     each: list[GenerationParams] = []
+    after: list[GenerationParams] = []
     for prompt in prompts:
         params = await _held(request, model, prompt)
         each += [_of_choice(params, choice) for choice in range(request.n)]
+        if isinstance(request.input, Conversation):
+            # All answers have the one prompt; its log-probabilities come with the first.
+            each[1:] = [replace(params, prompt_logprobs=None) for params in each[1:]]
+        if request.thinking_budget is not None:
+            params = await _held(request, model, replace(prompt, thinking=None))
+            after += [_of_choice(params, choice) for choice in range(request.n)]
         if len(each) % AT_ONCE < request.n:
             await asyncio.sleep(0)
-    return Prepared([prompt.ids for prompt in prompts], [prompt.thinking for prompt in prompts], each, request.n)
+    thinking = [bool(prompt.thinking) for prompt in prompts]
+    return Prepared([prompt.ids for prompt in prompts], thinking, each, request.n, after)
+
+
+def _check_budget(request: GenerationRequest, model: LoadedModel) -> None:
+    if request.thinking_budget is not None and not (isinstance(request.input, Conversation) and model.reasoning.ending):
+        raise request.refusal(
+            "thinking_budget", "cannot be honoured: this model does not reason.", "unsupported_parameter"
+        )
 
 
 async def render(request: GenerationRequest, model: LoadedModel) -> Rendered:
@@ -103,11 +121,12 @@ async def _prompts(request: GenerationRequest, model: LoadedModel, *, refuse: bo
     return await asyncio.to_thread(work, request, model)
 
 
-def _count_scores(request: GenerationRequest, prompts: Sequence[Sequence[int]]) -> None:
+def _count_scores(request: GenerationRequest, model: LoadedModel, prompts: Sequence[Sequence[int]]) -> None:
     """Refuse more log-probabilities of prompts than one reply can be written with."""
     if request.prompt_logprobs is None:
         return
-    scores = sum(map(len, prompts)) * request.n * max(1, request.prompt_logprobs)
+    each = model.info.vocab_size if request.prompt_logprobs < 0 else max(1, request.prompt_logprobs)
+    scores = sum(map(len, prompts)) * request.n * each
     if scores > _MOST_SCORES:
         raise request.refusal(
             "prompt_logprobs", f"asks for {scores} log-probabilities of prompt tokens, above {_MOST_SCORES} a request."
@@ -274,8 +293,8 @@ def refused(request: GenerationRequest, error: ConfigError) -> RequestError:
     """A refusal by the engine's own checks, in the client's words."""
     if error.field is None:
         return RequestError(str(error))
-    form = request.constraint
-    shown = form.field if form is not None and error.field in _FORMS else request.named(error.field)
+    form = request.vocabulary_field if request.constraint is None else request.constraint.field
+    shown = form if form is not None and error.field in _FORMS else request.named(error.field)
     return RequestError(str(error.named(shown)), param=shown)
 
 

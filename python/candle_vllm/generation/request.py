@@ -79,6 +79,12 @@ class GenerationRequest:
     """None: answers are text, whatever it looks like."""
     constraint: Constraint | None = None
     """The form of the answer's text."""
+    allowed_token_ids: Sequence[int] | None = None
+    """Token ids of which alone the answer is made; None = any."""
+    bad_words: Sequence[str] = ()
+    """Words whose token sequences the answer never completes."""
+    thinking_budget: int | None = None
+    """Tokens that each answer may think with before its thinking is closed; None = any number."""
     n: int = 1
     """Answers to each prompt."""
     stream: bool = False
@@ -101,6 +107,13 @@ class GenerationRequest:
     """Seconds that it may wait for its model; None = any time."""
     fields: Mapping[str, str] = field(default_factory=dict)
     """What the client calls a field of the engine or of this class, where that is another name."""
+
+    @property
+    def vocabulary_field(self) -> str | None:
+        """The field that says which tokens the answer may consist of; None where none does."""
+        if self.allowed_token_ids is not None:
+            return "allowed_token_ids"
+        return "bad_words" if self.bad_words else None
 
     def named(self, name: str) -> str:
         """What the client calls this field, a place in it (`a.b`, `a[0]`) included."""

@@ -14,6 +14,7 @@ from contextlib import aclosing
 from candle_vllm.engine import Request
 from candle_vllm.errors import ConfigError, EngineFailedError, GenerationError, RequestCancelledError
 from candle_vllm.generation.account import Account, Observer, Observers, untraced
+from candle_vllm.generation.budget import Budgeted, Plan
 from candle_vllm.generation.entering import Entering
 from candle_vllm.generation.events import (
     Event,
@@ -29,6 +30,7 @@ from candle_vllm.generation.prepare import Prepared, count_answers, prepare, ref
 from candle_vllm.generation.request import Conversation, GenerationRequest
 from candle_vllm.generation.split import AnswerSplitter, splitters
 from candle_vllm.models import LoadedModel, Models
+from candle_vllm.params import GenerationParams
 from candle_vllm.records import FinishReason, GenerationChunk
 
 __all__ = ["Road"]
@@ -122,17 +124,21 @@ class Road:
 async def _submit(request: GenerationRequest, model: LoadedModel, prepared: Prepared) -> list[Request]:
     """Submit every answer, or none: when one is refused the others are taken back and the refusal is raised."""
     handles: list[Request] = []
+    skip = request.skip_special_tokens and not _reads_marks(request, model)
+
+    def submit(prompt: Sequence[int], params: GenerationParams) -> Request:
+        return model.engine.add_request(
+            prompt, params, cache_salt=request.cache_salt, priority=request.priority, skip_special_tokens=skip
+        )
+
     try:
-        for prompt, params in prepared:
-            handles.append(
-                model.engine.add_request(
-                    prompt,
-                    params,
-                    cache_salt=request.cache_salt,
-                    priority=request.priority,
-                    skip_special_tokens=request.skip_special_tokens and not _reads_marks(request, model),
-                )
-            )
+        for at, (prompt, params) in enumerate(prepared):
+            if request.thinking_budget is None:
+                handles.append(submit(prompt, params))
+            else:
+                thinking = prepared.thinking[at // request.n]
+                plan = Plan(prompt, thinking, request.thinking_budget, params, prepared.after[at])
+                handles.append(Budgeted(plan, model, submit, skip_special_tokens=skip))
             if len(handles) % AT_ONCE == 0:
                 await asyncio.sleep(0)
     except BaseException as error:

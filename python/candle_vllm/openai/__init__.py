@@ -1,7 +1,7 @@
 """OpenAI's API in this process: the adapter, the table of endpoints, typed requests and replies, errors."""
 
 from candle_vllm.models import SamplingDefaults
-from candle_vllm.openai.adapter import OpenAIAdapter
+from candle_vllm.openai.adapter import OpenAIAdapter, UnknownFields
 from candle_vllm.openai.chat_types import (
     ChatCompletion,
     ChatCompletionChunk,
@@ -38,5 +38,6 @@ __all__ = [
     "OpenAIAdapter",
     "Query",
     "SamplingDefaults",
+    "UnknownFields",
     "Writer",
 ]

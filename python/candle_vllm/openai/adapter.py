@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Generic, Self, TypeGuard, TypeVar, cast
+from typing import Any, Generic, Literal, Self, TypeGuard, TypeVar, cast
 
 import pydantic
 from pydantic import BaseModel
@@ -21,11 +21,14 @@ from candle_vllm.openai.bridge import Bridge
 from candle_vllm.openai.chat import CHAT_COMPLETION
 from candle_vllm.openai.completions import COMPLETION
 from candle_vllm.openai.doors import AsyncStreamed, AsyncWhole, Streamed, Whole
-from candle_vllm.openai.endpoint import Endpoint, Query, Writer
+from candle_vllm.openai.endpoint import AnyEndpoint, Endpoint, Query, Writer
 from candle_vllm.openai.errors import ApiError, api_error, validation_error
 from candle_vllm.openai.models import Model, ModelList
+from candle_vllm.openai.unknown import read
 
-__all__ = ["OpenAIAdapter", "Opened"]
+__all__ = ["OpenAIAdapter", "Opened", "UnknownFields"]
+
+UnknownFields = Literal["refuse", "warn"]
 
 _LIGHT = 2_000
 """Answers and log-probabilities of a reply that is written in a millisecond or two; a heavier one is in a thread."""
@@ -44,7 +47,8 @@ class OpenAIAdapter:
     The others block, with the GIL released, and may be called in any thread.
 
     Over an engine, ``model_names`` are the names that requests may use (None: any name), and ``defaults`` apply to
-    requests that leave a sampling field out. ``observers`` hear how requests fare.
+    requests that leave a sampling field out. ``observers`` hear how requests fare. ``unknown_fields``: whether fields
+    that are not known are refused, or left aside (``warn``) and named in the reply's ``warnings``.
     """
 
     chat_completion = Whole(CHAT_COMPLETION)
@@ -63,10 +67,12 @@ class OpenAIAdapter:
         model_names: Sequence[str] | None = None,
         defaults: SamplingDefaults | None = None,
         observers: Sequence[Observer] = (),
+        unknown_fields: UnknownFields = "refuse",
     ) -> None:
         models = served if _are_models(served) else SingleModel(cast(Engine, served), model_names, defaults)
         self._road = Road(models, observers)
         self.observers = tuple(observers)
+        self.unknown_fields: UnknownFields = unknown_fields
         self._bridge = Bridge()
 
     @property
@@ -194,13 +200,14 @@ class OpenAIAdapter:
         """
         account = account or Account()
         account.endpoint = endpoint.name
-        typed = _typed(endpoint.request, request, stream=stream)
+        typed = _typed(endpoint.request, request, self.warnings_of(endpoint, account), stream=stream)
         account.request_id = getattr(typed, "request_id", None) or account.request_id
-        generation = endpoint.parse(typed)
-        if timeout is not None:
-            account.request_id = getattr(typed, "request_id", None) or account.request_id
-        generation = replace(generation, timeout=timeout)
+        generation = replace(endpoint.parse(typed), timeout=timeout)
         return Opened(self._road.run(generation, account), endpoint.writer(typed, account))
+
+    def warnings_of(self, endpoint: AnyEndpoint, account: Account) -> list[str] | None:
+        """Where to note fields that are not known; None where they are refused."""
+        return account.warnings if self.unknown_fields == "warn" and endpoint.warns else None
 
 
 class Opened(Generic[ReplyT, ChunkT]):
@@ -230,12 +237,14 @@ def _are_models(served: Engine | Models) -> TypeGuard[Models]:
     return hasattr(served, "lease")
 
 
-def _typed(kind: type[RequestT], request: RequestT | Mapping[str, Any], **said: bool) -> RequestT:
+def _typed(
+    kind: type[RequestT], request: RequestT | Mapping[str, Any], warnings: list[str] | None = None, **said: bool
+) -> RequestT:
     """The checked request; whether it streams is `said` by the method that was called."""
     if isinstance(request, kind):
         same = all(getattr(request, field, None) is value for field, value in said.items())
         return request if same else request.model_copy(update=said)
     try:
-        return kind.model_validate({**cast(Mapping[str, Any], request), **said})
+        return read(kind, {**cast(Mapping[str, Any], request), **said}, warnings)
     except pydantic.ValidationError as error:
         raise validation_error(error) from error

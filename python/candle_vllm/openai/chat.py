@@ -14,6 +14,7 @@ from candle_vllm.generation import (
     Finished,
     FinishText,
     GenerationRequest,
+    PromptLogprobs,
     Reasoning,
     Reply,
     Started,
@@ -24,6 +25,7 @@ from candle_vllm.generation import (
     ToolCallStarted,
     ToolUse,
 )
+from candle_vllm.models import TokenTexts
 from candle_vllm.openai.chat_types import (
     AllowedToolsChoice,
     ChatCompletion,
@@ -47,8 +49,8 @@ from candle_vllm.openai.chat_types import (
 )
 from candle_vllm.openai.endpoint import Endpoint, TextFrame, fresh_id, now
 from candle_vllm.openai.errors import invalid, unsupported
-from candle_vllm.openai.logprobs import chat_logprobs
-from candle_vllm.openai.request import constraint_of, refuse_unsupported, sampling_fields
+from candle_vllm.openai.logprobs import chat_logprobs, prompt_logprobs
+from candle_vllm.openai.request import constraint_of, refuse_unsupported, road_fields
 from candle_vllm.openai.usage import usage_of
 from candle_vllm.records import TokenLogprob
 
@@ -71,25 +73,20 @@ def parse(request: ChatCompletionRequest) -> GenerationRequest:
             variables=request.chat_template_kwargs or {},
             reasoning_effort=request.reasoning_effort,
         ),
-        model=request.model,
-        sampling=sampling_fields(request),
+        **road_fields(request),
         max_tokens=request.max_completion_tokens if newer else request.max_tokens,
         tool_use=_tool_use(request),
         constraint=_constraint(request),
-        n=request.n or 1,
-        stream=bool(request.stream),
         logprobs=(request.top_logprobs or 0) if request.logprobs else None,
-        cache_salt=request.cache_salt,
-        priority=request.priority or 0,
-        skip_special_tokens=request.skip_special_tokens is not False,
-        token_ids=bool(request.return_token_ids),
-        include_stop=bool(request.include_stop_str_in_output),
+        prompt_logprobs=request.prompt_logprobs,
+        thinking_budget=request.thinking_token_budget,
         fields={
             "max_tokens": "max_completion_tokens" if newer else "max_tokens",
             "prompt": "messages",
             "stop_sequences": "stop",
             "variables": "chat_template_kwargs",
             "grammar": "tools",
+            "thinking_budget": "thinking_token_budget",
         },
     )
 
@@ -160,10 +157,6 @@ def _refuse_unsupported_chat(request: ChatCompletionRequest) -> None:
     for field in ("audio", "web_search_options", "moderation"):
         if getattr(request, field) is not None:
             raise unsupported(field, f"'{field}' is not supported.")
-    if request.store:
-        raise unsupported("store", "Answers are not stored here; leave 'store' false.")
-    if request.verbosity not in (None, "medium"):
-        raise unsupported("verbosity", "This model has no verbosity setting; leave it at 'medium'.")
     if request.max_tokens == 0:
         raise invalid("max_tokens", "'max_tokens' must be at least 1.")
     if request.top_logprobs is not None and not request.logprobs:
@@ -219,7 +212,13 @@ class ChatWriter:
                 chunks = [self._chunk(index, opening) for index in range(event.answers)]
                 if self._with_ids:
                     chunks[0].prompt_token_ids = list(event.prompts[0])
+                if self._account.warnings:
+                    chunks[0].warnings = self._account.warnings
                 return chunks
+            case PromptLogprobs(index, entries):
+                chunk = self._chunk(index, ChoiceDelta())
+                chunk.prompt_logprobs = prompt_logprobs(entries, self._texts)
+                return [chunk]
             case Status(wait):
                 metadata = WaitMetadata(
                     status=wait.status, position=wait.position, model=wait.model, eta_ms=wait.eta_ms
@@ -251,6 +250,10 @@ class ChatWriter:
         fields = {**self._head, "object": "chat.completion", "usage": usage_of(self._account)}
         if self._with_ids:
             fields["prompt_token_ids"] = list(reply.started.prompts[0])
+        if (entries := reply.answers[0].prompt_logprobs) is not None:
+            fields["prompt_logprobs"] = prompt_logprobs(entries, self._texts)
+        if self._account.warnings:
+            fields["warnings"] = self._account.warnings
         return ChatCompletion(**fields, choices=[self._choice(*each) for each in enumerate(reply.answers)])
 
     def _start(self, started: Started) -> None:
@@ -315,9 +318,13 @@ class ChatWriter:
         return ChatCompletionChunk(**self._head, choices=[choice])
 
     def _logprobs(self, entries: Sequence[TokenLogprob]) -> ChoiceLogprobs:
+        return ChoiceLogprobs(content=chat_logprobs(entries, self._top, self._texts), refusal=None)
+
+    @property
+    def _texts(self) -> TokenTexts:
         if self._started is None:
             raise RuntimeError("tokens come before the answer has started")
-        return ChoiceLogprobs(content=chat_logprobs(entries, self._top, self._started.model.texts), refusal=None)
+        return self._started.model.texts
 
 
 CHAT_COMPLETION = Endpoint(
@@ -328,4 +335,5 @@ CHAT_COMPLETION = Endpoint(
     chunk=ChatCompletionChunk,
     parse=parse,
     writer=ChatWriter,
+    warns=True,
 )

@@ -219,14 +219,18 @@ class ChatCompletionRequest(SamplingRequest):
     safety_identifier: str | None = None
     service_tier: str | None = None
     store: bool | None = None
+    """Accepted; nothing is stored, and no reply depends on it."""
     tool_choice: Literal["none", "auto", "required"] | NamedToolChoice | AllowedToolsChoice | None = None
     tools: Annotated[list[Tool], Field(fail_fast=True, max_length=_MOST_TOOLS)] | None = None
     verbosity: Literal["low", "medium", "high"] | None = None
+    """Accepted; the models here have no such setting."""
     web_search_options: dict[str, Any] | None = None
 
     # vLLM's extras
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
+    thinking_token_budget: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    """Tokens that an answer may think with; then its thinking is closed and the answer begins."""
     chat_template_kwargs: dict[str, Any] | None = None
     documents: Annotated[list[dict[str, Any]], Field(fail_fast=True, max_length=_MOST_MESSAGES)] | None = None
 
@@ -315,6 +319,19 @@ class Choice(BaseModel):
     """Of the answer, where asked for."""
 
 
+class PromptLogprob(BaseModel):
+    """One token at a position of the prompt (vLLM's form)."""
+
+    logprob: float
+    rank: int | None
+    """1 is the likeliest; null for a token of the prompt that is none of the likeliest asked for."""
+    decoded_token: str
+
+
+PromptLogprobsById = list[dict[str, PromptLogprob] | None]
+"""One entry a token of the prompt, by token id: the prompt's own and the likeliest ones; null for the first."""
+
+
 class ChatCompletion(BaseModel):
     """The reply to a chat request that does not stream."""
 
@@ -327,6 +344,10 @@ class ChatCompletion(BaseModel):
     usage: CompletionUsage
     prompt_token_ids: list[int] | None = None
     """Where asked for."""
+    prompt_logprobs: PromptLogprobsById | None = None
+    """Where asked for."""
+    warnings: list[str] | None = None
+    """Unknown fields of the request that were left aside, where the server does not refuse them."""
     service_tier: Literal["default"] = "default"
     system_fingerprint: str
 
@@ -396,5 +417,9 @@ class ChatCompletionChunk(BaseModel):
     """None in chunks that come before the model is there."""
     prompt_token_ids: list[int] | None = None
     """In the first chunk, where asked for."""
+    prompt_logprobs: PromptLogprobsById | None = None
+    """In an early chunk, where asked for."""
+    warnings: list[str] | None = None
+    """In the first chunk: unknown fields of the request that were left aside."""
     candle_metadata: WaitMetadata | None = None
     """Only in chunks that tell what the request waits for; their delta is empty."""

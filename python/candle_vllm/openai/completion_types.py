@@ -10,10 +10,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field
 
 from candle_vllm.generation import FinishText
-from candle_vllm.openai.chat_types import CompletionUsage, WaitMetadata
-from candle_vllm.openai.request import SamplingRequest, Utf8
+from candle_vllm.openai.chat_types import CompletionUsage, PromptLogprobsById, WaitMetadata
+from candle_vllm.openai.request import SamplingRequest, TokenId, Utf8
 
-TokenId = Annotated[int, Field(ge=0, lt=2**32)]
 TokenIds = Annotated[list[TokenId], Field(fail_fast=True, min_length=1)]
 
 _MOST_PROMPTS = 2048
@@ -61,6 +60,8 @@ class CompletionChoice(BaseModel):
     finish_reason: FinishText | None
     token_ids: list[int] | None = None
     """Of the text, where asked for."""
+    prompt_logprobs: PromptLogprobsById | None = None
+    """Where asked for; in a stream once."""
 
 
 class Completion(BaseModel):
@@ -75,5 +76,7 @@ class Completion(BaseModel):
     usage: CompletionUsage | None = None
     system_fingerprint: str | None = None
     """None in chunks that come before the model is there."""
+    warnings: list[str] | None = None
+    """In the reply or the first chunk: unknown fields of the request that were left aside."""
     candle_metadata: WaitMetadata | None = None
     """Only in chunks that tell what the request waits for; they have no choices."""

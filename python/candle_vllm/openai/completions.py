@@ -23,8 +23,8 @@ from candle_vllm.openai.chat_types import WaitMetadata
 from candle_vllm.openai.completion_types import Completion, CompletionChoice, CompletionRequest, Logprobs
 from candle_vllm.openai.endpoint import Endpoint, TextFrame, fresh_id, now
 from candle_vllm.openai.errors import invalid, unsupported
-from candle_vllm.openai.logprobs import CompletionLogprobs
-from candle_vllm.openai.request import constraint_of, refuse_unsupported, sampling_fields
+from candle_vllm.openai.logprobs import CompletionLogprobs, prompt_logprobs
+from candle_vllm.openai.request import constraint_of, refuse_unsupported, road_fields
 from candle_vllm.openai.usage import usage_of
 from candle_vllm.records import TokenLogprob
 
@@ -45,21 +45,24 @@ def parse(request: CompletionRequest) -> GenerationRequest:
         raise invalid("max_tokens", "'max_tokens' may be 0 only together with 'echo'.")
     return GenerationRequest(
         input=Prompts(items=_prompts(request), add_special_tokens=request.add_special_tokens is not False),
-        model=request.model,
-        sampling=sampling_fields(request),
+        **road_fields(request),
         max_tokens=_DEFAULT_MAX_TOKENS if request.max_tokens is None else request.max_tokens,
-        n=request.n or 1,
-        stream=bool(request.stream),
         logprobs=request.logprobs,
-        prompt_logprobs=request.logprobs if request.echo else None,
-        cache_salt=request.cache_salt,
-        priority=request.priority or 0,
-        skip_special_tokens=request.skip_special_tokens is not False,
-        token_ids=bool(request.return_token_ids),
-        include_stop=bool(request.include_stop_str_in_output),
+        prompt_logprobs=_scores(request),
         constraint=constraint_of(request),
-        fields={"stop_sequences": "stop", "prompt_logprobs": "logprobs"},
+        fields={
+            "stop_sequences": "stop",
+            "prompt_logprobs": "logprobs" if request.prompt_logprobs is None else "prompt_logprobs",
+        },
     )
+
+
+def _scores(request: CompletionRequest) -> int | None:
+    """Log-probabilities of the prompt that are needed: what is asked for, and what an echoed prompt shows."""
+    asked, echoed = request.prompt_logprobs, request.logprobs if request.echo else None
+    if asked is None or echoed is None:
+        return echoed if asked is None else asked
+    return -1 if asked < 0 else max(asked, echoed)
 
 
 def _prompts(request: CompletionRequest) -> list[str | list[int]]:
@@ -88,6 +91,9 @@ class CompletionWriter:
         self._echoes: dict[int, _Echo] = {}
         self._logprobs: dict[int, CompletionLogprobs] = {}
         self._waiting: dict[int, tuple[list[int], list[TokenLogprob | None]]] = {}
+        self._scored: dict[int, Sequence[TokenLogprob | None]] = {}
+        self._started: Started | None = None
+        self._warned = False
         self._head: dict[str, Any] = {
             "id": fresh_id("cmpl", account),
             "object": "text_completion",
@@ -105,7 +111,7 @@ class CompletionWriter:
                 self._await(index, ids, logprobs)
                 return []
             case PromptLogprobs(index, entries):
-                self._await(index, self._echoes[index].ids, entries)
+                self._take_scores(index, entries)
                 return []
             case Finished(index, reason):
                 return [self._chunk(self._shown(index, "", reason))]
@@ -134,7 +140,13 @@ class CompletionWriter:
 
     def _special(self, index: int) -> bool:
         """Whether the next chunk of this answer holds more than its text."""
-        return self._usage_always or index in self._waiting or index in self._echoes or bool(self._logprobs)
+        told = self._warned or not self._account.warnings
+        return (
+            self._usage_always
+            or not told
+            or any(index in waiting for waiting in (self._waiting, self._echoes, self._scored))
+            or bool(self._logprobs)
+        )
 
     def closing(self) -> Sequence[Completion]:
         """The chunk with the usage, where it was asked for."""
@@ -148,12 +160,13 @@ class CompletionWriter:
             if answer.finished is None:
                 raise RuntimeError("an answer has no end")
             if answer.prompt_logprobs is not None:
-                self._await(index, self._echoes[index].ids, answer.prompt_logprobs)
+                self._take_scores(index, answer.prompt_logprobs)
             self._await(index, answer.token_ids, answer.logprobs)
             choices.append(self._shown(index, answer.text, answer.finished.reason))
-        return Completion(**self._head, choices=choices, usage=usage_of(self._account))
+        return Completion(**self._head, **self._warnings(), choices=choices, usage=usage_of(self._account))
 
     def _start(self, started: Started) -> None:
+        self._started = started
         self._head["model"] = started.name
         self._head["system_fingerprint"] = started.model.fingerprint
         given = _prompts(self._request)
@@ -166,6 +179,12 @@ class CompletionWriter:
                 self._echoes[index] = _Echo(shown, ids)
             if self._request.logprobs is not None:
                 self._logprobs[index] = CompletionLogprobs(self._request.logprobs, started.model.texts, special=special)
+
+    def _take_scores(self, index: int, entries: Sequence[TokenLogprob | None]) -> None:
+        if self._request.prompt_logprobs is not None:
+            self._scored[index] = entries
+        if index in self._echoes and self._request.logprobs is not None:
+            self._await(index, self._echoes[index].ids, entries)
 
     def _await(self, index: int, ids: Sequence[int], entries: Sequence[TokenLogprob | None]) -> None:
         """Keep these tokens for the text that they complete."""
@@ -184,14 +203,22 @@ class CompletionWriter:
         choice = CompletionChoice(index=index, text=text, logprobs=logprobs, finish_reason=finish)
         if self._request.return_token_ids:
             choice.token_ids = ids
+        if self._started is not None and (scored := self._scored.pop(index, None)) is not None:
+            choice.prompt_logprobs = prompt_logprobs(scored, self._started.model.texts)
         return choice
 
+    def _warnings(self) -> dict[str, Any]:
+        """What the request's reader left aside; told once."""
+        told, self._warned = self._warned, True
+        return {"warnings": self._account.warnings} if self._account.warnings and not told else {}
+
     def _chunk(self, choice: CompletionChoice) -> Completion:
+        fields = {**self._head, **self._warnings(), "choices": [choice]}
         if self._usage_always:
-            return Completion(**self._head, choices=[choice], usage=usage_of(self._account))
-        if self._usage_at_end:
-            return Completion(**self._head, choices=[choice], usage=None)
-        return Completion(**self._head, choices=[choice])
+            fields["usage"] = usage_of(self._account)
+        elif self._usage_at_end:
+            fields["usage"] = None
+        return Completion(**fields)
 
 
 COMPLETION = Endpoint(
@@ -202,4 +229,5 @@ COMPLETION = Endpoint(
     chunk=Completion,
     parse=parse,
     writer=CompletionWriter,
+    warns=True,
 )

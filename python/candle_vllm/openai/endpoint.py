@@ -94,6 +94,8 @@ class Endpoint(Generic[RequestT, ReplyT, ChunkT]):
     """Raises ApiError for what the endpoint itself refuses."""
     writer: Callable[[RequestT, Account], Writer[ReplyT, ChunkT]]
     framing: Framing = "data"
+    warns: bool = False
+    """Whether its replies tell the account's warnings; only then may unknown fields of a request be left aside."""
     envelope: Callable[[ApiError], dict[str, Any]] = ApiError.envelope
     """How an error is told."""
 

@@ -6,11 +6,11 @@ import codecs
 from collections.abc import Sequence
 
 from candle_vllm.models import TokenTexts
-from candle_vllm.openai.chat_types import ChatCompletionTokenLogprob, TopLogprob
+from candle_vllm.openai.chat_types import ChatCompletionTokenLogprob, PromptLogprob, PromptLogprobsById, TopLogprob
 from candle_vllm.openai.completion_types import Logprobs
 from candle_vllm.records import TokenLogprob
 
-__all__ = ["CompletionLogprobs", "chat_logprobs"]
+__all__ = ["CompletionLogprobs", "chat_logprobs", "prompt_logprobs"]
 
 # An impossible token's log-probability; JSON has no infinity, and -9999.0 is what OpenAI's API reports.
 _LOWEST = -9999.0
@@ -30,6 +30,20 @@ def chat_logprobs(entries: Sequence[TokenLogprob], count: int, texts: TokenTexts
         )
         for entry in entries
     ]
+
+
+def prompt_logprobs(entries: Sequence[TokenLogprob | None], texts: TokenTexts) -> PromptLogprobsById:
+    """Log-probabilities of a prompt, by token id."""
+    return [None if entry is None else _by_id(entry, texts) for entry in entries]
+
+
+def _by_id(entry: TokenLogprob, texts: TokenTexts) -> dict[str, PromptLogprob]:
+    ranked = {token: (rank, value) for rank, (token, value) in enumerate(entry.top, 1)}
+    own = {entry.token_id: ranked.get(entry.token_id, (None, entry.logprob))}
+    return {
+        str(token): PromptLogprob(logprob=max(value, _LOWEST), rank=rank, decoded_token=texts.text(token))
+        for token, (rank, value) in {**own, **ranked}.items()
+    }
 
 
 class CompletionLogprobs:

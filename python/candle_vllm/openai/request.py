@@ -21,6 +21,9 @@ _SMALLEST_TOP_P = 1e-6
 _MOST_STOPS = 1024
 
 _MOST_BIASES = 5_000
+_MOST_IDS = 200_000
+
+TokenId = Annotated[int, Field(ge=0, lt=2**32)]
 
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 
@@ -120,9 +123,7 @@ class SamplingRequest(BaseModel):
     repetition_penalty: Annotated[float, Field(gt=0, le=100)] | None = None
     min_tokens: Annotated[int, Field(ge=0, lt=2**31)] | None = None
     ignore_eos: bool | None = None
-    stop_token_ids: (
-        Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(fail_fast=True, max_length=_MOST_STOPS)] | None
-    ) = None
+    stop_token_ids: Annotated[list[TokenId], Field(fail_fast=True, max_length=_MOST_STOPS)] | None = None
     skip_special_tokens: bool | None = None
     """Whether special tokens are left out of the text; true unless told."""
     include_stop_str_in_output: bool | None = None
@@ -136,12 +137,33 @@ class SamplingRequest(BaseModel):
     guided_regex: str | None = None
     guided_choice: Annotated[list[str], Field(fail_fast=True, min_length=1, max_length=_MOST_STOPS)] | None = None
     guided_grammar: str | None = None
-    bad_words: list[str] | None = None
-    allowed_token_ids: list[int] | None = None
+    bad_words: Annotated[list[Utf8], Field(fail_fast=True, max_length=_MOST_STOPS)] | None = None
+    """Words whose token sequences the answer never completes."""
+    allowed_token_ids: Annotated[list[TokenId], Field(fail_fast=True, min_length=1, max_length=_MOST_IDS)] | None = None
+    """Token ids of which alone the answer is made; one that has none of the model's end ids goes on to its limit."""
+    prompt_logprobs: Annotated[int, Field(ge=-1, lt=2**31)] | None = None
+    """Log-probabilities of the prompt's tokens: 0 = the tokens' own, k = and the k likeliest, -1 = all."""
     cache_salt: Utf8 | None = None
     """Computed prefixes are shared only between requests of the same salt."""
     priority: Annotated[int, Field(ge=-(2**31), lt=2**31)] | None = None
     """Smaller runs first."""
+
+
+def road_fields(request: SamplingRequest) -> dict[str, Any]:
+    """What these fields alone are on the road. Raises :class:`ApiError` naming the request's field."""
+    return {
+        "model": request.model,
+        "sampling": sampling_fields(request),
+        "n": request.n or 1,
+        "stream": bool(request.stream),
+        "allowed_token_ids": request.allowed_token_ids,
+        "bad_words": request.bad_words or (),
+        "cache_salt": request.cache_salt,
+        "priority": request.priority or 0,
+        "skip_special_tokens": request.skip_special_tokens is not False,
+        "token_ids": bool(request.return_token_ids),
+        "include_stop": bool(request.include_stop_str_in_output),
+    }
 
 
 def sampling_fields(request: SamplingRequest) -> dict[str, Any]:
@@ -194,9 +216,8 @@ def refuse_unsupported(request: SamplingRequest) -> None:
             raise invalid("stream_options", "The 'stream_options' parameter is only allowed when 'stream' is enabled.")
         if options.include_obfuscation:
             raise unsupported("stream_options.include_obfuscation", "Obfuscation of streams is not supported.")
-    for field in ("bad_words", "allowed_token_ids"):
-        if getattr(request, field):
-            raise unsupported(field, f"'{field}' is not supported; 'logit_bias' and 'structured_outputs' are.")
+    if any(not word.strip() for word in request.bad_words or ()):
+        raise invalid("bad_words", "'bad_words' holds an empty text, which every answer would complete.")
 
 
 _GUIDED: dict[str, Literal["json_schema", "regex", "choice", "grammar"]] = {

@@ -11,10 +11,9 @@ from candle_vllm.generation import Road
 from candle_vllm.generation.prepare import most_shown, render
 from candle_vllm.openai.chat import parse
 from candle_vllm.openai.chat_types import ChatCompletionRequest
-from candle_vllm.openai.completion_types import TokenId
 from candle_vllm.openai.endpoint import Query
 from candle_vllm.openai.errors import invalid
-from candle_vllm.openai.request import Utf8
+from candle_vllm.openai.request import TokenId, Utf8
 
 __all__ = ["DETOKENIZE", "RENDER", "TOKENIZE"]
 

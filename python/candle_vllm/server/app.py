@@ -18,7 +18,7 @@ from starlette.responses import Response
 from candle_vllm.engine import Engine
 from candle_vllm.generation import Account, Observer
 from candle_vllm.models import Models, SamplingDefaults, SingleModel
-from candle_vllm.openai import ApiError, OpenAIAdapter
+from candle_vllm.openai import ApiError, OpenAIAdapter, UnknownFields
 from candle_vllm.openai.endpoint import AnyEndpoint, AnyQuery, serialised
 from candle_vllm.openai.responses import INPUT_TOKENS, RESPONSE, Responses, ResponseStore
 from candle_vllm.server.bodies import read_typed
@@ -46,6 +46,7 @@ def create_app(
     boundary: BoundarySettings | None = None,
     operations: Operations | None = None,
     store: ResponseStore | None = None,
+    unknown_fields: UnknownFields = "refuse",
 ) -> FastAPI:
     """An ASGI application for OpenAI's API.
 
@@ -54,12 +55,13 @@ def create_app(
     are the rows to serve. ``request_timeout`` is how many seconds a request that does not stream may wait for its model
     (None: any time); a request's header X-Request-Timeout goes before it. ``boundary`` says who may come in and how
     much they may ask; without it anyone, within the default limits.
+    ``unknown_fields``: as :class:`OpenAIAdapter` has it; an adapter has its own.
     ``operations`` counts; models that are to be counted too were made with ``operations.metrics`` as their observer.
     ``store`` keeps responses; None: one of the default size.
     Mount it with ``app.mount("/any/path", create_app(engine))``.
     """
     operations = operations or Operations()
-    adapter = _adapter(served, model_names, defaults, operations)
+    adapter = _adapter(served, model_names, defaults, operations, unknown_fields)
     operations.metrics.watch(adapter.served)
     app = FastAPI(
         title="candle-vllm",
@@ -92,15 +94,17 @@ def _adapter(
     names: Sequence[str] | None,
     defaults: SamplingDefaults | None,
     operations: Operations,
+    unknown_fields: UnknownFields,
 ) -> OpenAIAdapter:
     """An adapter of the application's own, so that two applications over one engine count apart."""
     observers: tuple[Observer, ...] = operations.observers
     if isinstance(served, OpenAIAdapter):
-        return OpenAIAdapter(served.served, observers=(*served.observers, *observers))
+        watched = (*served.observers, *observers)
+        return OpenAIAdapter(served.served, observers=watched, unknown_fields=served.unknown_fields)
     if hasattr(served, "lease"):
-        return OpenAIAdapter(cast(Models, served), observers=observers)
+        return OpenAIAdapter(cast(Models, served), observers=observers, unknown_fields=unknown_fields)
     models = SingleModel(served, names, defaults, observer=operations.metrics)
-    return OpenAIAdapter(models, observers=observers)
+    return OpenAIAdapter(models, observers=observers, unknown_fields=unknown_fields)
 
 
 def _add_endpoint(app: FastAPI, adapter: OpenAIAdapter, endpoint: AnyEndpoint, timeout: float | None) -> None:
@@ -125,8 +129,8 @@ async def _known(request: Request, adapter: OpenAIAdapter, query: AnyQuery) -> R
 
 async def _answer(request: Request, adapter: OpenAIAdapter, endpoint: AnyEndpoint, limit: float | None) -> Response:
     """One request from its body to its reply; whatever it costs ends when its client goes away."""
-    typed = await read_typed(request, endpoint.request)
     account: Account = request.scope.get("candle_vllm.account") or Account()
+    typed = await read_typed(request, endpoint.request, adapter.warnings_of(endpoint, account))
     patience = patience_of(request.headers, None if typed.stream else limit)
     if typed.stream:
         opened = adapter.open(endpoint, typed, stream=True, account=account, timeout=patience)
