@@ -145,6 +145,7 @@ def test_the_older_functions(adapter: OpenAIAdapter, engine: FakeEngine) -> None
             },
             "tool_choice",
         ),
+        ({"tool_choice": "some"}, "tool_choice"),
         ({"functions": [{"name": "f"}]}, "functions"),
         ({"tools": [{"type": "function", "function": {"name": "no spaces"}}]}, "tools[0].function.name"),
         (

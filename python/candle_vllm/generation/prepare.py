@@ -17,6 +17,7 @@ from candle_vllm.generation.constrain import constraint_fields, may_be_free
 from candle_vllm.generation.errors import RequestError
 from candle_vllm.generation.merge import AT_ONCE
 from candle_vllm.generation.request import Conversation, GenerationRequest, Prompts
+from candle_vllm.generation.shorten import shortened
 from candle_vllm.generation.tool_prompt import as_text
 from candle_vllm.models import LoadedModel
 from candle_vllm.params import GenerationParams
@@ -114,6 +115,7 @@ def most_shown(model: LoadedModel) -> int:
 
 async def _prompts(request: GenerationRequest, model: LoadedModel, *, refuse: bool) -> list[Rendered]:
     work = _prompts_of_conversation if isinstance(request.input, Conversation) else _prompts_of_items
+    request = _less_hopeless(request, model)
     if _lighter_than(_LIGHT, (_weighed(request.input), request.tool_use.tools if request.tool_use else ())):
         return work(request, model)
     if refuse:
@@ -148,8 +150,25 @@ def _refuse_hopeless(request: GenerationRequest, model: LoadedModel) -> None:
             return
 
 
+def _less_hopeless(request: GenerationRequest, model: LoadedModel) -> GenerationRequest:
+    """The request without messages that it may do without, and that must go by their length alone."""
+    conversation = request.input
+    if not isinstance(conversation, Conversation) or not conversation.shorten:
+        return request
+    reach = 32 * model.engine.model_info.max_sequence_length
+    messages = shortened(conversation.messages, lambda rest: sum(map(len, _texts_of(rest))) <= reach)
+    return replace(request, input=replace(conversation, messages=messages))
+
+
 def _texts(source: Conversation | Prompts) -> Iterator[str]:
-    items = source.items if isinstance(source, Prompts) else [message.get("content") for message in source.messages]
+    return _texts_among(source.items) if isinstance(source, Prompts) else _texts_of(source.messages)
+
+
+def _texts_of(messages: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    return _texts_among([message.get("content") for message in messages])
+
+
+def _texts_among(items: Sequence[Any]) -> Iterator[str]:
     for item in items:
         parts = [part.get("text") for part in item if isinstance(part, Mapping)] if isinstance(item, list) else [item]
         yield from (part for part in parts if isinstance(part, str))
@@ -192,10 +211,21 @@ def _prompts_of_conversation(request: GenerationRequest, model: LoadedModel) -> 
     assert isinstance(conversation, Conversation)
     if conversation.continue_final_message and conversation.add_generation_prompt:
         raise request.refusal("continue_final_message", "and 'add_generation_prompt' exclude each other.")
+    messages = conversation.messages
+    if conversation.shorten:
+        context = model.engine.model_info.max_sequence_length
+        most = context - min(request.max_tokens or context // 4, context // 2)
+        messages = shortened(messages, lambda rest: len(_rendered(request, conversation, model, rest).ids) <= most)
+    return [_rendered(request, conversation, model, messages)]
+
+
+def _rendered(
+    request: GenerationRequest, conversation: Conversation, model: LoadedModel, messages: Sequence[Mapping[str, Any]]
+) -> Rendered:
+    """These messages as a prompt, with all else that the conversation has."""
     try:
         tools = request.tool_use.tools if request.tool_use else ()
         template = model.templates.choose(with_tools=bool(tools))
-        messages = conversation.messages
         if not template.mentions("tools"):
             messages, tools = as_text(messages, tools, model.tool_format), ()
         text = template.render(
@@ -207,7 +237,7 @@ def _prompts_of_conversation(request: GenerationRequest, model: LoadedModel) -> 
             variables=_variables(request, conversation, template),
         )
         parts = model.control.parts(text)
-        return [Rendered("".join(parts), model.engine.tokenize_parts(parts), model.reasoning.begun_by(text))]
+        return Rendered("".join(parts), model.engine.tokenize_parts(parts), model.reasoning.begun_by(text))
     except ChatTemplateError as error:
         raise RequestError(str(error), param=request.named(error.field)) from error
     except TokenizationError as error:

@@ -23,6 +23,8 @@ class Conversation:
     """Whether the prompt ends where the assistant begins to speak."""
     continue_final_message: bool = False
     """Whether the last message is left open and goes on."""
+    shorten: bool = False
+    """Whether the oldest messages are left out where the prompt would leave too little room for an answer."""
     variables: Mapping[str, Any] = field(default_factory=dict)
     """More variables for the template."""
     reasoning_effort: str | None = None

@@ -133,7 +133,9 @@ _BOUNDS = {
     "less_than_equal": "above_max_value",
 }
 # Pydantic names the branch of a union in a location: 'str', 'list[int]', 'function-after[...]'.
-_BRANCH = re.compile(r"^(str|int|float|bool|dict|list|none|nullable|tagged-union|function-\w+|constrained-\w+)(\[.*)?$")
+_BRANCH = re.compile(
+    r"^(str|int|float|bool|dict|list|none|nullable|literal|tagged-union|function-\w+|constrained-\w+)(\[.*)?$"
+)
 
 
 def validation_error(error: pydantic.ValidationError, *, inputs: bool = True) -> ApiError:

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 import openai
 from candle_vllm.server import create_app
-from fake_engine import FakeEngine
+from fake_engine import CHATML, FakeEngine
 from live_server import LiveServer
 
 WEATHER: Any = {
@@ -81,3 +82,137 @@ def test_tools_there_and_back(client: openai.OpenAI, engine: FakeEngine) -> None
     client.responses.create(model="fake", input=by_hand, tools=[WEATHER], store=False)
     assert engine.detokenize(engine.submitted[-1][0]) == told
     assert chained.previous_response_id == first.id
+
+
+def test_parse(client: openai.OpenAI, engine: FakeEngine) -> None:
+    class City(BaseModel):
+        name: str
+        people: int
+
+    engine.answer = '{"name": "Bern", "people": 134000}'
+    for parsed in (
+        client.responses.parse(model="fake", input="hello", text_format=City),
+        _final(client, input="hello", text_format=City),
+    ):
+        assert parsed.output_parsed == City(name="Bern", people=134000)
+    assert engine.submitted[-1][1].form is not None
+    plain = client.responses.create(model="fake", input="x", text={"format": {"type": "json_object"}})
+    assert plain.text is not None and plain.text.format is not None
+    assert plain.text.format.type == "json_object"
+
+
+def _final(client: openai.OpenAI, **request: Any) -> Any:
+    with client.responses.stream(model="fake", **request) as stream:
+        for _ in stream:
+            pass
+        return stream.get_final_response()
+
+
+def test_parsed_tools(client: openai.OpenAI, engine: FakeEngine) -> None:
+    class Weather(BaseModel):
+        city: str
+
+    tool: Any = openai.pydantic_function_tool(Weather, name="weather")
+    flat: Any = {"type": "function", **tool["function"]}
+    engine.answer = CALL
+    found: list[Any] = [
+        client.responses.parse(model="fake", input="hello", tools=[flat]),
+        _final(client, input="hello", tools=[flat]),
+    ]
+    for parsed in found:
+        assert parsed.output[-1].parsed_arguments == {"city": "Bern"}
+
+
+@pytest.mark.parametrize("engine", [FakeEngine(chat_templates={"default": "{# <think> #}" + CHATML})])
+def test_reasoning_goes_back(client: openai.OpenAI, engine: FakeEngine) -> None:
+    engine.answer = "<think>hm</think>yes"
+    first = client.responses.create(
+        model="fake", input="hello", store=False, include=["reasoning.encrypted_content"], reasoning={"summary": "auto"}
+    )
+    thought = first.output[0]
+    assert thought.type == "reasoning" and thought.content is not None
+    assert [part.text for part in thought.content] == ["hm"]
+    assert first.usage is not None and first.usage.output_tokens_details.reasoning_tokens == 2
+    streamed = _final(client, input="hello")
+    assert [item.type for item in streamed.output] == ["reasoning", "message"]
+    said: list[Any] = [{"role": "user", "content": "hello"}, *first.output, {"role": "user", "content": "more"}]
+    client.responses.create(model="fake", input=said)
+    assert "assistant\nyes\nuser\nmore" in engine.detokenize(engine.submitted[-1][0])
+
+
+def test_items_of_every_form(client: openai.OpenAI, engine: FakeEngine) -> None:
+    first = client.responses.create(model="fake", input="one")
+    referred: Any = [
+        {"type": "message", "role": "developer", "content": [{"type": "input_text", "text": "rules"}]},
+        {"role": "user", "content": "two"},
+        {"type": "item_reference", "id": first.output[0].id},
+        {"id": first.output[0].id},
+        {"type": "function_call", "call_id": "c1", "name": "weather", "arguments": '{"city": "Bern"}'},
+        {"type": "function_call", "call_id": "c2", "name": "weather", "arguments": "{}", "status": "completed"},
+        {"type": "function_call_output", "call_id": "c2", "output": [{"type": "input_text", "text": "rain"}]},
+        {"type": "function_call_output", "call_id": "c1", "output": "sun"},
+        {"role": "user", "content": [{"type": "input_text", "text": "a"}, {"type": "input_text", "text": "b"}]},
+    ]
+    made = client.responses.create(model="fake", input=referred, tools=[WEATHER], tool_choice="none")
+    prompt = engine.detokenize(engine.submitted[-1][0])
+    assert prompt.startswith("system\nrules\nuser\ntwo\nassistant\nYou said: one\nassistant\nYou said: one\n")
+    assert prompt.count("<tool_call>") == 2
+    assert prompt.index("rain") < prompt.index("sun") < prompt.index("user\na\nb\n")
+    listed = client.responses.input_items.list(made.id, order="asc", limit=3)
+    assert len(listed.data) == 3 and listed.has_more
+    everything = list(client.responses.input_items.list(made.id, order="asc", limit=2))
+    assert len({item.id for item in everything}) == len(everything) == len(referred)
+    assert [item.id for item in client.responses.input_items.list(made.id)] == [item.id for item in everything][::-1]
+    assert [item.type for item in everything[4:8]] == ["function_call"] * 2 + ["function_call_output"] * 2
+
+
+def test_a_chain_of_turns(client: openai.OpenAI, engine: FakeEngine) -> None:
+    made = client.responses.create(model="fake", input="turn 0", instructions="be brief")
+    for turn in range(1, 5):
+        made = client.responses.create(model="fake", input=f"turn {turn}", previous_response_id=made.id)
+    prompt = engine.detokenize(engine.submitted[-1][0])
+    assert prompt == "".join(
+        f"user\nturn {turn}\n" + (f"assistant\nYou said: turn {turn}\n" if turn < 4 else "assistant\n")
+        for turn in range(5)
+    )
+    assert len(list(client.responses.input_items.list(made.id))) == 9
+    counted = client.responses.input_tokens.count(model="fake", input="turn 5", previous_response_id=made.id)
+    client.responses.create(model="fake", input="turn 5", previous_response_id=made.id)
+    assert counted.input_tokens == len(engine.submitted[-1][0])
+
+
+def test_choices_of_tools(client: openai.OpenAI, engine: FakeEngine) -> None:
+    engine.answer = CALL
+    time: Any = {**WEATHER, "name": "time"}
+    choices: list[Any] = [
+        "required",
+        {"type": "function", "name": "weather"},
+        {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "weather"}]},
+    ]
+    for choice in choices:
+        made = client.responses.create(
+            model="fake", input="x", tools=[WEATHER, time], tool_choice=choice, parallel_tool_calls=False
+        )
+        shown = made.tool_choice if isinstance(made.tool_choice, str) else made.tool_choice.to_dict()
+        assert shown == choice
+        assert made.parallel_tool_calls is False
+        assert engine.submitted[-1][1].form is not None
+    none = client.responses.create(model="fake", input="x", tools=[WEATHER], tool_choice="none")
+    assert none.output_text == CALL
+
+
+def test_truncation(client: openai.OpenAI, engine: FakeEngine) -> None:
+    engine.context = 200
+    said: list[Any] = [{"role": "system", "content": "rules"}]
+    for turn in range(20):
+        said += [{"role": "user", "content": f"question {turn}"}, {"role": "assistant", "content": "answer"}]
+    said.append({"role": "user", "content": "last"})
+    with pytest.raises(openai.BadRequestError) as refusal:
+        client.responses.create(model="fake", input=said)
+    assert refusal.value.code == "context_length_exceeded"
+    made = client.responses.create(model="fake", input=said, truncation="auto", max_output_tokens=40)
+    assert made.truncation == "auto"
+    prompt = engine.detokenize(engine.submitted[-1][0])
+    assert prompt.startswith("system\nrules\nuser\nquestion")
+    assert prompt.endswith("user\nlast\nassistant\n")
+    assert 100 < len(engine.submitted[-1][0]) <= 160

@@ -9,7 +9,7 @@ from candle_vllm.generation import Constraint, Conversation, GenerationRequest, 
 from candle_vllm.openai.errors import ApiError, invalid, unsupported
 from candle_vllm.openai.request import SamplingRequest, sampling_fields
 from candle_vllm.openai.responses.items import Content, InputItem
-from candle_vllm.openai.responses.types import AllowedToolsChoice, PromptRequest, ResponsesRequest
+from candle_vllm.openai.responses.types import PromptRequest, ResponsesRequest
 
 __all__ = ["conversation", "parse", "wants_logprobs"]
 
@@ -50,6 +50,7 @@ def conversation(
     return GenerationRequest(
         input=Conversation(
             messages=messages,
+            shorten=request.truncation == "auto",
             variables=variables or {},
             reasoning_effort=request.reasoning.effort if request.reasoning else None,
         ),
@@ -170,11 +171,11 @@ def _tool_use(request: PromptRequest) -> ToolUse | None:
         return None
     parallel = request.parallel_tool_calls is not False
     names = {tool.name for tool in request.tools}
-    if isinstance(choice, AllowedToolsChoice):
-        allowed = [_chosen(tool.type, tool.name, names) for tool in choice.tools]
-        return ToolUse(tools=tools, choice=choice.mode, allowed=frozenset(allowed), parallel=parallel)
     if choice is None or isinstance(choice, str):
         return ToolUse(tools=tools, choice=choice or "auto", parallel=parallel)
+    if choice.type == "allowed_tools":
+        allowed = frozenset(_chosen(tool.type, tool.name, names) for tool in choice.tools or ())
+        return ToolUse(tools=tools, choice=choice.mode or "auto", allowed=allowed, parallel=parallel)
     return ToolUse(tools=tools, choice=_chosen(choice.type, choice.name, names), parallel=False)
 
 

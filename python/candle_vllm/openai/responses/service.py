@@ -6,7 +6,7 @@ Must not know of HTTP.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any, Literal, TypeVar
 
 from candle_vllm.generation import Account
@@ -124,7 +124,11 @@ class Responses:
         history: Sequence[InputItem] = ()
         if request.previous_response_id:
             history = self._previous(request.previous_response_id, owner).said
-        items = [self._item(item, owner, f"input[{at}]") for at, item in enumerate(request.items)]
+        taken = {item.id for item in history}
+        items = []
+        for at, item in enumerate(request.items):
+            items.append(_named(self._found(item, owner, f"input[{at}]"), taken))
+            taken.add(items[-1].id)
         if len(history) + len(items) > MOST_ITEMS:
             raise invalid("input", f"The conversation has {len(history) + len(items)} items, above {MOST_ITEMS}.")
         return request.after(history, items)
@@ -142,16 +146,15 @@ class Responses:
             raise invalid("previous_response_id", f"The response '{name}' is still under way.")
         return record
 
-    def _item(self, item: InputItem, owner: str, place: str) -> InputItem:
-        if item.type == "item_reference":
-            found = self.store.item(item.id or "", owner)
-            if found is None:
-                problem = f"Item with id '{item.id}' not found. Items are stored with their responses alone."
-                raise ApiError(problem, param=f"{place}.id", code="item_not_found", status=404)
-            return found
-        if item.id is not None:
+    def _found(self, item: InputItem, owner: str, place: str) -> InputItem:
+        """The item, or the one that it refers to."""
+        if item.type != "item_reference":
             return item
-        return item.model_copy(update={"id": fresh_item_id(_PREFIXES.get(item.type, "item"))})
+        found = self.store.item(item.id or "", owner)
+        if found is None:
+            problem = f"Item with id '{item.id}' not found. Items are stored with their responses alone."
+            raise ApiError(problem, param=f"{place}.id", code="item_not_found", status=404)
+        return found
 
     async def count(self, request: PromptRequest, owner: str = "") -> InputTokens:
         """Tokens of the prompt that a request comes to."""
@@ -219,6 +222,13 @@ class Responses:
 def _writer(opened: Opened[Response, Any]) -> ResponseWriter:
     assert isinstance(opened.writer, ResponseWriter)
     return opened.writer
+
+
+def _named(item: InputItem, taken: Container[str | None]) -> InputItem:
+    """The item with an id that no other of its conversation has."""
+    if item.id is not None and item.id not in taken:
+        return item
+    return item.model_copy(update={"id": fresh_item_id(_PREFIXES.get(item.type, "item"))})
 
 
 def _context(request: PromptRequest) -> list[InputItem]:

@@ -11,9 +11,9 @@ from candle_vllm.openai.request import Utf8
 from candle_vllm.openai.responses.items import InputItem, Items
 
 __all__ = [
-    "AllowedToolsChoice",
-    "FunctionChoice",
     "FunctionTool",
+    "NamedTool",
+    "PromptRequest",
     "Reasoning",
     "ResponsesRequest",
     "TextConfig",
@@ -46,8 +46,8 @@ class FunctionTool(BaseModel):
         return self
 
 
-class FunctionChoice(BaseModel):
-    """The one function that is to be called."""
+class NamedTool(BaseModel):
+    """One of the tools."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
@@ -55,17 +55,17 @@ class FunctionChoice(BaseModel):
     name: str | None = None
 
 
-class AllowedToolsChoice(BaseModel):
-    """Those of the tools that may be called, and whether one must be."""
+class ToolChoice(NamedTool):
+    """The one function that is to be called; or, with the type `allowed_tools`, those that may be."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    mode: Literal["auto", "required"] | None = None
+    tools: Annotated[list[NamedTool], Field(fail_fast=True, min_length=1, max_length=_MOST_TOOLS)] | None = None
 
-    type: Literal["allowed_tools"]
-    mode: Literal["auto", "required"]
-    tools: Annotated[list[FunctionChoice], Field(fail_fast=True, min_length=1, max_length=_MOST_TOOLS)]
-
-
-ToolChoice = Literal["none", "auto", "required"] | AllowedToolsChoice | FunctionChoice
+    @model_validator(mode="after")
+    def _complete(self) -> ToolChoice:
+        if self.type == "allowed_tools" and None in (self.mode, self.tools):
+            raise ValueError("the choice 'allowed_tools' needs the fields 'mode' and 'tools'")
+        return self
 
 
 class TextFormat(BaseModel):
@@ -149,7 +149,7 @@ class PromptRequest(BaseModel):
     parallel_tool_calls: bool | None = None
     reasoning: Reasoning | None = None
     text: TextConfig | None = None
-    tool_choice: ToolChoice | None = None
+    tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
     tools: Annotated[list[FunctionTool], Field(fail_fast=True, max_length=_MOST_TOOLS)] | None = None
     truncation: Literal["auto", "disabled"] | None = None
     """`auto`: where the prompt is too long, the oldest items are left out of it."""

@@ -24,7 +24,7 @@ from candle_vllm.generation import (
 )
 from candle_vllm.generation import Status as Waiting
 from candle_vllm.openai.chat_types import ChatCompletionTokenLogprob, WaitMetadata
-from candle_vllm.openai.endpoint import now
+from candle_vllm.openai.endpoint import TextFrame, now
 from candle_vllm.openai.errors import ApiError
 from candle_vllm.openai.logprobs import chat_logprobs
 from candle_vllm.openai.responses.events import (
@@ -75,6 +75,7 @@ class ResponseWriter:
         self._begun = False
         self._started: Started | None = None
         self._pending: list[Tokens] = []
+        self._frame: _Frame | None = None
         self.response = _blank(request)
         self.ended: Callable[[Response], None] | None = None
 
@@ -85,6 +86,18 @@ class ResponseWriter:
     def closing(self) -> Sequence[StreamEvent]:
         """Nothing more."""
         return []
+
+    def quick(self, event: Event) -> str | None:
+        """The JSON text of a plain piece of text in a message that goes on."""
+        if type(event) is not Text or self._pending or not isinstance(item := self._open, OutputMessage):
+            return None
+        if self._frame is None or self._frame.item is not item:
+            self._frame = _Frame(item, self._index)
+        written = self._frame.around(event.text, self._number)
+        if written is not None:
+            item.content[0].text += event.text
+            self._number += 1
+        return written
 
     def queue(self) -> Sequence[StreamEvent]:
         """The first events of a response that is begun later."""
@@ -171,7 +184,7 @@ class ResponseWriter:
         yield queued
 
     def _finish(self, finished: Finished) -> Iterator[StreamEvent]:
-        if self._pending:
+        if self._pending and isinstance(self._open, OutputMessage):
             yield from self._text("")
         cut = finished.reason == "length"
         yield from self._close("incomplete" if cut else "completed")
@@ -245,6 +258,7 @@ class ResponseWriter:
             yield self._added(item)
             item.content.append(ReasoningText(type="reasoning_text", text=""))
             yield self._part("response.content_part.added", item.id, item.content[0])
+        self._pending.clear()
         item.content[0].text += text
         yield ReasoningDelta(
             type="response.reasoning_text.delta",
@@ -256,6 +270,7 @@ class ResponseWriter:
         )
 
     def _call(self, call_id: str, name: str) -> Iterator[StreamEvent]:
+        self._pending.clear()
         yield from self._close("completed")
         item = FunctionCallItem(
             id=fresh_item_id("fc"), type="function_call", status="in_progress", call_id=call_id, name=name, arguments=""
@@ -266,6 +281,7 @@ class ResponseWriter:
         item = self._open
         if not isinstance(item, FunctionCallItem):
             raise RuntimeError("arguments come without their call")
+        self._pending.clear()
         item.arguments += text
         yield ArgumentsDelta(
             type="response.function_call_arguments.delta",
@@ -366,6 +382,30 @@ class ResponseWriter:
         return chat_logprobs(entries, self._top, self._started.model.texts)
 
 
+class _Frame:
+    """The JSON text of a message's deltas, but for number and text."""
+
+    _NUMBER = 918_273_645_546
+
+    def __init__(self, item: OutputMessage, index: int) -> None:
+        self.item = item
+        marked = TextDelta(
+            type="response.output_text.delta",
+            sequence_number=self._NUMBER,
+            item_id=item.id,
+            output_index=index,
+            content_index=0,
+            delta=TextFrame.MARK,
+            logprobs=[],
+        )
+        self._frame = TextFrame(marked)
+
+    def around(self, text: str, number: int) -> str | None:
+        """The event; None for a text that the two ways would escape differently."""
+        written = self._frame.around(text)
+        return None if written is None else written.replace(str(self._NUMBER), str(number), 1)
+
+
 def _as_it_is(model: ModelT) -> ModelT:
     """A copy that stays as it is while the response goes on."""
     return model.model_copy(deep=True)
@@ -402,7 +442,7 @@ def _blank(request: ResponsesRequest) -> Response:
         store=request.store is not False and request.history is not None,
         temperature=request.temperature,
         text={"format": form, "verbosity": "medium"},
-        tool_choice=choice if isinstance(choice, str) else choice.model_dump(),
+        tool_choice=choice if isinstance(choice, str) else choice.model_dump(exclude_none=True),
         tools=[_shown(tool) for tool in request.tools or ()],
         top_logprobs=request.top_logprobs or 0,
         top_p=request.top_p,
