@@ -105,6 +105,7 @@ class FakeEngine:
         self.advice: dict[str, float] = {}
         self.chat_templates: dict[str, str] = {"default": CHATML}
         self.special_tokens = {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>"}
+        self.special = dict(SPECIAL)
         self.forms: list[Any] = []
         self.refused_form = False
         self.live: set[FakeHandle] = set()
@@ -127,7 +128,7 @@ class FakeEngine:
             architecture="FakeForCausalLM",
             layers=1,
             hidden_size=8,
-            vocab_size=EOS + 1,
+            vocab_size=256 + len(self.special),
             max_position=self.context,
             max_sequence_length=self.context,
             max_batch_size=self.batch,
@@ -154,7 +155,7 @@ class FakeEngine:
     def tokenize(self, text: str, add_special_tokens: bool = False) -> list[int]:
         ids: list[int] = []
         while text:
-            for special, token in SPECIAL.items():
+            for special, token in self.special.items():
                 if text.startswith(special):
                     ids.append(token)
                     text = text[len(special) :]
@@ -172,13 +173,13 @@ class FakeEngine:
 
     @property
     def special_texts(self) -> Sequence[str]:
-        return list(SPECIAL)
+        return list(self.special)
 
     def detokenize(self, tokens: Sequence[int], skip_special_tokens: bool = True) -> str:
         return bytes(token for token in tokens if token < 256).decode(errors="replace")
 
     def token_bytes(self, token: int) -> bytes:
-        return bytes([token]) if token < 256 else next(k for k, v in SPECIAL.items() if v == token).encode()
+        return bytes([token]) if token < 256 else next(k for k, v in self.special.items() if v == token).encode()
 
     def stats(self) -> EngineStats:
         return EngineStats(
@@ -207,8 +208,8 @@ class FakeEngine:
     ) -> FakeHandle:
         self.how = {"cache_salt": cache_salt, "priority": priority, "skip_special_tokens": skip_special_tokens}
         ids = self.tokenize(prompt) if isinstance(prompt, str) else list(prompt)
-        if any(token > EOS for token in ids):
-            checks.refuse("prompt", max(ids), f"made of token ids from 0 to {EOS}")
+        if any(token >= 256 + len(self.special) for token in ids):
+            checks.refuse("prompt", max(ids), f"made of token ids from 0 to {255 + len(self.special)}")
         if self.closed or self.failure:
             raise GenerationError(self.failure or "the engine is closed")
         if self.max_queue is not None and len(self.live) >= self.max_queue:

@@ -15,6 +15,7 @@ from candle_vllm.chat import ChatTemplate, ChatTemplateError
 from candle_vllm.errors import ConfigError, TokenizationError
 from candle_vllm.generation.constrain import constraint_fields, may_be_free
 from candle_vllm.generation.errors import RequestError
+from candle_vllm.generation.infill import Asking, infill_of
 from candle_vllm.generation.merge import AT_ONCE
 from candle_vllm.generation.request import Conversation, GenerationRequest, Prompts
 from candle_vllm.generation.shorten import shortened
@@ -161,7 +162,7 @@ def _less_hopeless(request: GenerationRequest, model: LoadedModel) -> Generation
 
 
 def _texts(source: Conversation | Prompts) -> Iterator[str]:
-    return _texts_among(source.items) if isinstance(source, Prompts) else _texts_of(source.messages)
+    return _texts_among([*source.items, source.suffix]) if isinstance(source, Prompts) else _texts_of(source.messages)
 
 
 def _texts_of(messages: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -185,7 +186,7 @@ def count_answers(request: GenerationRequest) -> None:
 
 def _weighed(source: Conversation | Prompts) -> Any:
     if isinstance(source, Prompts):
-        return source.items
+        return (source.items, source.suffix or "")
     return (source.messages, source.documents, source.variables)
 
 
@@ -269,10 +270,15 @@ def _prompts_of_items(request: GenerationRequest, model: LoadedModel) -> list[Re
     source = request.input
     assert isinstance(source, Prompts)
     prompts = []
+    asking = _asking(request, model)
     for at, item in enumerate(source.items):
         place = f"prompt[{at}]" if len(source.items) > 1 else "prompt"
         try:
-            ids = model.engine.tokenize(item, source.add_special_tokens) if isinstance(item, str) else list(item)
+            if asking is not None and source.suffix is not None:
+                given = item if isinstance(item, str) else list(item)
+                ids = asking.prompt(given, source.suffix, source.add_special_tokens)
+            else:
+                ids = model.engine.tokenize(item, source.add_special_tokens) if isinstance(item, str) else list(item)
         except TokenizationError as error:
             raise request.refusal(place, f"cannot be encoded: {error}") from error
         if not ids:
@@ -286,6 +292,19 @@ def _prompts_of_items(request: GenerationRequest, model: LoadedModel) -> list[Re
             )
         prompts.append(Rendered(item if isinstance(item, str) else "", ids))
     return prompts
+
+
+def _asking(request: GenerationRequest, model: LoadedModel) -> Asking | None:
+    """How the model is asked for text between two others, where a suffix is given."""
+    if not isinstance(request.input, Prompts) or request.input.suffix is None:
+        return None
+    if (asking := infill_of(model)) is None:
+        raise request.refusal(
+            "suffix",
+            "cannot be honoured: this model's tokenizer has no tokens to ask for text between two others.",
+            "unsupported_parameter",
+        )
+    return asking
 
 
 async def _held(request: GenerationRequest, model: LoadedModel, prompt: Rendered) -> GenerationParams:
@@ -309,6 +328,8 @@ def _params(request: GenerationRequest, model: LoadedModel, prompt: Rendered, fr
     limit = _room(request, model, prompt.ids)
     form = constraint_fields(request, model, prompt.thinking, free)
     fields = {**model.defaults.named(), **request.sampling, **form}
+    if (asking := _asking(request, model)) is not None:
+        fields["stop_token_ids"] = (*fields.get("stop_token_ids", ()), *asking.ends)
     if fields.get("min_tokens", 0) > limit:
         raise request.refusal("min_tokens", f"is {fields['min_tokens']}, above the {limit} tokens allowed.")
     try:

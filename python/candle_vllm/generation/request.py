@@ -39,6 +39,8 @@ class Prompts:
     """Texts, or lists of token ids."""
     add_special_tokens: bool = True
     """Whether a text gets the tokenizer's own first token."""
+    suffix: str | None = None
+    """What stands behind each answer, which is then written to fit between; None = nothing does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

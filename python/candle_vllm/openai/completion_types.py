@@ -33,7 +33,8 @@ class CompletionRequest(SamplingRequest):
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     """How many of the likeliest tokens to report; OpenAI takes up to 5."""
     best_of: Annotated[int, Field(ge=1, le=20)] | None = None
-    suffix: str | None = None
+    suffix: Utf8 | None = None
+    """What stands behind the answer, for models that were trained to write between two texts."""
 
     # vLLM's extra
     add_special_tokens: bool | None = None

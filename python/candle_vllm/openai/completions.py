@@ -37,14 +37,18 @@ _DEFAULT_MAX_TOKENS = 16
 def parse(request: CompletionRequest) -> GenerationRequest:
     """What the request asks of the road. Raises a 400 for each field that cannot be honoured."""
     refuse_unsupported(request)
-    if request.suffix:
-        raise unsupported("suffix", "Text cannot be inserted before a suffix by this model; leave 'suffix' out.")
+    if request.suffix and request.echo:
+        raise invalid("echo", "'echo' shows what an answer follows; with a 'suffix' it stands between two texts.")
     if request.best_of is not None and request.best_of != (request.n or 1):
         raise unsupported("best_of", "Only the answers asked for are generated; leave 'best_of' out or equal to 'n'.")
     if request.max_tokens == 0 and not request.echo:
         raise invalid("max_tokens", "'max_tokens' may be 0 only together with 'echo'.")
     return GenerationRequest(
-        input=Prompts(items=_prompts(request), add_special_tokens=request.add_special_tokens is not False),
+        input=Prompts(
+            items=_prompts(request),
+            add_special_tokens=request.add_special_tokens is not False,
+            suffix=request.suffix or None,
+        ),
         **road_fields(request),
         max_tokens=_DEFAULT_MAX_TOKENS if request.max_tokens is None else request.max_tokens,
         logprobs=request.logprobs,
