@@ -16,7 +16,7 @@ __all__ = ["ROWS", "Row", "good"]
 MB = 1024 * 1024
 KEY = "Authorization: Bearer sk-test"
 TYPE = "Content-Type: application/json"
-CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+CHAT, COMPLETIONS, RESPONSES = "/v1/chat/completions", "/v1/completions", "/v1/responses"
 
 
 @dataclass(frozen=True)
@@ -327,3 +327,53 @@ chat("value: template variables", chat_template_kwargs={"messages": []})
 chat("value: text where a number stands", max_tokens="many")
 chat("value: true where a number stands", max_tokens=True)
 chat("value: an unknown member", nonsense=1)
+
+# Responses
+
+
+def response(name: str, statuses: int | tuple[int, ...] = 400, **fields: Any) -> None:
+    request = {"model": "tiny", "max_output_tokens": 1, "input": "hi", **fields}
+    body(f"response: {name}", lambda: json.dumps(request).encode(), statuses, RESPONSES)
+
+
+def item(**fields: Any) -> list[Any]:
+    return [{"role": "user", "content": "hi"}, fields]
+
+
+response("half of a surrogate pair", input="\ud800")
+response(
+    "half of a surrogate pair in an item", input=item(role="user", content=[{"type": "input_text", "text": "\ud800"}])
+)
+response("numbers for items", input=list(range(200_000)))
+response("a million items", (400, 413), input=[{}] * 1_000_000)
+response("more parts than bounds", input=item(role="user", content=[{"type": "input_text", "text": "a"}] * 2_000))
+response("more items than bounds", input=[{"role": "user", "content": "a"}] * 20_000)
+response("a long text", input="word " * 1_200_000)
+response("a long text that no leaving out makes short", truncation="auto", input="word " * 1_200_000)
+response("long instructions", instructions="word " * 500_000)
+response("an output without its call", input=item(type="function_call_output", call_id="c", output="x"))
+response("arguments nested", input=item(type="function_call", call_id="c", name="f", arguments="[" * 600_000))
+response("a reference to nothing", 404, input=item(type="item_reference", id="x" * 200))
+response("an id of megabytes", input=item(type="item_reference", id="x" * 2_000_000))
+response("a previous one of megabytes", previous_response_id="x" * 2_000_000)
+response(
+    "a server's tool from the network",
+    tools=[{"type": "mcp", "server_label": "x", "server_url": "http://169.254.169.254/"}],
+)
+response("9,000 tools", tools=[{"type": "function", "name": "f"}] * 9_000)
+response(
+    "a schema nested",
+    text={"format": {"type": "json_schema", "name": "x", "schema": json.loads('{"a":' * 90 + "1" + "}" * 90)}},
+)
+response("metadata of 100,000 pairs", metadata={str(key): "" for key in range(100_000)})
+response("an unknown member", nonsense=1)
+response("background without a store", background=True, store=False)
+response("a reserved template variable", chat_template_kwargs={"self": 1})
+for path in ("resp_x", "x" * 8_000, "..%2f..%2fetc%2fpasswd", "%00", "resp_x/input_items", "a/b/c"):
+    raw(f"response: asked for {path[:20]}", (400, 404, 405), head(f"GET {RESPONSES}/{path} HTTP/1.1", KEY))
+for query in ("limit=0", "limit=101", "limit=x", "order=up"):
+    raw(f"response: items, {query}", (400, 404), head(f"GET {RESPONSES}/resp_x/input_items?{query} HTTP/1.1", KEY))
+raw("response: from -1", (400, 404), head(f"GET {RESPONSES}/resp_x?stream=true&starting_after=-1 HTTP/1.1", KEY))
+raw("response: no key", 401, head(f"GET {RESPONSES}/resp_x HTTP/1.1"))
+raw("response: cancelled, unknown", 404, posted(b"", f"{RESPONSES}/resp_x/cancel"))
+raw("response: deleted, unknown", 404, head(f"DELETE {RESPONSES}/resp_x HTTP/1.1", KEY))

@@ -174,6 +174,7 @@ def test_sampling_flags_become_defaults() -> None:
         ["--top-p", "7"],
         ["--temperature", "-1"],
         ["--queue-size", "-1"],
+        ["--max-stored-responses", "-1"],
         ["--h", "host:1", "--p", "2"],
         ["--port", "many"],
         ["--nonsense"],

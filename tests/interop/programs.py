@@ -79,9 +79,26 @@ def pydantic_ai(url: str) -> None:
 
 
 def openai_agents(url: str) -> None:
-    from agents import Agent, OpenAIChatCompletionsModel, Runner, function_tool, set_tracing_disabled
+    from agents import OpenAIChatCompletionsModel
 
     import openai
+
+    client = openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0)
+    asyncio.run(_agent(client, OpenAIChatCompletionsModel(model="fake", openai_client=client)))
+
+
+def openai_agents_responses(url: str) -> None:
+    from agents import OpenAIResponsesModel
+
+    import openai
+
+    client = openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0)
+    asyncio.run(_agent(client, OpenAIResponsesModel(model="fake", openai_client=client)))
+
+
+async def _agent(client: Any, model: Any) -> None:
+    """An agent that calls a tool: whole, streamed, and gone on from by a response's id where the model can."""
+    from agents import Agent, ModelSettings, OpenAIResponsesModel, Runner, function_tool, set_tracing_disabled
 
     set_tracing_disabled(True)
     heard = []
@@ -92,17 +109,30 @@ def openai_agents(url: str) -> None:
         heard.append(city)
         return "sunny"
 
-    async def run() -> str:
-        async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as client:
-            model = OpenAIChatCompletionsModel(model="fake", openai_client=client)
-            agent = Agent(name="weather", instructions="Answer.", model=model, tools=[weather])
-            return str((await Runner.run(agent, "Weather in Bern?")).final_output)
+    agent = Agent(name="weather", instructions="Answer.", model=model, tools=[weather])
+    async with client:
+        assert (await Runner.run(agent, "Weather in Bern?")).final_output == "It is sunny in Bern."
+        streamed = Runner.run_streamed(agent, "Weather in Bern?")
+        kinds = {event.type async for event in streamed.stream_events()}
+        assert {"raw_response_event", "run_item_stream_event"} <= kinds
+        assert streamed.final_output == "It is sunny in Bern."
+        if isinstance(model, OpenAIResponsesModel):
+            again = agent.clone(model_settings=ModelSettings(store=True, top_logprobs=2, parallel_tool_calls=False))
+            first = await Runner.run(again, "Weather in Bern?", auto_previous_response_id=True)
+            assert first.last_response_id
+            went_on = await Runner.run(again, "And now?", previous_response_id=first.last_response_id)
+            assert went_on.final_output == "It is sunny in Bern."
+            assert len(heard) == 3
+    assert set(heard) == {"Bern"}
 
-    assert asyncio.run(run()) == "It is sunny in Bern."
-    assert heard == ["Bern"]
 
-
-PROGRAMS = {"langchain": langchain, "litellm": litellm_, "pydantic_ai": pydantic_ai, "openai_agents": openai_agents}
+PROGRAMS = {
+    "langchain": langchain,
+    "litellm": litellm_,
+    "pydantic_ai": pydantic_ai,
+    "openai_agents": openai_agents,
+    "openai_agents_responses": openai_agents_responses,
+}
 
 if __name__ == "__main__":
     PROGRAMS[sys.argv[1]](sys.argv[2])

@@ -36,6 +36,7 @@ PROGRAMS = {
     "litellm": "litellm",
     "pydantic_ai": "pydantic_ai",
     "openai_agents": "agents",
+    "openai_agents_responses": "agents",
 }
 
 

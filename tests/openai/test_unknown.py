@@ -66,6 +66,12 @@ async def test_over_http() -> None:
         first, *others = [json.loads(line[6:]) for line in streamed.text.split("\n\n") if line.startswith("data: {")]
         assert first["warnings"] == [SAID + "nonsense"]
         assert not [chunk for chunk in others if "warnings" in chunk]
+        asked = {"model": "fake", "input": "hello", "nonsense": 1}
+        made = (await client.post("/v1/responses", json=asked)).json()
+        assert made["warnings"] == [SAID + "nonsense"]
+        assert (await client.get(f"/v1/responses/{made['id']}")).json() == made
+        streamed = await client.post("/v1/responses", json={**asked, "stream": True})
+        assert streamed.text.count(SAID) == 3, "in each event that tells the whole response"
         # Others' forms have no place for warnings.
         refused = await client.post("/v1/messages", json={**ASK, "nonsense": 1})
         assert refused.status_code == 400

@@ -17,6 +17,12 @@ from fake_engine import BLOCKS, FakeEngine
 
 HELLO = {"model": "fake", "messages": [{"role": "user", "content": "hello"}]}
 
+BODIES: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": HELLO,
+    "/v1/completions": {"model": "fake", "prompt": "hello", "max_tokens": 2000},
+    "/v1/responses": {"model": "fake", "input": "hello"},
+}
+
 
 def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
     end = time.monotonic() + seconds
@@ -35,6 +41,17 @@ def raw_request(live: Any, path: str, body: dict[str, Any]) -> socket.socket:
     return connection
 
 
+def test_a_response_in_the_background_goes_on(live: Any, engine: FakeEngine) -> None:
+    engine.delay = 0.01
+    body = {**BODIES["/v1/responses"], "background": True, "stream": True}
+    connection = raw_request(live, "/v1/responses", body)
+    until(lambda: bool(engine.live))
+    connection.close()
+    time.sleep(0.05)
+    assert engine.live
+    until(lambda: not engine.live)
+
+
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("answers", [1, 3])
 def test_before_the_first_token(live: Any, engine: FakeEngine, stream: bool, answers: int) -> None:
@@ -46,11 +63,11 @@ def test_before_the_first_token(live: Any, engine: FakeEngine, stream: bool, ans
     assert httpx.get(live.url + "/ready").json()["engine"]["kv_blocks_free"] == BLOCKS
 
 
-@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/v1/responses"])
 @pytest.mark.parametrize("stream", [False, True])
 def test_between_tokens(live: Any, engine: FakeEngine, path: str, stream: bool) -> None:
     engine.answer, engine.delay = "word " * 2000, 0.01
-    body = HELLO if "chat" in path else {"model": "fake", "prompt": "hello", "max_tokens": 2000}
+    body = BODIES[path]
     connection = raw_request(live, path, {**body, "stream": stream})
     if stream:
         received = b""

@@ -27,6 +27,7 @@ from candle_vllm.cli.settings import UsageError, notation
 from candle_vllm.cli.signals import on_signals
 from candle_vllm.errors import CandleVllmError, ModelLoadError
 from candle_vllm.models import EngineLoader, ModelManager, Waiting
+from candle_vllm.openai.responses import ResponseStore
 from candle_vllm.server import create_app, logs
 from candle_vllm.server.listen import allow_connections, uvicorn_config
 from candle_vllm.server.protocol import BoundedProtocol
@@ -131,6 +132,7 @@ class Service:
             request_timeout=self._args.request_timeout,
             boundary=self._boundary,
             operations=self._operations,
+            store=ResponseStore(self._args.max_stored_responses, self._args.max_stored_bytes),
             unknown_fields=self._args.unknown_fields,
         )
         # Streams are ended by closing the engine; uvicorn's limit is for connections that even then do not end.

@@ -42,6 +42,16 @@ _REFUSED = {
     "master_port": "serving over several machines is not available",
 }
 
+_NOT_NEGATIVE = (
+    "queue_size",
+    "request_timeout",
+    "shutdown_timeout",
+    "max_waiting",
+    "max_waiting_tokens",
+    "max_stored_responses",
+    "max_stored_bytes",
+)
+
 
 def refuse_flags(args: argparse.Namespace) -> None:
     """Raise :class:`UsageError` for the first flag that cannot be honoured."""
@@ -60,7 +70,7 @@ def refuse_flags(args: argparse.Namespace) -> None:
             f"--holding-time {holding}: requests join the running batch at every step, so none is held back; "
             "leave it out"
         )
-    for name in ("queue_size", "request_timeout", "shutdown_timeout", "max_waiting", "max_waiting_tokens"):
+    for name in _NOT_NEGATIVE:
         if getattr(args, name, 0) < 0:
             raise UsageError(f"--{name.replace('_', '-')}: must not be negative")
 

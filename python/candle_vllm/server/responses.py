@@ -100,8 +100,8 @@ def add_responses(app: FastAPI, responses: Responses, limit: float | None) -> No
 
 
 async def _create(request: Request, responses: Responses, limit: float | None) -> Response:
-    typed = await read_typed(request, ResponsesRequest)
     account = _account(request)
+    typed = await read_typed(request, ResponsesRequest, responses.adapter.warnings_of(RESPONSE, account))
     if typed.background:
         # The work outlives the call, and so does what it costs.
         record = responses.start(typed, account.key, replace(account))

@@ -24,8 +24,7 @@ def record(text: str = "x", owner: str = "", **fields: Any) -> Record:
 def test_the_longest_unused_make_room() -> None:
     store = ResponseStore(most=3)
     first, second, third, fourth = (record() for _ in range(4))
-    for each in (first, second, third):
-        assert store.put(each)
+    assert all(store.put(each) for each in (first, second, third))
     assert store.get(first.response.id, "") is first
     store.put(fourth)
     assert [store.holds(each) for each in (first, second, third, fourth)] == [True, False, True, True]
@@ -60,6 +59,16 @@ def test_what_still_runs_stays() -> None:
     running.response.status = "completed"
     store.put(record())
     assert not store.holds(running)
+
+
+def test_those_under_way_leave_no_room() -> None:
+    running = record("x" * 1000, status="in_progress")
+    store = ResponseStore(most_bytes=running.measure() + 100)
+    assert store.put(running)
+    assert not store.put(record())
+    running.response.status = "completed"
+    assert store.put(running)
+    assert store.put(record())
 
 
 def test_each_has_its_own() -> None:

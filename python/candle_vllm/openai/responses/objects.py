@@ -162,6 +162,8 @@ class Response(BaseModel):
     truncation: Literal["auto", "disabled"]
     usage: ResponseUsage | None
     user: str | None
+    warnings: list[str] | None = None
+    """What of the request was left aside, where that was asked for."""
     candle_metadata: WaitMetadata | None = None
     """Only in events that tell what the response waits for."""
 

@@ -24,6 +24,7 @@ RESPONSE: Endpoint[ResponsesRequest, Response, BaseModel] = Endpoint(
     parse=parse,
     writer=ResponseWriter,
     framing="events",
+    warns=True,
 )
 
 

@@ -73,22 +73,14 @@ class Responses:
         """A response in the background, begun and stored. `account` is of its own, not of the call."""
         if not self.store.most:
             raise invalid("background", "No responses are stored here, so none can run in the background.")
-        if len(self._tasks) >= _MOST_BACKGROUND:
-            raise ApiError(
-                f"{len(self._tasks)} responses run in the background already; try again later.",
-                code="queue_full",
-                status=503,
-                type="server_busy",
-                retry_after=1,
-                extra={"queued": False},
-            )
         resolved = self.resolved(request, owner)
         streams = bool(request.stream)
         opened = self.adapter.open(RESPONSE, resolved, stream=streams, account=account)
         writer = _writer(opened)
         record = Record(owner, writer.response, _context(resolved), streams)
         record.tell(writer.queue())
-        self.store.put(record)
+        if len(self._tasks) >= _MOST_BACKGROUND or not self.store.put(record):
+            raise _busy(len(self._tasks))
         record.task = asyncio.create_task(self._work(record, opened))
         self._tasks.add(record.task)
         record.task.add_done_callback(lambda task: self._settle(record, writer, task))
@@ -217,6 +209,17 @@ class Responses:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
+
+
+def _busy(running: int) -> ApiError:
+    return ApiError(
+        f"{running} responses run in the background, and there is no room for one more; try again later.",
+        code="queue_full",
+        status=503,
+        type="server_busy",
+        retry_after=1,
+        extra={"queued": False},
+    )
 
 
 def _writer(opened: Opened[Response, Any]) -> ResponseWriter:

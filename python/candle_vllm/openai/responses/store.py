@@ -118,8 +118,9 @@ class ResponseStore:
     def put(self, record: Record) -> bool:
         """Store a response, or store it anew after it went on; the longest unused ones that have ended make room.
 
-        False for one that is larger than all there is room for.
+        False for one that is larger than all there is room for, or than what those under way leave.
         """
+        held = self.holds(record)
         self.drop(record)
         if record.measure() > self.most_bytes or not self.most:
             return False
@@ -134,7 +135,9 @@ class ResponseStore:
                 break
             if not old.running and old is not record:
                 self.drop(old)
-        return True
+        if not held and (len(self._records) > self.most or self._bytes > self.most_bytes):
+            self.drop(record)
+        return self.holds(record)
 
     def drop(self, record: Record) -> None:
         """Store it no longer."""

@@ -77,6 +77,8 @@ class ResponseWriter:
         self._pending: list[Tokens] = []
         self._frame: _Frame | None = None
         self.response = _blank(request)
+        if account.warnings:
+            self.response.warnings = account.warnings
         self.ended: Callable[[Response], None] | None = None
 
     def chunks(self, event: Event) -> Sequence[StreamEvent]:
