@@ -58,6 +58,7 @@ def test_thinking_ends_with_its_budget(template: str, budget: int | None, though
     assert deltas[-1].finish_reason == "stop"
     assert choice.token_ids is not None and choice.logprobs is not None
     assert len(choice.logprobs.content or ()) == len(choice.token_ids)
+    assert reply.usage is not None
     # The token that ended the answer is counted, and no part of it.
     assert reply.usage.completion_tokens == len(choice.token_ids) + 1
     text = engine.detokenize(choice.token_ids)
@@ -132,4 +133,5 @@ def test_over_a_real_model(tmp_path: Path) -> None:
         assert "".join(delta.content or "" for delta in deltas) == choice.message.content
         assert choice.logprobs is not None
         assert all(entry.logprob <= 0 for entry in choice.logprobs.content or ())
+        assert seen[0].usage is not None
         assert seen[0].usage.completion_tokens == 40

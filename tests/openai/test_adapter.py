@@ -71,6 +71,7 @@ async def test_four_doors_one_answer(adapter: OpenAIAdapter, engine: FakeEngine)
 
 def test_usage_counts_the_prompt_once(adapter: OpenAIAdapter) -> None:
     one, three = (adapter.chat_completion({**HELLO, "n": n, "max_tokens": 4}).usage for n in (1, 3))
+    assert one is not None and three is not None
     assert (three.prompt_tokens, three.completion_tokens) == (one.prompt_tokens, 12)
     assert three.prompt_tokens_details.cached_tokens == one.prompt_tokens_details.cached_tokens > 0
     several = adapter.completion({"model": "any", "prompt": ["ab", "cde"], "n": 2, "max_tokens": 4}).usage

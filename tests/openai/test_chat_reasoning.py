@@ -29,6 +29,7 @@ def test_thinking_streamed_and_whole(template: str, said: str) -> None:
         message = reply.choices[0].message
         assert (message.content, message.reasoning, message.tool_calls) == ("Four.", "Two and <tool_call> two.", None)
         assert message.reasoning_content == message.reasoning
+        assert reply.usage is not None
         assert reply.usage.completion_tokens_details.reasoning_tokens == len("Two and <tool_call> two.")
         deltas = [chunk.choices[0].delta for chunk in adapter.chat_completion_stream(request)]
         assert "".join(delta.content or "" for delta in deltas) == "Four."

@@ -184,9 +184,11 @@ def test_usage_tells_what_the_cache_held(tiny: Any) -> None:
     request = {"model": "x", "messages": [{"role": "user", "content": "word " * 60}], "max_tokens": 2}
     first = adapter.chat_completion(request).usage
     again = adapter.chat_completion(request).usage
+    assert first is not None and again is not None
     assert first.prompt_tokens_details.cached_tokens == 0
     assert 0 < again.prompt_tokens_details.cached_tokens < again.prompt_tokens
     salted = adapter.chat_completion({**request, "cache_salt": "mine"}).usage
+    assert salted is not None
     assert salted.prompt_tokens_details.cached_tokens == 0
 
 
@@ -199,5 +201,6 @@ def test_smollm2_says_what_the_reference_says(smollm2_engine: InferenceEngine, g
         reply = adapter.chat_completion(
             {"model": "x", "messages": chat["messages"], "temperature": 0, "max_tokens": 8, "logprobs": True}
         )
+        assert reply.usage is not None
         assert reply.usage.prompt_tokens == len(chat["prompt_token_ids"])
         assert chat["text"].startswith(reply.choices[0].message.content or "?")

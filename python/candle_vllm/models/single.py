@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from candle_vllm.errors import ModelNotFoundError
 from candle_vllm.models.defaults import SamplingDefaults
-from candle_vllm.models.loaded import LoadedModel, Waiting
+from candle_vllm.models.loaded import LoadedModel, Notation, Waiting
 from candle_vllm.models.observe import UNSEEN, Observer
 from candle_vllm.models.provider import OnStatus, Selection
 from candle_vllm.models.status import ModelEntry, ModelStatus
@@ -22,7 +22,8 @@ __all__ = ["SingleModel"]
 class SingleModel:
     """`Models` over one engine. Any thread and any event loop may use it.
 
-    `names` are those that requests may use; with None any name is taken. `waiting` bounds what may wait for a place.
+    `names` are those that requests may use; with None any name is taken. `waiting` bounds what may wait for a place;
+    `notation` says how the model writes calls and thinking, where its template does not.
     """
 
     def __init__(
@@ -33,9 +34,12 @@ class SingleModel:
         *,
         waiting: Waiting | None = None,
         observer: Observer = UNSEEN,
+        notation: Notation | None = None,
     ) -> None:
         self._any_name = names is None
-        self._model = LoadedModel.over(engine, names=names, defaults=defaults, waiting=waiting, observer=observer)
+        self._model = LoadedModel.over(
+            engine, names=names, defaults=defaults, waiting=waiting, observer=observer, notation=notation
+        )
         self._in_flight = 0
 
     @property

@@ -1,6 +1,7 @@
 """OpenAI's API in this process: the adapter, the table of endpoints, typed requests and replies, errors."""
 
 from candle_vllm.models import SamplingDefaults
+from candle_vllm.openai.accumulate import accumulate
 from candle_vllm.openai.adapter import OpenAIAdapter, UnknownFields
 from candle_vllm.openai.chat_types import (
     ChatCompletion,
@@ -40,4 +41,5 @@ __all__ = [
     "SamplingDefaults",
     "UnknownFields",
     "Writer",
+    "accumulate",
 ]

@@ -171,6 +171,8 @@ class ChatWriter:
         self._top = request.top_logprobs or 0
         self._with_logprobs = bool(request.logprobs)
         self._with_ids = bool(request.return_token_ids)
+        self._with_tokens = self._with_logprobs or self._with_ids
+        self._told: set[int] = set()
         self._legacy = bool(request.functions)
         options = request.stream_options
         self._usage_at_end = bool(options and options.include_usage)
@@ -193,7 +195,7 @@ class ChatWriter:
         """The chunks that this event makes due."""
         match event:
             case Text(index, text):
-                return [self._chunk(index, ChoiceDelta(content=text), self._pending.pop(index, ()))]
+                return [self._chunk(index, ChoiceDelta(content=text), self._pending.pop(index, None))]
             case Reasoning(index, text):
                 return [self._chunk(index, ChoiceDelta(reasoning=text, reasoning_content=text))]
             case ToolCallStarted() | ToolArguments():
@@ -203,7 +205,8 @@ class ChatWriter:
                 self._pending.setdefault(index, []).append(event)
                 return []
             case Finished(index, reason):
-                left = self._pending.pop(index, None)
+                # An answer without any tokens tells empty lists of them.
+                left = self._pending.pop(index, None if index in self._told or not self._with_tokens else [])
                 unseen = [] if left is None else [self._chunk(index, ChoiceDelta(content=""), left)]
                 return [*unseen, self._chunk(index, ChoiceDelta(), finish=self._finish(reason))]
             case Started():
@@ -306,12 +309,14 @@ class ChatWriter:
         return "function_call" if self._legacy and reason == "tool_calls" else reason
 
     def _chunk(
-        self, index: int, delta: ChoiceDelta, tokens: Sequence[Tokens] = (), finish: ChatFinish | None = None
+        self, index: int, delta: ChoiceDelta, tokens: Sequence[Tokens] | None = None, finish: ChatFinish | None = None
     ) -> ChatCompletionChunk:
         choice = ChunkChoice(index=index, delta=delta, logprobs=None, finish_reason=finish)
-        if tokens and self._with_logprobs:
+        if tokens is not None:
+            self._told.add(index)
+        if tokens is not None and self._with_logprobs:
             choice.logprobs = self._logprobs([entry for piece in tokens for entry in piece.logprobs])
-        if tokens and self._with_ids:
+        if tokens is not None and self._with_ids:
             choice.token_ids = [token for piece in tokens for token in piece.ids]
         if self._usage_always:
             return ChatCompletionChunk(**{**self._head, "choices": [choice], "usage": usage_of(self._account)})

@@ -341,7 +341,8 @@ class ChatCompletion(BaseModel):
     """Seconds since 1970."""
     model: str
     choices: list[Choice]
-    usage: CompletionUsage
+    usage: CompletionUsage | None = None
+    """Always there, but for a reply that was put together from chunks without it."""
     prompt_token_ids: list[int] | None = None
     """Where asked for."""
     prompt_logprobs: PromptLogprobsById | None = None
