@@ -130,3 +130,18 @@ def test_answers_without_end_are_told_of_it(start: Callable[..., Server]) -> Non
     assert server.process.wait(30) == 0
     assert time.monotonic() - began < 20
     assert "Traceback" not in server.said
+
+
+def test_what_runs_in_the_background_ends_with_the_server(start: Callable[..., Server]) -> None:
+    server = start("--shutdown-timeout", "30")
+    asked = {"input": "hi", "background": True}
+    made = httpx.post(server.url + "/responses", json=asked).json()
+    end = time.monotonic() + 20
+    while httpx.get(f"{server.url}/responses/{made['id']}").json()["status"] == "queued":
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    began = time.monotonic()
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(25) == 0
+    assert time.monotonic() - began < 20
+    assert "Traceback" not in server.said and "was never" not in server.said

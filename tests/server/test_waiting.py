@@ -15,9 +15,10 @@ from candle_vllm.errors import ModelLoadError
 from candle_vllm.models import ModelManager
 from candle_vllm.server import create_app
 from models.fakes import Loader, Seen, catalog, managed, until
+from responses_facts import check
 
 HELLO = {"model": "a", "messages": [{"role": "user", "content": "hello"}]}
-CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
+CHAT, TEXT, RESPONSES = "/v1/chat/completions", "/v1/completions", "/v1/responses"
 
 
 @asynccontextmanager
@@ -225,3 +226,40 @@ async def test_a_client_that_leaves_gives_its_place_up(stream: bool) -> None:
         await until(lambda: manager.status().state == "ready")
         assert manager.status().in_flight_requests == 0
         assert ("cancelled", "a", "loading") in seen.told
+
+
+async def test_a_response_that_waits_is_queued() -> None:
+    loader = Loader()
+    loader.hold("load a")
+    asked = {"model": "a", "input": "hello", "stream": True}
+    async with served(loader, interval=0.02) as (manager, http):
+        patient = asyncio.create_task(http.post(RESPONSES, json=asked))
+        hurried = asyncio.create_task(http.post(RESPONSES, json=asked, headers={"X-Request-Timeout": "0.1"}))
+        await until(lambda: manager.status().queue_lengths["a"] == 2)
+        failed = check(events(await hurried))
+        assert (failed["status"], failed["error"]["code"]) == ("failed", "server_error")
+        assert "for the model 'a', which is not ready yet" in failed["error"]["message"]
+        begun = (await http.post(RESPONSES, json={**asked, "stream": False, "background": True})).json()
+        await asyncio.sleep(0.05)
+        assert (await http.get(f"{RESPONSES}/{begun['id']}")).json()["status"] == "queued"
+        loader.release("load a")
+        told = events(await patient)
+        assert check(told)["status"] == "completed"
+        waits = [event for event in told if event["type"] == "response.queued"]
+        assert waits[0]["response"]["candle_metadata"]["model"] == "a"
+        assert waits[-1]["response"]["candle_metadata"]["status"] == "processing"
+        assert not any(
+            "candle_metadata" in event["response"] for event in told if event not in waits and "response" in event
+        )
+        for _ in range(500):
+            made = (await http.get(f"{RESPONSES}/{begun['id']}")).json()
+            if made["status"] == "completed":
+                break
+            await asyncio.sleep(0.01)
+        assert made["status"] == "completed"
+
+
+def events(reply: httpx.Response) -> list[dict[str, Any]]:
+    """What a stream of a response held."""
+    blocks = [block for block in reply.text.split("\n\n") if block.startswith("event: ")]
+    return [json.loads(block.split("\ndata: ")[1]) for block in blocks]
