@@ -11,7 +11,9 @@ from typing import Any, cast
 from candle_vllm.generation import Event, Finished, Reasoning, Started, Text, ToolArguments, ToolCallStarted
 from candle_vllm.models import LoadedModel
 from candle_vllm.openai import ApiError
+from candle_vllm.params import GenerationParams
 from candle_vllm.records import GenerationStats
+from fake_engine import FakeEngine
 
 Said = str | Exception | Sequence[tuple[str, Any]]
 """A text, an error to raise, or calls as (name, arguments); arguments that are a text are sent as they are."""
@@ -69,3 +71,39 @@ def result_of(request: Mapping[str, Any], back: int = 1) -> str:
     """The content of the last tool message but `back - 1`, as the model is shown it."""
     text: str = [message for message in request["messages"] if message["role"] == "tool"][-back]["content"]
     return text
+
+
+class ScriptedEngine(FakeEngine):
+    """The same as an engine, for tests of the whole road: entry n answers a prompt that holds n earlier answers.
+
+    A function makes the entry of the prompt's text. Calls are written in the notation of the generic format.
+    """
+
+    def __init__(self, *entries: Said | Callable[[str], Said], **settings: Any) -> None:
+        super().__init__(context=20_000)
+        self.entries = entries
+        self.prompts: list[str] = []
+        for name, value in settings.items():
+            setattr(self, name, value)
+
+    def _said(self, prompt: list[int], params: GenerationParams) -> str:
+        text = self.detokenize(prompt)
+        self.prompts.append(text)
+        turn = text.count("\nassistant\n") - 1
+        entry = self.entries[min(turn, len(self.entries) - 1)]
+        said = entry(text) if callable(entry) else entry
+        if isinstance(said, Exception):
+            raise said
+        return said if isinstance(said, str) else written(said)
+
+
+def written(calls: Sequence[tuple[str, Any]]) -> str:
+    """Calls as a model writes them."""
+    return "\n".join(
+        f"<tool_call>\n{json.dumps({'name': name, 'arguments': arguments})}\n</tool_call>" for name, arguments in calls
+    )
+
+
+def told(prompt: str, back: int = 1) -> str:
+    """The last result but `back - 1` that a prompt of `ScriptedEngine` holds."""
+    return prompt.split("<tool_response>\n")[-back].partition("\n</tool_response>")[0]

@@ -114,6 +114,20 @@ async def test_a_server_that_never_answers_keeps_nobody_beyond_the_connect_timeo
     await client.aclose()
 
 
+async def test_a_server_that_never_answers_keeps_nobody_from_closing() -> None:
+    client = McpClient(hostile("mute", connect=60.0))
+    connecting = asyncio.create_task(client.connect())
+    while client.state != "connecting":  # noqa: ASYNC110 - the client has no event for this
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.3)
+    began = time.monotonic()
+    await client.aclose()
+    # The grace for its process, which ignores the end of its input.
+    assert time.monotonic() - began < 5
+    with pytest.raises(McpConnectionError, match="the client is closed"):
+        await connecting
+
+
 async def test_endless_pages_end(caplog: pytest.LogCaptureFixture) -> None:
     async with McpClient(hostile("pages", call=20.0, limits=Limits(pages=7))) as client:
         assert [tool.name for tool in await client.list_tools()] == [f"echo{at}" for at in range(7)]

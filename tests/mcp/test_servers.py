@@ -52,7 +52,7 @@ async def test_a_server_that_comes_back_is_found(tmp_path: Path) -> None:
 
 async def test_servers_are_told_apart() -> None:
     servers = McpServers([server("a", instructions="Use a."), server("b")])
-    assert (len(servers), servers.instructions) == (2, ["Use a."])
+    assert (len(servers), servers.instructions(), servers.instructions(["b"])) == (2, ["Use a."], [])
     assert servers.client("a").server.name == "a"
     with pytest.raises(ConfigError, match="there is an MCP server 'a' already"):
         servers.add(server("a"))

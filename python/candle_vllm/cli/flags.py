@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 
 from candle_vllm.cli.guard import add_guard
+from candle_vllm.cli.mcp import add_mcp
 from candle_vllm.cli.parser import Parser, one_of
 
 SUBCOMMANDS = ("serve", "run", "chat", "complete", "pull", "list", "rm", "bench")
@@ -44,6 +45,7 @@ def serve_parser(explicit: bool) -> Parser:
     _add_engine(parser)
     _add_sampling(parser)
     _add_server(parser)
+    add_mcp(parser)
     add_guard(parser)
     _add_other_machines(parser)
     return parser
@@ -254,9 +256,6 @@ def _add_server(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--log", action="store_true", help="log also to candle-vllm.log in this folder")
     group.add_argument("--record-conversation", action="store_true", help="keep conversations on the server")
     group.add_argument("--ui-server", action="store_true", help="serve a web page to chat on")
-    group.add_argument("--mcp-command", metavar="COMMAND", help="MCP server to start")
-    group.add_argument("--mcp-args", metavar="A,B", help="its arguments")
-    group.add_argument("--mcp-config", metavar="FILE", help="MCP servers")
     group.add_argument("--enforce-parser", metavar="NAME", help="how the model writes tool calls (from its template)")
     group.add_argument("--reasoning-parser", metavar="NAME", help="how it marks its thinking (from its template)")
     group.add_argument(

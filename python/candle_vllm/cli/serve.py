@@ -23,6 +23,7 @@ from candle_vllm.cli.address import Address, parse_address
 from candle_vllm.cli.catalog import catalog_of
 from candle_vllm.cli.guard import boundary_settings, exposure, operations_of
 from candle_vllm.cli.loading import load_with, loading_bars, summary
+from candle_vllm.cli.mcp import mcp_settings
 from candle_vllm.cli.settings import UsageError, notation
 from candle_vllm.cli.signals import on_signals
 from candle_vllm.errors import CandleVllmError, ModelLoadError
@@ -114,6 +115,7 @@ class Service:
         self._address = address
         self._catalog = catalog_of(args)
         self._boundary = boundary_settings(args, address)
+        self._mcp = mcp_settings(args)
         self._operations, self._end_traces = operations_of(args)
         self._loader = EngineLoader(
             open_engine=lambda entry, progress: load_with(args, entry.config, progress),
@@ -134,7 +136,9 @@ class Service:
             operations=self._operations,
             store=ResponseStore(self._args.max_stored_responses, self._args.max_stored_bytes),
             unknown_fields=self._args.unknown_fields,
+            mcp=self._mcp,
         )
+        self._mcp.servers.start()
         # Streams are ended by closing the engine; uvicorn's limit is for connections that even then do not end.
         connections = 2 * (self._boundary.limits.concurrency or BoundedProtocol.max_connections)
         allow_connections(connections)
@@ -150,6 +154,7 @@ class Service:
         finally:
             loading.cancel()
             await models.aclose()
+            await self._mcp.servers.aclose()
             await asyncio.to_thread(self._end_traces)
         return self._status()
 
@@ -212,4 +217,7 @@ class Service:
         others = [entry.name for entry in self._catalog if entry is not first]
         if others:
             print(f"  {'also':<11} {', '.join(others)}", file=sys.stderr)
+        if len(self._mcp.servers):
+            names = ", ".join(client.server.name for client in self._mcp.servers)
+            print(f"  {'MCP servers':<11} {names}", file=sys.stderr)
         print(f"  {'serving':<11} {self._address.url}/v1", file=sys.stderr, flush=True)

@@ -35,9 +35,6 @@ _REFUSED = {
     "prefix_cache_max_tokens": "the prefix cache uses the KV blocks that are free; size them with --mem",
     "record_conversation": "the server keeps no conversations; clients send the messages with each request",
     "ui_server": "no web page comes with the server; use `candle-vllm chat` or any OpenAI client",
-    "mcp_command": "the server calls no MCP servers yet; a program does, with ResponsesSession",
-    "mcp_args": "the server calls no MCP servers yet; a program does, with ResponsesSession",
-    "mcp_config": "the server calls no MCP servers yet; a program does, with ResponsesSession",
     "master_addr": "serving over several machines is not available",
     "master_port": "serving over several machines is not available",
 }

@@ -20,6 +20,7 @@ from candle_vllm.conversations.events import (
 from candle_vllm.conversations.loop import converse
 from candle_vllm.conversations.model import AdapterModel, Model
 from candle_vllm.conversations.options import ConversationOptions, PendingCall
+from candle_vllm.conversations.road import ToolRoad
 from candle_vllm.conversations.session import ResponsesSession, SessionBuilder
 from candle_vllm.conversations.tools import Tool, Toolbox
 
@@ -38,6 +39,7 @@ __all__ = [
     "Tool",
     "ToolCalled",
     "ToolReturned",
+    "ToolRoad",
     "Toolbox",
     "TurnEnded",
     "TurnReasoning",

@@ -23,9 +23,12 @@ __all__ = [
     "TurnUsage",
 ]
 
-EndReason = Literal["stop", "length", "max_turns", "token_budget", "time_budget", "loop", "context", "error"]
-"""Why a conversation ended: `stop` and `length` are the model's own ends, as those of any answer; `loop`: it made the
-same calls again and again; `context`: nothing was left to shorten; `error`: the model failed after the first turn."""
+EndReason = Literal[
+    "stop", "length", "tool_calls", "max_turns", "token_budget", "time_budget", "loop", "context", "error"
+]
+"""Why a conversation ended: `stop` and `length` are the model's own ends, as those of any answer; `tool_calls`: it
+called a tool that whoever asked runs himself; `loop`: it made the same calls again and again; `context`: nothing was
+left to shorten; `error`: the model failed after the first turn."""
 
 
 @dataclass(frozen=True, slots=True)

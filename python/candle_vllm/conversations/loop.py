@@ -35,7 +35,7 @@ from candle_vllm.conversations.transcript import Transcript
 from candle_vllm.generation import Call, Event, Finished, Reasoning, Started, Text, ToolArguments, ToolCallStarted
 from candle_vllm.mcp.results import ToolResult
 
-__all__ = ["converse"]
+__all__ = ["Step", "converse", "steps"]
 
 ItemT = TypeVar("ItemT")
 
@@ -43,7 +43,11 @@ _IDLE_TURNS = 2
 """Turns of nothing but repetitions after which a conversation ends."""
 
 
-def converse(
+Step = TurnStarted | Event | ToolCalled | ToolReturned | TurnEnded | ConversationFinished
+"""What happens in a conversation, the model's own events as they come."""
+
+
+async def converse(
     model: Model, toolbox: Toolbox, messages: Sequence[Mapping[str, Any]], options: ConversationOptions
 ) -> AsyncGenerator[ConversationEvent, None]:
     """The events of a conversation; the last one holds its result.
@@ -51,6 +55,26 @@ def converse(
     What fails in the first turn raises; later failures end the conversation with what there is. Closing the
     generator cancels whatever is under way.
     """
+    turn = 0
+    async with aclosing(steps(model, toolbox, messages, options)) as told:
+        async for step in told:
+            match step:
+                case TurnStarted(turn):
+                    yield step
+                case Text(_, text):
+                    yield TurnText(turn, text)
+                case Reasoning(_, text):
+                    yield TurnReasoning(turn, text)
+                case ToolCalled() | ToolReturned() | TurnEnded() | ConversationFinished():
+                    yield step
+                case _:
+                    pass
+
+
+def steps(
+    model: Model, toolbox: Toolbox, messages: Sequence[Mapping[str, Any]], options: ConversationOptions
+) -> AsyncGenerator[Step, None]:
+    """The same, with the model's own events where `converse` tells of text and thoughts."""
     return _Conversation(model, toolbox, messages, options).run()
 
 
@@ -93,7 +117,7 @@ class _Conversation:
         self._model = model
         self._toolbox = toolbox
         self._options = options
-        self._transcript = Transcript(messages, toolbox.servers.instructions)
+        self._transcript = Transcript(messages, toolbox.instructions)
         self._calls = Calls(options)
         self._executed: list[ExecutedCall] = []
         self._usage = TurnUsage()
@@ -101,7 +125,7 @@ class _Conversation:
         self._text = ""
         self._deadline = None if options.timeout is None else time.monotonic() + options.timeout
 
-    async def run(self) -> AsyncGenerator[ConversationEvent, None]:
+    async def run(self) -> AsyncGenerator[Step, None]:
         reason: EndReason | None = None
         error: Exception | None = None
         while reason is None:
@@ -126,14 +150,25 @@ class _Conversation:
         assert answer.finished is not None
         if not answer.calls:
             return "length" if answer.finished.reason == "length" else "stop"
+        if len(self._own(answer.calls)) < len(answer.calls):
+            return "tool_calls"
         if self._calls.idle_turns >= _IDLE_TURNS:
             return "loop"
         if self._turns >= self._options.max_turns:
             return "max_turns"
-        limit = self._options.max_total_tokens
-        if limit is not None and self._usage.prompt_tokens + self._usage.generated_tokens >= limit:
+        return self._out_of_tokens()
+
+    def _out_of_tokens(self) -> EndReason | None:
+        most, generated = self._options, self._usage.generated_tokens
+        if most.max_generated_tokens is not None and generated >= most.max_generated_tokens:
+            return "length"
+        if most.max_total_tokens is not None and self._usage.prompt_tokens + generated >= most.max_total_tokens:
             return "token_budget"
         return None
+
+    def _own(self, calls: Sequence[Call]) -> list[Call]:
+        """Those of the calls that are run here."""
+        return [call for call in calls if call.name not in self._toolbox.declared]
 
     def _result(self, reason: EndReason, error: Exception | None) -> ConversationResult:
         return ConversationResult(
@@ -153,7 +188,7 @@ class _Conversation:
             self._transcript.add(answer.message())
             self._text = answer.text
 
-    async def _turn(self, turn: int, answer: _Answer) -> AsyncGenerator[ConversationEvent, None]:
+    async def _turn(self, turn: int, answer: _Answer) -> AsyncGenerator[Step, None]:
         yield TurnStarted(turn)
         tools = await self._in_time(self._toolbox.tools())
         async with aclosing(self._answered(turn, answer, tools)) as told:
@@ -166,8 +201,8 @@ class _Conversation:
         self._text = answer.text
         self._transcript.add(answer.message())
         usage = self._count(finished)
-        if answer.calls:
-            async with aclosing(self._called(turn, answer.calls, tools)) as returned:
+        if own := self._own(answer.calls):
+            async with aclosing(self._called(turn, own, tools)) as returned:
                 async for step in returned:
                     yield step
         yield TurnEnded(turn, "tool_calls" if answer.calls else finished.reason, usage)
@@ -183,17 +218,14 @@ class _Conversation:
 
     # The model's answer.
 
-    async def _answered(
-        self, turn: int, answer: _Answer, tools: Mapping[str, Tool]
-    ) -> AsyncGenerator[TurnText | TurnReasoning, None]:
-        """The answer's pieces; where the context is too small, old results are shortened until it is not."""
+    async def _answered(self, turn: int, answer: _Answer, tools: Mapping[str, Tool]) -> AsyncGenerator[Event, None]:
+        """The answer's events; where the context is too small, old results are shortened until it is not."""
         while True:
             try:
                 async with aclosing(self._model.answer(self._request(turn, tools))) as events:
                     async for event in self._timed(events):
-                        told = self._take(turn, answer, event)
-                        if told is not None:
-                            yield told
+                        self._take(answer, event)
+                        yield event
                 return
             except Exception as error:
                 if not is_overflow(error) or not self._transcript.shorten():
@@ -201,7 +233,7 @@ class _Conversation:
 
     def _request(self, turn: int, tools: Mapping[str, Tool]) -> dict[str, Any]:
         request = {**self._options.request, "messages": self._transcript.shown}
-        shown = as_openai(tools, self._options.allowed_tools)
+        shown = [*self._toolbox.declared.values(), *as_openai(tools, self._options.allowed_tools)]
         if shown:
             choice = self._options.choice(turn)
             named = {"type": "function", "function": {"name": choice}}
@@ -210,16 +242,14 @@ class _Conversation:
             request["parallel_tool_calls"] = self._options.parallel_tool_calls
         return request
 
-    def _take(self, turn: int, answer: _Answer, event: Event) -> TurnText | TurnReasoning | None:
+    def _take(self, answer: _Answer, event: Event) -> None:
         match event:
             case Started():
                 self._check_room(event)
             case Text(_, text):
                 answer.text += text
-                return TurnText(turn, text)
             case Reasoning(_, text):
                 answer.reasoning += text
-                return TurnReasoning(turn, text)
             case ToolCallStarted(_, _, id, name):
                 answer.calls.append(Call(id, name))
             case ToolArguments(_, call, text):
@@ -228,7 +258,6 @@ class _Conversation:
                 answer.finished = event
             case _:
                 pass
-        return None
 
     def _check_room(self, started: Started) -> None:
         """Have results shortened before an answer begins that would soon be cut off."""

@@ -43,6 +43,8 @@ class ConversationOptions:
     """Calls that run at once."""
     max_total_tokens: int | None = None
     """Tokens of prompts and answers over all turns, after which no further turn begins; None = no limit."""
+    max_generated_tokens: int | None = None
+    """Tokens of all answers together, after which no further turn begins; None = no limit."""
     timeout: float | None = None
     """Seconds of the whole conversation; what runs then is cancelled. None = no limit."""
     tool_timeout: float | None = None
@@ -66,7 +68,8 @@ class ConversationOptions:
         checks.integer("max_parallel", self.max_parallel, 1)
         checks.integer("max_repeats", self.max_repeats, 1)
         checks.integer("reserve_tokens", self.reserve_tokens, 0)
-        checks.optional_integer("max_total_tokens", self.max_total_tokens, 1, none="no limit")
+        for name in ("max_total_tokens", "max_generated_tokens"):
+            checks.optional_integer(name, getattr(self, name), 1, none="no limit")
         for name in ("timeout", "tool_timeout"):
             if getattr(self, name) is not None:
                 checks.number(name, getattr(self, name), 0.0, 1e9, open_low=True)

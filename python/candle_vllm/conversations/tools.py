@@ -84,10 +84,25 @@ class _ServerTool:
 
 
 class Toolbox:
-    """What a model may call. Functions keep their names; a server's tool of the same name gets a prefix."""
+    """What a model may call. Functions keep their names; a server's tool of the same name gets a prefix.
 
-    def __init__(self, servers: McpServers | None = None, functions: Iterable[Callable[..., Any]] = ()) -> None:
-        self.servers = servers or McpServers()
+    `only` are the servers whose tools are meant, None for all. `declared` are tools, in OpenAI's form, that whoever
+    asks runs himself: a conversation ends where one of them is called. They keep their names too.
+    """
+
+    def __init__(
+        self,
+        servers: McpServers | None = None,
+        functions: Iterable[Callable[..., Any]] = (),
+        *,
+        only: Collection[str] | None = None,
+        declared: Iterable[Mapping[str, Any]] = (),
+    ) -> None:
+        self.servers = McpServers() if servers is None else servers
+        self.declared = {str(tool["function"]["name"]): tool for tool in declared}
+        self.found: Mapping[str, Tool] = {}
+        """The tools as they were last asked for."""
+        self._only = only
         self._functions: dict[str, FunctionTool] = {}
         for function in functions:
             self.add(function)
@@ -103,9 +118,16 @@ class Toolbox:
         """Name to tool, functions first; a server that is down has none."""
         found: dict[str, Tool] = dict(self._functions)
         if len(self.servers):
-            for name, tool in (await self.servers.tools(taken=found)).items():
+            listed = await self.servers.tools(taken=[*found, *self.declared], only=self._only)
+            for name, tool in listed.items():
                 found[name] = _ServerTool(name, tool, self.servers.client(tool.server))
+        self.found = found
         return found
+
+    @property
+    def instructions(self) -> list[str]:
+        """What the configuration says of the servers, for the model."""
+        return self.servers.instructions(self._only)
 
 
 def as_openai(tools: Mapping[str, Tool], allowed: Collection[str] | None = None) -> list[dict[str, Any]]:

@@ -6,11 +6,15 @@ Must not know of request forms, replies or HTTP.
 from candle_vllm.generation.account import Account, Observer
 from candle_vllm.generation.errors import RequestError
 from candle_vllm.generation.events import (
+    Continued,
     Event,
     Finished,
     FinishText,
     PromptLogprobs,
     Reasoning,
+    ServerCallArguments,
+    ServerCallEnded,
+    ServerCallStarted,
     Started,
     Status,
     Text,
@@ -18,8 +22,15 @@ from candle_vllm.generation.events import (
     ToolArguments,
     ToolCallStarted,
 )
-from candle_vllm.generation.fold import Answer, Call, Reply, fold
-from candle_vllm.generation.request import Constraint, Conversation, GenerationRequest, Prompts, ToolUse
+from candle_vllm.generation.fold import Answer, Call, Reply, ServerCall, fold
+from candle_vllm.generation.request import (
+    Constraint,
+    Conversation,
+    GenerationRequest,
+    Prompts,
+    ServerTools,
+    ToolUse,
+)
 from candle_vllm.generation.run import Road
 
 __all__ = [
@@ -27,6 +38,7 @@ __all__ = [
     "Answer",
     "Call",
     "Constraint",
+    "Continued",
     "Conversation",
     "Event",
     "FinishText",
@@ -39,6 +51,11 @@ __all__ = [
     "Reply",
     "RequestError",
     "Road",
+    "ServerCall",
+    "ServerCallArguments",
+    "ServerCallEnded",
+    "ServerCallStarted",
+    "ServerTools",
     "Started",
     "Status",
     "Text",

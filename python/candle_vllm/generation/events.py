@@ -10,11 +10,15 @@ from candle_vllm.models import LoadedModel, WaitStatus
 from candle_vllm.records import GenerationStats, TokenLogprob
 
 __all__ = [
+    "Continued",
     "Event",
     "FinishText",
     "Finished",
     "PromptLogprobs",
     "Reasoning",
+    "ServerCallArguments",
+    "ServerCallEnded",
+    "ServerCallStarted",
     "Started",
     "Status",
     "Text",
@@ -103,14 +107,70 @@ class ToolArguments:
 
 
 @dataclass(frozen=True, slots=True)
+class ServerCallStarted:
+    """The model begins to call a tool that is run here; `call` counts such calls of the answer from 0."""
+
+    index: int
+    call: int
+    id: str
+    name: str
+    """As the model knows the tool."""
+    server: str | None
+    """The server that offers it; None where there is no such tool."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerCallArguments:
+    """A piece of the JSON text of the arguments of such a call."""
+
+    index: int
+    call: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServerCallEnded:
+    """Such a call has run, or was refused. Calls of a turn end in the order in which they were made."""
+
+    index: int
+    call: int
+    text: str
+    """What the model is told."""
+    outcome: str
+    """`ok`, or what kind of error the text tells of."""
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Continued:
+    """The calls of a turn have run and the model speaks again: another turn of the same answer."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The end of one answer; nothing of it follows."""
 
     index: int
     reason: FinishText
     stop_reason: str | int | None
-    """The stop text or id that hit."""
+    """The stop text or id that hit; or which bound ended an answer of several turns, `max_turns` say."""
     stats: GenerationStats
 
 
-Event = Status | Started | PromptLogprobs | Tokens | Text | Reasoning | ToolCallStarted | ToolArguments | Finished
+Event = (
+    Status
+    | Started
+    | PromptLogprobs
+    | Tokens
+    | Text
+    | Reasoning
+    | ToolCallStarted
+    | ToolArguments
+    | ServerCallStarted
+    | ServerCallArguments
+    | ServerCallEnded
+    | Continued
+    | Finished
+)

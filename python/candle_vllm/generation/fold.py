@@ -6,10 +6,14 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 from candle_vllm.generation.events import (
+    Continued,
     Event,
     Finished,
     PromptLogprobs,
     Reasoning,
+    ServerCallArguments,
+    ServerCallEnded,
+    ServerCallStarted,
     Started,
     Text,
     Tokens,
@@ -18,7 +22,7 @@ from candle_vllm.generation.events import (
 )
 from candle_vllm.records import TokenLogprob
 
-__all__ = ["Answer", "Call", "Reply", "fold"]
+__all__ = ["Answer", "Call", "Reply", "ServerCall", "fold"]
 
 
 @dataclass(slots=True)
@@ -32,8 +36,19 @@ class Call:
 
 
 @dataclass(slots=True)
+class ServerCall(Call):
+    """One call that was run here."""
+
+    server: str | None = None
+    text: str = ""
+    """What the model was told."""
+    outcome: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(slots=True)
 class Answer:
-    """One whole answer."""
+    """One whole answer, or one turn of it."""
 
     text: str = ""
     reasoning: str = ""
@@ -43,6 +58,22 @@ class Answer:
     logprobs: list[TokenLogprob] = field(default_factory=list)
     prompt_logprobs: Sequence[TokenLogprob | None] | None = None
     finished: Finished | None = None
+    server_calls: list[ServerCall] = field(default_factory=list)
+    """Of the last turn, as all of the above but `prompt_logprobs`."""
+    earlier: list[Answer] = field(default_factory=list)
+    """The turns before the last one."""
+
+    @property
+    def turns(self) -> list[Answer]:
+        """All turns, this one last."""
+        return [*self.earlier, self]
+
+    def begin_turn(self) -> None:
+        """What was there becomes an earlier turn."""
+        now = (self.text, self.reasoning, self.calls, self.token_ids, self.logprobs)
+        self.earlier.append(Answer(*now, server_calls=self.server_calls))
+        self.text = self.reasoning = ""
+        self.calls, self.token_ids, self.logprobs, self.server_calls = [], [], [], []
 
 
 @dataclass(slots=True)
@@ -55,7 +86,8 @@ class Reply:
     @property
     def scores(self) -> int:
         """Log-probabilities in all, those of other candidates included: what writing it costs is about that."""
-        lists = [entries for one in self.answers for entries in (one.logprobs, one.prompt_logprobs or ())]
+        turns = [turn for answer in self.answers for turn in answer.turns]
+        lists = [entries for one in turns for entries in (one.logprobs, one.prompt_logprobs or ())]
         return sum(1 + len(entry.top) for entries in lists for entry in entries if entry is not None)
 
 
@@ -83,6 +115,12 @@ def add(reply: Reply, event: Event) -> None:
             reply.answers[index].calls.append(Call(id, name))
         case ToolArguments(index, call, text):
             reply.answers[index].calls[call].arguments += text
+        case ServerCallStarted(index, _, id, name, server):
+            reply.answers[index].server_calls.append(ServerCall(id, name, server=server))
+        case ServerCallArguments() | ServerCallEnded():
+            _add_to_call(reply.answers[event.index], event)
+        case Continued(index):
+            reply.answers[index].begin_turn()
         case Tokens(index, ids, logprobs):
             reply.answers[index].token_ids += ids
             reply.answers[index].logprobs += logprobs
@@ -92,3 +130,11 @@ def add(reply: Reply, event: Event) -> None:
             reply.answers[index].finished = event
         case _:
             pass
+
+
+def _add_to_call(answer: Answer, event: ServerCallArguments | ServerCallEnded) -> None:
+    call = answer.server_calls[event.call - sum(len(turn.server_calls) for turn in answer.earlier)]
+    if isinstance(event, ServerCallArguments):
+        call.arguments += event.text
+    else:
+        call.text, call.outcome, call.seconds = event.text, event.outcome, event.seconds

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from candle_vllm.generation.errors import RequestError
 
-__all__ = ["Constraint", "Conversation", "GenerationRequest", "Prompts", "ToolUse"]
+__all__ = ["Constraint", "Conversation", "GenerationRequest", "Prompts", "ServerTools", "ToolUse"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +57,24 @@ class ToolUse:
     """Whether an answer may hold several calls."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerTools:
+    """Tools that are run here, not by the client: those of servers that whoever runs this has set up."""
+
+    servers: Collection[str] | None = None
+    """Names of the servers; None = all."""
+    allowed: Collection[str] | None = None
+    """Names of their tools, as the model or the servers know them, that may be called; None = all."""
+    max_turns: int | None = None
+    """Answers of the model at most; None = as many as are allowed here."""
+    max_total_tokens: int | None = None
+    """Tokens of all prompts and answers, after which no further turn begins; None = as many as are allowed here."""
+    timeout: float | None = None
+    """Seconds of all turns and calls together; None = as many as are allowed here."""
+    asked: bool = True
+    """Whether the client asked for them; otherwise they are used only where that is the rule."""
+
+
 @dataclass(frozen=True, slots=True)
 class Constraint:
     """The form that the answer must have. What cannot be enforced is refused, never generated freely."""
@@ -81,6 +99,9 @@ class GenerationRequest:
     """Tokens of each answer at most; None = what the context leaves."""
     tool_use: ToolUse | None = None
     """None: answers are text, whatever it looks like."""
+    server_tools: ServerTools | None = None
+    """Tools that are run here, turn after turn, before the answer is complete; only a conversation of one answer may
+    have them. None: none."""
     constraint: Constraint | None = None
     """The form of the answer's text."""
     allowed_token_ids: Sequence[int] | None = None

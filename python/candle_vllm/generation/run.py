@@ -65,6 +65,8 @@ class Road:
                 account.error = untraced(account.error)
 
     async def _events(self, request: GenerationRequest, account: Account) -> AsyncGenerator[Event, None]:
+        if request.server_tools is not None and request.server_tools.asked:
+            raise request.refusal("server_tools", "cannot be used: no tools are run here.", "unsupported_parameter")
         count_answers(request)
         entering = Entering(self.models, request)
         failure: BaseException | None = None

@@ -100,6 +100,9 @@ class Owner:
         self._wake.set()
         task = self._task
         if task is not None:
+            if self.state == "connecting":
+                # A server that does not answer keeps nobody from closing.
+                task.cancel()
             await asyncio.wait({task})
         self.state = "closed"
 

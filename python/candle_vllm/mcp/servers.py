@@ -20,6 +20,11 @@ __all__ = ["McpServers", "ServerStatus"]
 
 _PATIENCE = 0.5
 """Seconds to wait for a server that did not answer the last time."""
+_FIRST_PAUSE = 0.5
+_LONGEST_PAUSE = 60.0
+"""Seconds between tries of a server that is down, doubled each time."""
+_LOOK = 5.0
+"""Seconds between looks at whether a server is still there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,7 @@ class McpServers:
         self._listed: dict[str, tuple[McpTool, ...]] = {}
         self._problems: dict[str, str] = {}
         self._trying: dict[str, asyncio.Task[None]] = {}
+        self._keeping: list[asyncio.Task[None]] = []
         for server in servers:
             self.add(server)
 
@@ -67,15 +73,45 @@ class McpServers:
                 f"server must be one of those added ({there}); got {name!r}", field="server", value=name
             ) from None
 
-    async def tools(self, taken: Collection[str] = ()) -> Mapping[str, McpTool]:
+    async def tools(self, taken: Collection[str] = (), only: Collection[str] | None = None) -> Mapping[str, McpTool]:
         """Name, by OpenAI's rule, to tool, over all servers that answer; `taken` names are not given out.
 
-        A server that does not answer is waited for once, for its connect and call timeouts; after that it is tried
-        again in the background, each time that tools are asked for. `status` says what is wrong with it.
+        `only` leaves the others out; names are the same without it. A server that does not answer is waited for once,
+        for its connect and call timeouts; after that it is tried again in the background, each time that tools are
+        asked for. `status` says what is wrong with it.
         """
-        await asyncio.gather(*(self._list(client) for client in self._clients.values()))
-        found = {(server, tool.name): tool for server, tools in self._listed.items() for tool in tools}
+        await asyncio.gather(*(self._list(self.client(name)) for name in (self._clients if only is None else only)))
+        found = self.listed(taken)
+        return found if only is None else {name: tool for name, tool in found.items() if tool.server in only}
+
+    def listed(self, taken: Collection[str] = ()) -> Mapping[str, McpTool]:
+        """The same, at once: the tools as they were last listed, in the order of the servers."""
+        tools = [tool for name in self._clients for tool in self._listed.get(name, ())]
+        found = {(tool.server, tool.name): tool for tool in tools}
         return {name: found[key] for name, key in named(list(found), taken).items()}
+
+    def has_listed(self, name: str) -> bool:
+        """Whether a server answered when its tools were last asked for."""
+        return name in self._listed
+
+    def start(self) -> None:
+        """Begin to reach the servers, and go on with those that are down, in the background until `aclose`.
+
+        To be called on the event loop where the servers are to be used.
+        """
+        self._keeping += [
+            asyncio.create_task(self._keep(client), name=f"mcp-keep-{client.server.name}")
+            for client in self._clients.values()
+        ]
+
+    async def _keep(self, client: McpClient) -> None:
+        pause = _FIRST_PAUSE
+        while True:
+            if client.server.name not in self._listed or (client.state != "ready" and client.problem is not None):
+                # It may have other tools than before it went away.
+                await self._try(client, refresh=True)
+            pause = _LOOK if client.state == "ready" else min(pause * 2, _LONGEST_PAUSE)
+            await asyncio.sleep(pause)
 
     async def _list(self, client: McpClient) -> None:
         """Have a server's tools listed; one that failed before goes on trying beside its user's work."""
@@ -85,19 +121,19 @@ class McpServers:
             task = self._trying[name] = asyncio.create_task(self._try(client))
         await asyncio.wait({task}, timeout=_PATIENCE if name in self._problems else None)
 
-    async def _try(self, client: McpClient) -> None:
+    async def _try(self, client: McpClient, refresh: bool = False) -> None:
         name = client.server.name
         try:
-            self._listed[name] = tuple(await client.list_tools())
+            self._listed[name] = tuple(await client.list_tools(refresh=refresh))
             self._problems.pop(name, None)
         except McpConnectionError as error:
             self._listed.pop(name, None)
             self._problems[name] = str(error)
 
-    @property
-    def instructions(self) -> list[str]:
+    def instructions(self, only: Collection[str] | None = None) -> list[str]:
         """What the configuration says of the servers, for the model."""
-        return [client.server.instructions for client in self if client.server.instructions]
+        servers = [client.server for client in self if only is None or client.server.name in only]
+        return [server.instructions for server in servers if server.instructions]
 
     def status(self) -> list[ServerStatus]:
         """How each server fares, at once."""
@@ -110,6 +146,10 @@ class McpServers:
 
     async def aclose(self) -> None:
         """Close all clients, at once."""
+        for task in self._keeping:
+            task.cancel()
+        await asyncio.gather(*self._keeping, return_exceptions=True)
+        self._keeping.clear()
         here = asyncio.get_running_loop()
         for task in self._trying.values():
             if task.get_loop() is here:

@@ -47,8 +47,9 @@ class OpenAIAdapter:
     The others block, with the GIL released, and may be called in any thread.
 
     Over an engine, ``model_names`` are the names that requests may use (None: any name), and ``defaults`` apply to
-    requests that leave a sampling field out. ``observers`` hear how requests fare. ``unknown_fields``: whether fields
-    that are not known are refused, or left aside (``warn``) and named in the reply's ``warnings``.
+    requests that leave a sampling field out. ``observers`` hear how requests fare; a road of the caller's own, such as
+    one with tools of MCP servers (`conversations.ToolRoad`), tells its own. ``unknown_fields``: whether fields that are
+    not known are refused, or left aside (``warn``) and named in the reply's ``warnings``.
     """
 
     chat_completion = Whole(CHAT_COMPLETION)
@@ -62,15 +63,18 @@ class OpenAIAdapter:
 
     def __init__(
         self,
-        served: Engine | Models,
+        served: Engine | Models | Road,
         *,
         model_names: Sequence[str] | None = None,
         defaults: SamplingDefaults | None = None,
         observers: Sequence[Observer] = (),
         unknown_fields: UnknownFields = "refuse",
     ) -> None:
-        models = served if _are_models(served) else SingleModel(cast(Engine, served), model_names, defaults)
-        self._road = Road(models, observers)
+        if isinstance(served, Road):
+            self._road = served
+        else:
+            models = served if _are_models(served) else SingleModel(cast(Engine, served), model_names, defaults)
+            self._road = Road(models, observers)
         self.observers = tuple(observers)
         self.unknown_fields: UnknownFields = unknown_fields
         self._bridge = Bridge()

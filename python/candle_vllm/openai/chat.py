@@ -9,6 +9,7 @@ from candle_vllm.generation import (
     Account,
     Answer,
     Constraint,
+    Continued,
     Conversation,
     Event,
     Finished,
@@ -17,6 +18,10 @@ from candle_vllm.generation import (
     PromptLogprobs,
     Reasoning,
     Reply,
+    ServerCallArguments,
+    ServerCallEnded,
+    ServerCallStarted,
+    ServerTools,
     Started,
     Status,
     Text,
@@ -26,6 +31,7 @@ from candle_vllm.generation import (
     ToolUse,
 )
 from candle_vllm.models import TokenTexts
+from candle_vllm.openai.chat_mcp import Turns, bound_of, calls_of, made_before, server_tools_of, text_of
 from candle_vllm.openai.chat_types import (
     AllowedToolsChoice,
     ChatCompletion,
@@ -59,14 +65,15 @@ __all__ = ["CHAT_COMPLETION"]
 
 def parse(request: ChatCompletionRequest) -> GenerationRequest:
     """What the request asks of the road. Raises a 400 for each field that cannot be honoured."""
+    here = server_tools_of(request)
     refuse_unsupported(request)
-    _refuse_unsupported_chat(request)
+    _refuse_unsupported_chat(request, here)
     newer = request.max_completion_tokens is not None
     continued = bool(request.continue_final_message)
     opens = request.add_generation_prompt
     return GenerationRequest(
         input=Conversation(
-            messages=[_message(message) for message in request.messages],
+            messages=[shown for message in request.messages for shown in _messages(message)],
             documents=request.documents or (),
             add_generation_prompt=not continued if opens is None else opens,
             continue_final_message=continued,
@@ -75,7 +82,8 @@ def parse(request: ChatCompletionRequest) -> GenerationRequest:
         ),
         **road_fields(request),
         max_tokens=request.max_completion_tokens if newer else request.max_tokens,
-        tool_use=_tool_use(request),
+        tool_use=_tool_use(request, here),
+        server_tools=here,
         constraint=_constraint(request),
         logprobs=(request.top_logprobs or 0) if request.logprobs else None,
         prompt_logprobs=request.prompt_logprobs,
@@ -87,13 +95,19 @@ def parse(request: ChatCompletionRequest) -> GenerationRequest:
             "variables": "chat_template_kwargs",
             "grammar": "tools",
             "thinking_budget": "thinking_token_budget",
+            "server_tools": "mcp",
         },
     )
 
 
+def _messages(message: ChatMessage) -> list[dict[str, Any]]:
+    """As templates know messages; behind those of calls that a server made before this one."""
+    return [*made_before(message.mcp_calls or ()), _message(message)]
+
+
 def _message(message: ChatMessage) -> dict[str, Any]:
-    """As templates know messages; the older forms of calls and their results in the newer ones."""
-    shown = message.model_dump(exclude_none=True)
+    """The older forms of calls and their results in the newer ones."""
+    shown = message.model_dump(exclude_none=True, exclude={"mcp_calls"})
     if (call := shown.pop("function_call", None)) is not None:
         shown["tool_calls"] = [{"id": call["name"], "type": "function", "function": call}]
     if message.role == "function":
@@ -101,8 +115,8 @@ def _message(message: ChatMessage) -> dict[str, Any]:
     return shown
 
 
-def _tool_use(request: ChatCompletionRequest) -> ToolUse | None:
-    """The tools, and whether one must be called; None where none may be."""
+def _tool_use(request: ChatCompletionRequest, here: ServerTools | None) -> ToolUse | None:
+    """The client's tools, and whether one of them or of those run here must be called; None where none may be."""
     if request.functions:
         given = [each.model_dump(exclude_none=True) for each in request.functions]
         tools: list[dict[str, Any]] = [{"type": "function", "function": each} for each in given]
@@ -110,19 +124,21 @@ def _tool_use(request: ChatCompletionRequest) -> ToolUse | None:
     else:
         tools = [tool.model_dump(exclude_none=True) for tool in request.tools or ()]
         choice = request.tool_choice
-    if not tools or choice == "none":
+    # Tools that are run here have no names yet.
+    checked = here is None or not here.asked
+    if choice == "none" or (checked and not tools):
         return None
     names = {tool["function"]["name"] for tool in tools}
     parallel = request.parallel_tool_calls is not False and not request.functions
     if isinstance(choice, AllowedToolsChoice):
         allowed = frozenset(tool.function.name for tool in choice.allowed_tools.tools)
-        if unknown := allowed - names:
+        if checked and (unknown := allowed - names):
             raise invalid("tool_choice", f"'tool_choice' allows '{min(unknown)}', which is none of the 'tools'.")
         return ToolUse(tools=tools, choice=choice.allowed_tools.mode, allowed=allowed, parallel=parallel)
     if isinstance(choice, NamedToolChoice | NamedFunction):
         field = "function_call" if request.functions else "tool_choice"
         name = choice.name if isinstance(choice, NamedFunction) else choice.function.name
-        if name not in names:
+        if checked and name not in names:
             raise invalid(field, f"'{field}' names '{name}', which is none of the tools given.")
         return ToolUse(tools=tools, choice=name, parallel=False)
     return ToolUse(tools=tools, choice=choice or "auto", parallel=parallel)
@@ -141,11 +157,12 @@ def _constraint(request: ChatCompletionRequest) -> Constraint | None:
     return Constraint("json_schema", {} if schema is None else schema, "response_format.json_schema.schema")
 
 
-def _refuse_unsupported_chat(request: ChatCompletionRequest) -> None:
+def _refuse_unsupported_chat(request: ChatCompletionRequest, here: ServerTools | None) -> None:
     if request.tools and request.functions:
         raise invalid("functions", "'functions' is the older form of 'tools'; give one of them.")
     for choice, tools in (("tool_choice", "tools"), ("function_call", "functions")):
-        if getattr(request, choice) not in (None, "none", "auto") and not getattr(request, tools):
+        has_tools = getattr(request, tools) or (tools == "tools" and here is not None and here.asked)
+        if getattr(request, choice) not in (None, "none", "auto") and not has_tools:
             raise invalid(choice, f"'{choice}' is only allowed when '{tools}' are specified.")
     if (orphan := check_results(request.messages)) is not None:
         raise invalid(
@@ -180,6 +197,7 @@ class ChatWriter:
         self._started: Started | None = None
         self._frames: dict[int, TextFrame] = {}
         self._pending: dict[int, list[Tokens]] = {}
+        self._turns = Turns()
         self._head: dict[str, Any] = {
             "id": fresh_id("chatcmpl", account),
             "object": "chat.completion.chunk",
@@ -194,10 +212,16 @@ class ChatWriter:
     def chunks(self, event: Event) -> Sequence[ChatCompletionChunk]:
         """The chunks that this event makes due."""
         match event:
-            case Text(index, text):
+            case Text(index):
+                text = self._turns.joined(event)
                 return [self._chunk(index, ChoiceDelta(content=text), self._pending.pop(index, None))]
-            case Reasoning(index, text):
+            case Reasoning(index):
+                text = self._turns.joined(event)
                 return [self._chunk(index, ChoiceDelta(reasoning=text, reasoning_content=text))]
+            case ServerCallStarted() | ServerCallArguments() | ServerCallEnded():
+                return [self._chunk(event.index, ChoiceDelta(mcp_calls=[self._turns.delta(event)]))]
+            case Continued():
+                return self._turns.continued(event)
             case ToolCallStarted() | ToolArguments():
                 return [self._chunk(event.index, self._call_delta(event))]
             case Tokens(index):
@@ -208,7 +232,10 @@ class ChatWriter:
                 # An answer without any tokens tells empty lists of them.
                 left = self._pending.pop(index, None if index in self._told or not self._with_tokens else [])
                 unseen = [] if left is None else [self._chunk(index, ChoiceDelta(content=""), left)]
-                return [*unseen, self._chunk(index, ChoiceDelta(), finish=self._finish(reason))]
+                last = self._chunk(index, ChoiceDelta(), finish=self._finish(reason))
+                if (bound := bound_of(event)) is not None:
+                    last.choices[0].stop_reason = bound
+                return [*unseen, last]
             case Started():
                 self._start(event)
                 opening = ChoiceDelta(role="assistant", content="", refusal=None)
@@ -233,8 +260,9 @@ class ChatWriter:
 
     def quick(self, event: Event) -> str | None:
         """The JSON text of a plain piece of text."""
-        if type(event) is not Text or self._usage_always or event.index in self._pending:
+        if type(event) is not Text or self._usage_always or event.index in self._pending or self._turns.several:
             return None
+        self._turns.joined(event)
         frame = self._frames.get(event.index)
         if frame is None:
             marked = self._chunk(event.index, ChoiceDelta(content=TextFrame.MARK))
@@ -270,20 +298,27 @@ class ChatWriter:
         choice = Choice(
             index=index,
             message=self._message(answer),
-            logprobs=self._logprobs(answer.logprobs) if self._with_logprobs else None,
+            logprobs=None,
             finish_reason=self._finish(answer.finished.reason),
         )
+        if self._with_logprobs:
+            choice.logprobs = self._logprobs([entry for turn in answer.turns for entry in turn.logprobs])
+        if (bound := bound_of(answer.finished)) is not None:
+            choice.stop_reason = bound
         if self._with_ids:
-            choice.token_ids = answer.token_ids
+            choice.token_ids = [token for turn in answer.turns for token in turn.token_ids]
         return choice
 
     def _message(self, answer: Answer) -> ChatCompletionMessage:
         calls = [FunctionCall(name=call.name, arguments=call.arguments) for call in answer.calls]
-        fields: dict[str, Any] = {"role": "assistant", "content": answer.text, "refusal": None}
-        if calls and not answer.text:
+        text = text_of(answer, lambda turn: turn.text)
+        fields: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
+        if calls and not text:
             fields["content"] = None
-        if answer.reasoning:
-            fields["reasoning"] = fields["reasoning_content"] = answer.reasoning
+        if reasoning := text_of(answer, lambda turn: turn.reasoning):
+            fields["reasoning"] = fields["reasoning_content"] = reasoning
+        if made := calls_of(answer):
+            fields["mcp_calls"] = made
         if calls and self._legacy:
             fields["function_call"] = calls[0]
         elif calls:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from candle_vllm.generation import FinishText
+from candle_vllm.openai.mcp_types import McpCall, McpCallDelta, McpUse
 from candle_vllm.openai.request import SamplingRequest, Utf8
 
 # Bounds far above what people send and far below what holds the event loop.
@@ -67,6 +68,8 @@ class ChatMessage(BaseModel):
     tool_call_id: str | None = None
     function_call: FunctionCall | None = None
     """Older form of `tool_calls`."""
+    mcp_calls: Annotated[list[McpCall], Field(fail_fast=True, max_length=_MOST_TOOLS)] | None = None
+    """Calls that a server made before this message, as its reply told them."""
 
     @model_validator(mode="after")
     def _complete(self) -> ChatMessage:
@@ -76,7 +79,7 @@ class ChatMessage(BaseModel):
             raise ValueError("a message of role 'tool' needs 'tool_call_id'")
         if self.role == "function" and not self.name:
             raise ValueError("a message of role 'function' needs 'name'")
-        for field in ("tool_calls", "function_call"):
+        for field in ("tool_calls", "function_call", "mcp_calls"):
             if getattr(self, field) and self.role != "assistant":
                 raise ValueError(f"a message of role '{self.role}' has no '{field}'")
         return self
@@ -226,6 +229,10 @@ class ChatCompletionRequest(SamplingRequest):
     """Accepted; the models here have no such setting."""
     web_search_options: dict[str, Any] | None = None
 
+    # Our own
+    mcp: McpUse | None = None
+    """Which MCP servers' tools the server runs before it answers; absent means as the server is set up."""
+
     # vLLM's extras
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
@@ -306,6 +313,8 @@ class ChatCompletionMessage(BaseModel):
     tool_calls: list[ChatCompletionMessageToolCall] | None = None
     function_call: FunctionCall | None = None
     """In place of `tool_calls` where the request used the older `functions`."""
+    mcp_calls: list[McpCall] | None = None
+    """Calls of MCP servers' tools that were made before this answer."""
 
 
 class Choice(BaseModel):
@@ -315,6 +324,9 @@ class Choice(BaseModel):
     message: ChatCompletionMessage
     logprobs: ChoiceLogprobs | None = None
     finish_reason: ChatFinish
+    stop_reason: str | None = None
+    """Which bound ended an answer with MCP tools before the model did: `max_turns`, `token_budget`, `time_budget`,
+    `loop` or `context`; the `finish_reason` is `length` then."""
     token_ids: list[int] | None = None
     """Of the answer, where asked for."""
 
@@ -378,6 +390,7 @@ class ChoiceDelta(BaseModel):
     reasoning: str | None = None
     reasoning_content: str | None = None
     tool_calls: list[ChoiceDeltaToolCall] | None = None
+    mcp_calls: list[McpCallDelta] | None = None
     function_call: ChoiceDeltaToolCallFunction | None = None
 
 
@@ -388,6 +401,8 @@ class ChunkChoice(BaseModel):
     delta: ChoiceDelta
     logprobs: ChoiceLogprobs | None = None
     finish_reason: ChatFinish | None = None
+    stop_reason: str | None = None
+    """As in a whole reply."""
     token_ids: list[int] | None = None
     """Of the text that this chunk adds, where asked for."""
 

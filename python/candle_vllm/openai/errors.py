@@ -15,6 +15,7 @@ from candle_vllm.errors import (
     CandleVllmError,
     ConfigError,
     EngineFailedError,
+    McpConnectionError,
     ModelLoadError,
     ModelNotFoundError,
     QueueFullError,
@@ -107,6 +108,8 @@ def _busy(error: BaseException) -> ApiError | None:
         code, kind, wait = "request_cancelled", SERVER_ERROR, 1
     elif isinstance(error, ModelLoadError):
         code, kind, wait = "model_load_failed", SERVER_ERROR, error.retry_after
+    elif isinstance(error, McpConnectionError):
+        code, kind, wait = "mcp_server_unavailable", SERVER_ERROR, 5
     elif isinstance(error, EngineFailedError):
         code, kind, wait = "engine_failed", SERVER_ERROR, None
     else:

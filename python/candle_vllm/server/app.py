@@ -15,6 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from candle_vllm.conversations import ToolRoad
 from candle_vllm.engine import Engine
 from candle_vllm.generation import Account, Observer
 from candle_vllm.models import Models, SamplingDefaults, SingleModel
@@ -24,6 +25,7 @@ from candle_vllm.openai.responses import INPUT_TOKENS, RESPONSE, Responses, Resp
 from candle_vllm.server.bodies import read_typed
 from candle_vllm.server.boundary import Boundary, BoundarySettings
 from candle_vllm.server.document import describe, version
+from candle_vllm.server.mcp import McpSettings, add_mcp
 from candle_vllm.server.models import add_models
 from candle_vllm.server.operations import Operations, add_operations
 from candle_vllm.server.replies import answered, error_reply, json_reply, unless_gone
@@ -47,6 +49,7 @@ def create_app(
     operations: Operations | None = None,
     store: ResponseStore | None = None,
     unknown_fields: UnknownFields = "refuse",
+    mcp: McpSettings | None = None,
 ) -> FastAPI:
     """An ASGI application for OpenAI's API.
 
@@ -58,11 +61,13 @@ def create_app(
     ``unknown_fields``: as :class:`OpenAIAdapter` has it; an adapter has its own.
     ``operations`` counts; models that are to be counted too were made with ``operations.metrics`` as their observer.
     ``store`` keeps responses; None: one of the default size.
+    ``mcp`` are the MCP servers whose tools requests may have run here.
     Mount it with ``app.mount("/any/path", create_app(engine))``.
     """
     operations = operations or Operations()
-    adapter = _adapter(served, model_names, defaults, operations, unknown_fields)
-    operations.metrics.watch(adapter.served)
+    mcp = mcp or McpSettings()
+    adapter = _adapter(served, model_names, defaults, operations, unknown_fields, mcp)
+    operations.metrics.watch(adapter.served, mcp.servers)
     app = FastAPI(
         title="candle-vllm",
         version=version(),
@@ -84,6 +89,7 @@ def create_app(
         _add_query(app, adapter, query)
     add_responses(app, Responses(adapter, store), request_timeout)
     add_models(app, adapter)
+    add_mcp(app, mcp.servers)
     add_operations(app, adapter.served, operations)
     describe(app, [*endpoints, RESPONSE], [*queries, INPUT_TOKENS])
     return app
@@ -95,16 +101,29 @@ def _adapter(
     defaults: SamplingDefaults | None,
     operations: Operations,
     unknown_fields: UnknownFields,
+    mcp: McpSettings,
 ) -> OpenAIAdapter:
     """An adapter of the application's own, so that two applications over one engine count apart."""
     observers: tuple[Observer, ...] = operations.observers
+    models: Models
     if isinstance(served, OpenAIAdapter):
-        watched = (*served.observers, *observers)
-        return OpenAIAdapter(served.served, observers=watched, unknown_fields=served.unknown_fields)
-    if hasattr(served, "lease"):
-        return OpenAIAdapter(cast(Models, served), observers=observers, unknown_fields=unknown_fields)
-    models = SingleModel(served, names, defaults, observer=operations.metrics)
-    return OpenAIAdapter(models, observers=observers, unknown_fields=unknown_fields)
+        unknown_fields = served.unknown_fields
+        models, observers = served.served, (*served.observers, *observers)
+    elif hasattr(served, "lease"):
+        models = cast(Models, served)
+    else:
+        models = SingleModel(served, names, defaults, observer=operations.metrics)
+    if not len(mcp.servers):
+        return OpenAIAdapter(models, observers=observers, unknown_fields=unknown_fields)
+    road = ToolRoad(
+        models,
+        mcp.servers,
+        mcp.options,
+        observers=observers,
+        by_default=mcp.by_default,
+        heard=operations.metrics.tool_called,
+    )
+    return OpenAIAdapter(road, observers=observers, unknown_fields=unknown_fields)
 
 
 def _add_endpoint(app: FastAPI, adapter: OpenAIAdapter, endpoint: AnyEndpoint, timeout: float | None) -> None:

@@ -15,8 +15,10 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
+from candle_vllm.conversations import ExecutedCall
 from candle_vllm.errors import RequestCancelledError
 from candle_vllm.generation import Account
+from candle_vllm.mcp import McpServers
 from candle_vllm.models import Models, ModelState, Unseen
 from candle_vllm.models.observe import CancelStage, Rejection
 from candle_vllm.openai import ApiError
@@ -36,6 +38,7 @@ class Metrics(Unseen):
 
     def __init__(self, models: Models | None = None) -> None:
         self._models = models
+        self._servers: McpServers | None = None
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self._moment = _Moment()
@@ -45,18 +48,19 @@ class Metrics(Unseen):
         self._labels: set[str] = set()
         self._last: dict[int, float] = {}
 
-    def watch(self, models: Models) -> None:
+    def watch(self, models: Models, servers: McpServers | None = None) -> None:
         """Whose gauges a scrape shows; for models that were made with this observer."""
         self._models = models
+        self._servers = servers
 
     def text(self) -> bytes:
         """What a scrape gets."""
-        self._moment.look(self._models)
+        self._moment.look(self._models, self._servers)
         return generate_latest(self.registry)
 
     async def scrape(self) -> bytes:
         """The same, written in a thread: for a catalogue of twenty models that takes 35 ms."""
-        self._moment.look(self._models)
+        self._moment.look(self._models, self._servers)
         return await asyncio.to_thread(generate_latest, self.registry)
 
     # Requests
@@ -162,6 +166,13 @@ class Metrics(Unseen):
         """A request was given up while it waited."""
         self._own.cancelled.labels(stage).inc()
 
+    # MCP servers
+
+    def tool_called(self, call: ExecutedCall) -> None:
+        """A call that a request's model made has run, or was refused."""
+        self._own.tool_calls.labels(call.server or "", call.result.outcome).inc()
+        self._own.tool_seconds.labels(call.server or "").observe(call.seconds)
+
     # The boundary
 
     def refused(self, error: ApiError) -> None:
@@ -248,6 +259,15 @@ class _Own:
         self.load = Histogram(
             "candle_vllm_model_load_seconds", "Loading a model.", ("model",), buckets=LOAD, registry=registry
         )
+        self.tool_calls = Counter(
+            "candle_vllm_mcp_calls",
+            "Calls of tools of MCP servers by how they ended; without a server where there is no such tool.",
+            ("server", "outcome"),
+            registry=registry,
+        )
+        self.tool_seconds = Histogram(
+            "candle_vllm_mcp_call_seconds", "Time of such calls.", ("server",), buckets=REQUEST, registry=registry
+        )
         self.load_failures = Counter(
             "candle_vllm_model_load_failures", "Loads that failed.", ("model",), registry=registry
         )
@@ -282,9 +302,16 @@ class _Moment(Collector):
         """What was found; any thread may ask."""
         return iter(self._found)
 
-    def look(self, models: Models | None) -> None:
-        """Ask the models and the engine, on the thread of their loop."""
+    def look(self, models: Models | None, servers: McpServers | None) -> None:
+        """Ask the models, the engine and the MCP servers' clients, on the thread of their loop."""
         self._found = [] if models is None else [*self._states(models), *self._engine(models)]
+        if servers is not None and len(servers):
+            up = GaugeMetricFamily("candle_vllm_mcp_server_up", "1 for a server that answers.", labels=("server",))
+            tools = GaugeMetricFamily("candle_vllm_mcp_tools", "Tools as last listed.", labels=("server",))
+            for status in servers.status():
+                up.add_metric((status.name,), float(status.problem is None and status.tools > 0))
+                tools.add_metric((status.name,), float(status.tools))
+            self._found += [up, tools]
 
     def _states(self, models: Models) -> Iterator[Metric]:
         status = models.status()

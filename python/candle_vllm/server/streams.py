@@ -75,6 +75,7 @@ class ChunkStream(Response):
         self._quick: Callable[[Event], str | None] = getattr(opened.writer, "quick", lambda event: None)
         self._first: Event | None = None
         self._started: Started | None = None
+        self._speaks = False
         self._sent = time.monotonic()
         super().__init__(
             headers={"cache-control": "no-cache", "x-accel-buffering": "no"},
@@ -111,9 +112,7 @@ class ChunkStream(Response):
             if self._first is not None:
                 await self._write(send, self._first)
             async for event in self._opened.events:
-                if not isinstance(event, Status | Started):
-                    # From here on the answer itself is the sign of life.
-                    alive.cancel()
+                self._speaks = self._speaks or not isinstance(event, Status | Started)
                 await self._write(send, event)
             last = self._framed(self._opened.writer.closing()) + self._end
         except Exception as error:
@@ -151,9 +150,12 @@ class ChunkStream(Response):
         return self._frame(json.dumps(self._envelope(known)), "error") + self._end
 
     async def _keep_alive(self, send: Send) -> None:
-        """Until the first token: signs of life, and before those the word that the request has its model."""
+        """Signs of life wherever there is silence; until the first token the word that the request has its model.
+
+        An answer is silent while the tools run that it called.
+        """
         while self._comment:
-            tells = self._statuses and self._started is not None
+            tells = self._statuses and self._started is not None and not self._speaks
             silence = _STATUS if tells else _SILENCE
             await asyncio.sleep(max(self._sent + silence - time.monotonic(), 0.05))
             if time.monotonic() - self._sent < silence:
