@@ -103,6 +103,7 @@ ELSEWHERE = {
     "tool_choice": "tests/openai/test_chat_tools.py",
     "parallel_tool_calls": "tests/openai/test_chat_tools.py",
     "function_call": "tests/openai/test_chat_tools.py",
+    "mcp": "tests/server/test_mcp.py",
 }
 
 

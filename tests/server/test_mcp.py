@@ -346,7 +346,8 @@ async def test_bounds_end_the_turns(
     assert (last["finish_reason"], last["stop_reason"]) == ("length", bound)
 
 
-async def test_time_ends_a_call_that_hangs(serve_script: Callable[..., Ask]) -> None:
+async def test_time_ends_a_call_that_hangs(serve_script: Callable[..., Ask], servers: McpServers) -> None:
+    await servers.tools()
     ask = serve_script([("add", {"a": 1, "b": 1}), ("nap", {"seconds": 30})], "done")
     began = time.monotonic()
     [choice] = (await ask(mcp={"timeout": 2.0})).json()["choices"]
