@@ -247,7 +247,7 @@ def _add_server(parser: argparse.ArgumentParser) -> None:
         "--max-stored-responses", type=int, default=1000, metavar="N", help="responses to go on from; 0: none (1000)"
     )
     group.add_argument(
-        "--max-stored-bytes", type=int, default=64 << 20, metavar="N", help="bytes of their JSON (67108864)"
+        "--max-stored-bytes", type=int, default=64 << 20, metavar="N", help="bytes of memory for them (67108864)"
     )
     group.add_argument(
         "--shutdown-timeout", type=float, default=5.0, metavar="S", help="seconds for running answers to end (5)"

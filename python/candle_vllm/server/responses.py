@@ -61,7 +61,7 @@ def add_responses(app: FastAPI, responses: Responses, limit: float | None) -> No
         if not stream:
             if starting_after is not None:
                 raise invalid("starting_after", "'starting_after' is only allowed when 'stream' is enabled.")
-            return json_reply(serialised(record.response))
+            return json_reply(record.text)
         if not record.streams:
             problem = "Only a response in the background that was created with 'stream' can be streamed."
             raise invalid("stream", problem)
@@ -69,7 +69,7 @@ def add_responses(app: FastAPI, responses: Responses, limit: float | None) -> No
 
     async def cancel(request: Request, response_id: str) -> Response:
         """End a response in the background."""
-        return json_reply(serialised(await responses.cancel(response_id, _account(request).key)))
+        return json_reply((await responses.cancel(response_id, _account(request).key)).text)
 
     async def delete(request: Request, response_id: str) -> Response:
         """Store a response no longer."""
@@ -105,7 +105,7 @@ async def _create(request: Request, responses: Responses, limit: float | None) -
     if typed.background:
         # The work outlives the call, and so does what it costs.
         record = responses.start(typed, account.key, replace(account))
-        return EventStream(record.events()) if typed.stream else json_reply(serialised(record.response))
+        return EventStream(record.events()) if typed.stream else json_reply(record.text)
     patience = patience_of(request.headers, None if typed.stream else limit)
     if not typed.stream:
         made = await unless_gone(request.receive, responses.create(typed, account.key, account, patience))

@@ -170,12 +170,12 @@ class ChunkStream(Response):
 
 
 class EventStream(Response):
-    """Events of work that goes on by itself, as a reply: named server-sent events, by their `type`.
+    """Events of work that goes on by itself, as a reply: types and JSON texts, sent as named server-sent events.
 
     A client that leaves ends the reply alone.
     """
 
-    def __init__(self, events: AsyncGenerator[BaseModel, None]) -> None:
+    def __init__(self, events: AsyncGenerator[tuple[str, str], None]) -> None:
         self._events = events
         self._sent = time.monotonic()
         super().__init__(
@@ -197,10 +197,9 @@ class EventStream(Response):
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         alive = asyncio.create_task(self._keep_alive(send, comment))
         try:
-            async for event in self._events:
+            async for kind, text in self._events:
                 self._sent = time.monotonic()
-                text = frame(serialised(event), getattr(event, "type", ""))
-                await send({"type": "http.response.body", "body": text.encode(), "more_body": True})
+                await send({"type": "http.response.body", "body": frame(text, kind).encode(), "more_body": True})
         finally:
             alive.cancel()
         await send({"type": "http.response.body", "body": end.encode(), "more_body": False})

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -21,15 +24,21 @@ def record(text: str = "x", owner: str = "", **fields: Any) -> Record:
     return Record(owner, response, [InputItem(role="user", content=text, id=f"msg_{response.id}")])
 
 
+def end(running: Record) -> None:
+    assert running._response is not None
+    running._response.status = "completed"
+    running.settle()
+
+
 def test_the_longest_unused_make_room() -> None:
     store = ResponseStore(most=3)
     first, second, third, fourth = (record() for _ in range(4))
     assert all(store.put(each) for each in (first, second, third))
-    assert store.get(first.response.id, "") is first
+    assert store.get(first.name, "") is first
     store.put(fourth)
     assert [store.holds(each) for each in (first, second, third, fourth)] == [True, False, True, True]
-    assert store.item(f"msg_{second.response.id}", "") is None
-    assert store.item(f"msg_{first.response.id}", "") is first.context[0]
+    assert store.item(f"msg_{second.name}", "") is None
+    assert store.item(f"msg_{first.name}", "") is first.context[0]
 
 
 def test_bytes_are_bounded_and_given_back() -> None:
@@ -40,7 +49,7 @@ def test_bytes_are_bounded_and_given_back() -> None:
         store.put(each)
     assert store.bytes <= 10 * small
     assert len(store) in (9, 10)
-    assert not store.put(record("x" * 11 * small))
+    assert not store.put(record("x" * (11 * small)))
     assert len(store) in (9, 10)
     store.put(record("x" * 5 * small))
     assert store.bytes <= 10 * small
@@ -56,7 +65,7 @@ def test_what_still_runs_stays() -> None:
     store.put(running)
     store.put(record())
     assert store.holds(running)
-    running.response.status = "completed"
+    end(running)
     store.put(record())
     assert not store.holds(running)
 
@@ -66,7 +75,7 @@ def test_those_under_way_leave_no_room() -> None:
     store = ResponseStore(most_bytes=running.measure() + 100)
     assert store.put(running)
     assert not store.put(record())
-    running.response.status = "completed"
+    end(running)
     assert store.put(running)
     assert store.put(record())
 
@@ -76,10 +85,10 @@ def test_each_has_its_own() -> None:
     mine = record(owner="me")
     store.put(mine)
     with pytest.raises(ApiError) as refusal:
-        store.get(mine.response.id, "you")
+        store.get(mine.name, "you")
     assert refusal.value.status == 404
-    assert store.item(f"msg_{mine.response.id}", "you") is None
-    assert store.item(f"msg_{mine.response.id}", "me") is not None
+    assert store.item(f"msg_{mine.name}", "you") is None
+    assert store.item(f"msg_{mine.name}", "me") is not None
 
 
 async def test_evicted_ones_are_not_gone_on_from() -> None:
@@ -98,7 +107,7 @@ async def test_evicted_ones_are_not_gone_on_from() -> None:
 
 
 async def test_one_that_is_too_large_says_that_it_is_not_stored() -> None:
-    responses = Responses(OpenAIAdapter(FakeEngine()), ResponseStore(most_bytes=1000))
+    responses = Responses(OpenAIAdapter(FakeEngine()), ResponseStore(most_bytes=5000))
     assert not (await responses.create(ResponsesRequest(input="a"))).store
     opened = responses.open(ResponsesRequest(input="a", stream=True))
     events = [event async for each in opened.events for event in opened.writer.chunks(each)]
@@ -109,9 +118,9 @@ async def test_a_background_that_never_began_can_be_cancelled() -> None:
     engine = FakeEngine()
     responses = Responses(OpenAIAdapter(engine))
     begun = responses.start(ResponsesRequest(input="a", background=True, stream=True))
-    assert (await responses.cancel(begun.response.id)).status == "cancelled"
+    assert (await responses.cancel(begun.name)).status == "cancelled"
     assert not engine.submitted
-    assert [event.type async for event in begun.events()] == ["response.created", "response.queued"]
+    assert [kind async for kind, _ in begun.events()] == ["response.created", "response.queued"]
 
 
 async def test_closing_ends_all_in_the_background() -> None:
@@ -125,6 +134,23 @@ async def test_closing_ends_all_in_the_background() -> None:
     await responses.aclose()
     await asyncio.sleep(0)
     assert not engine.live
-    assert {each.response.status for each in begun} == {"cancelled"}
+    assert {each.status for each in begun} == {"cancelled"}
     with pytest.raises(ApiError, match="stored"):
         Responses(OpenAIAdapter(engine), ResponseStore(most=0)).start(ResponsesRequest(input="a", background=True))
+
+
+@pytest.mark.parametrize(("items", "parts", "text"), [(1, 1, "x"), (200, 0, "x"), (50, 20, "x"), (3, 1, "x" * 5000)])
+def test_bytes_are_about_those_of_the_memory(items: int, parts: int, text: str) -> None:
+    content = [{"type": "input_text", "text": text}] * parts if parts else text
+    body = json.dumps({"input": [{"role": "user", "content": content}] * items})
+    responses = Responses(OpenAIAdapter(FakeEngine()), ResponseStore(most=100_000))
+    gc.collect()
+    tracemalloc.start()
+    while responses.store.bytes < 1 << 20:
+        asked = responses.resolved(ResponsesRequest.model_validate_json(body))
+        response = ResponseWriter(asked, Account()).response
+        response.status = "completed"
+        responses.store.put(Record("", response, list(asked.items)))
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert 0.4 * responses.store.bytes < taken < 1.3 * responses.store.bytes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, RootModel
 
@@ -66,6 +66,7 @@ class PartEvent(StreamEvent):
 class TextDelta(StreamEvent):
     """The answer's text goes on."""
 
+    TYPE: ClassVar = "response.output_text.delta"
     type: Literal["response.output_text.delta"]
     item_id: str
     output_index: int

@@ -11,11 +11,13 @@ from typing import Any, Literal, TypeVar
 
 from candle_vllm.generation import Account
 from candle_vllm.openai.adapter import OpenAIAdapter, Opened
+from candle_vllm.openai.endpoint import serialised
 from candle_vllm.openai.errors import ApiError, api_error, invalid
+from candle_vllm.openai.responses.events import StreamEvent, TextDelta
 from candle_vllm.openai.responses.items import MOST_ITEMS, InputItem, fresh_item_id, listed
 from candle_vllm.openai.responses.objects import Deleted, InputTokens, ItemList, Response
 from candle_vllm.openai.responses.row import INPUT_TOKENS, RESPONSE
-from candle_vllm.openai.responses.store import Record, ResponseStore
+from candle_vllm.openai.responses.store import Record, ResponseStore, Told
 from candle_vllm.openai.responses.types import PromptRequest, ResponsesRequest
 from candle_vllm.openai.responses.writer import ResponseWriter
 
@@ -77,8 +79,8 @@ class Responses:
         streams = bool(request.stream)
         opened = self.adapter.open(RESPONSE, resolved, stream=streams, account=account)
         writer = _writer(opened)
-        record = Record(owner, writer.response, _context(resolved), streams)
-        record.tell(writer.queue())
+        record = Record(owner, writer.response, _context(resolved), streams=streams)
+        record.tell(map(_told, writer.queue()))
         if len(self._tasks) >= _MOST_BACKGROUND or not self.store.put(record):
             raise _busy(len(self._tasks))
         record.task = asyncio.create_task(self._work(record, opened))
@@ -90,9 +92,12 @@ class Responses:
         writer = _writer(opened)
         try:
             async for event in opened.events:
-                record.tell(writer.chunks(event))
+                if (quick := writer.quick(event)) is not None:
+                    record.tell([(TextDelta.TYPE, quick)])
+                else:
+                    record.tell(map(_told, writer.chunks(event)))
         except Exception as error:
-            record.tell(writer.failing(api_error(error)))
+            record.tell(map(_told, writer.failing(api_error(error))))
         finally:
             await opened.events.aclose()
 
@@ -102,7 +107,7 @@ class Responses:
         record.task = None
         if record.running:
             writer.cancel()
-        record.tell()
+        record.settle()
         if self.store.holds(record):
             self.store.put(record)
 
@@ -158,13 +163,13 @@ class Responses:
         """A stored response; raises a 404 for one that is not, or is another's."""
         return self.store.get(name, owner)
 
-    async def cancel(self, name: str, owner: str = "") -> Response:
+    async def cancel(self, name: str, owner: str = "") -> Record:
         """End a response in the background; one that has ended stays as it is."""
         record = self.get(name, owner)
-        if not record.response.background:
+        if not record.background:
             raise ApiError("Cannot cancel a synchronous response.", param="response_id", code="invalid_value")
         await self._end(record)
-        return record.response
+        return record
 
     async def delete(self, name: str, owner: str = "") -> Deleted:
         """Store it no longer, and end it where it still runs."""
@@ -209,6 +214,10 @@ class Responses:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
+
+
+def _told(event: StreamEvent) -> Told:
+    return event.type, serialised(event)
 
 
 def _busy(running: int) -> ApiError:

@@ -8,50 +8,84 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Iterable, Sequence
-from dataclasses import dataclass, field
+from typing import Any
 
 from candle_vllm import checks
+from candle_vllm.openai.endpoint import serialised
 from candle_vllm.openai.errors import ApiError
-from candle_vllm.openai.responses.events import StreamEvent
 from candle_vllm.openai.responses.items import InputItem
-from candle_vllm.openai.responses.objects import Response
+from candle_vllm.openai.responses.objects import OutputItem, Response, Status
 
-__all__ = ["Record", "ResponseStore"]
+__all__ = ["Record", "ResponseStore", "Told"]
+
+Told = tuple[str, str]
+"""The type and the JSON text of an event."""
+
 
 _RUNNING = frozenset(("queued", "in_progress"))
+# What objects take beside their texts, measured: a response, an item, a part of one, an event.
+_RESPONSE, _ITEM, _PART, _EVENT = 4_000, 1_000, 600, 200
 
 
-@dataclass(slots=True, eq=False)
 class Record:
-    """A response, what it was made from, and what of it streamed."""
+    """A response, what it was made from, and what of it streamed.
 
-    owner: str
-    """Name of the API key that asked for it; empty where there was none."""
-    response: Response
-    context: Sequence[InputItem]
-    """All the items that it was made from, those of the responses before it included."""
-    streams: bool = False
-    """Whether its events are kept, for those who come later."""
-    task: asyncio.Task[None] | None = None
-    """What works on it, of one in the background."""
-    bytes: int = 0
-    """As the store counts it: the JSON of its items, and its events'."""
-    _events: list[StreamEvent] = field(default_factory=list)
-    _stirred: asyncio.Event = field(default_factory=asyncio.Event)
+    While it runs it is the very response that grows; once it has ended, its text.
+    """
+
+    def __init__(self, owner: str, response: Response, context: Sequence[InputItem], *, streams: bool = False) -> None:
+        self.owner = owner
+        """Name of the API key that asked for it; empty where there was none."""
+        self.name = response.id
+        self.background = response.background
+        self.context = context
+        """All the items that it was made from, those of the responses before it included."""
+        self.output: Sequence[InputItem] = ()
+        """What it said, once it has ended."""
+        self.streams = streams
+        """Whether its events are kept, for those who come later."""
+        self.task: asyncio.Task[None] | None = None
+        """What works on it, of one in the background."""
+        self.bytes = 0
+        """As the store counts it."""
+        self._status = response.status
+        self._text = ""
+        self._response: Response | None = response
+        self._events: list[Told] = []
+        self._stirred = asyncio.Event()
+        self.settle()
+
+    @property
+    def status(self) -> Status:
+        """How it stands."""
+        return self._status if self._response is None else self._response.status
 
     @property
     def running(self) -> bool:
         """Whether it is still under way."""
-        return self.response.status in _RUNNING
+        return self.status in _RUNNING
 
-    def tell(self, events: Iterable[StreamEvent] = ()) -> None:
+    @property
+    def text(self) -> str:
+        """The JSON text of the response, as far as it has come."""
+        return self._text if self._response is None else serialised(self._response)
+
+    def settle(self) -> None:
+        """Keep no more than its text, where it has ended, and tell those who wait."""
+        if self._response is not None and not self.running:
+            self.output = [InputItem.model_validate(_plain(item)) for item in self._response.output]
+            self._text, self._status = self.text, self.status
+            self._response = None
+        self.tell()
+
+    def tell(self, events: Iterable[Told] = ()) -> None:
         """Keep these events where it streams, and wake those who wait for them, or for its end."""
         if self.streams:
             self._events += events
         self._stirred.set()
         self._stirred = asyncio.Event()
 
-    async def events(self, after: int = -1) -> AsyncGenerator[StreamEvent, None]:
+    async def events(self, after: int = -1) -> AsyncGenerator[Told, None]:
         """Its events with numbers above `after`, those to come included; ends with the response."""
         at = after + 1
         while True:
@@ -67,20 +101,29 @@ class Record:
     @property
     def said(self) -> list[InputItem]:
         """What was said up to its end: where a response that goes on from it begins."""
-        return [*self.context, *(InputItem.model_validate(item.model_dump()) for item in self.response.output)]
+        return [*self.context, *self.output]
 
     def measure(self) -> int:
         """Count its bytes."""
-        items = sum(len(item.model_dump_json(exclude_unset=True)) for item in self.context)
-        events = sum(len(event.model_dump_json()) for event in self._events)
-        self.bytes = items + events + len(self.response.model_dump_json())
+        events = sum(_EVENT + len(text) for _, text in self._events)
+        self.bytes = _RESPONSE + len(self.text) + events + sum(map(_size, self.said))
         return self.bytes
 
 
-class ResponseStore:
-    """At most `most` responses of at most `most_bytes` of JSON; `most` = 0 stores none. To be used from one event loop.
+def _plain(item: OutputItem) -> dict[str, Any]:
+    """What goes back to the model of an item, and no log-probabilities."""
+    return item.model_dump(exclude={"content": {"__all__": {"logprobs"}}}, exclude_none=True)
 
-    Items that several responses share count for each of them, so the memory in use is rather less.
+
+def _size(item: InputItem) -> int:
+    parts = [part for found in (item.content, item.output, item.summary) if isinstance(found, list) for part in found]
+    return _ITEM + len(item.model_dump_json(exclude_unset=True)) + _PART * len(parts)
+
+
+class ResponseStore:
+    """At most `most` responses of at most `most_bytes` in all; `most` = 0 stores none. To be used from one event loop.
+
+    Bytes are about those of the memory in use; items that several responses share count for each of them.
     """
 
     def __init__(self, most: int = 1000, most_bytes: int = 64 << 20) -> None:
@@ -95,7 +138,7 @@ class ResponseStore:
 
     @property
     def bytes(self) -> int:
-        """Bytes of JSON that are stored."""
+        """Bytes that are stored."""
         return self._bytes
 
     def get(self, name: str, owner: str) -> Record:
@@ -113,7 +156,7 @@ class ResponseStore:
 
     def holds(self, record: Record) -> bool:
         """Whether it is stored."""
-        return self._records.get(record.response.id) is record
+        return self._records.get(record.name) is record
 
     def put(self, record: Record) -> bool:
         """Store a response, or store it anew after it went on; the longest unused ones that have ended make room.
@@ -124,10 +167,10 @@ class ResponseStore:
         self.drop(record)
         if record.measure() > self.most_bytes or not self.most:
             return False
-        name = record.response.id
+        name = record.name
         self._bytes += record.bytes
         self._records[name] = record
-        for item in (*record.context, *record.response.output):
+        for item in record.said:
             if item.id is not None:
                 self._items[record.owner, item.id] = name
         for old in list(self._records.values()):
@@ -143,8 +186,8 @@ class ResponseStore:
         """Store it no longer."""
         if not self.holds(record):
             return
-        del self._records[record.response.id]
+        del self._records[record.name]
         self._bytes -= record.bytes
-        for item in (*record.context, *record.response.output):
-            if item.id is not None and self._items.get((record.owner, item.id)) == record.response.id:
+        for item in record.said:
+            if item.id is not None and self._items.get((record.owner, item.id)) == record.name:
                 del self._items[record.owner, item.id]
