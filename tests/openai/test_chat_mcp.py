@@ -4,10 +4,9 @@ from typing import Any
 
 import pytest
 
-from candle_vllm.generation import Answer, Continued, Finished, Reasoning, ServerCall, ServerTools, Text
+from candle_vllm.generation import Answer, Continued, Reasoning, ServerCall, ServerTools, Text
 from candle_vllm.openai import ChatCompletionRequest
-from candle_vllm.openai.chat_mcp import Turns, bound_of, calls_of, made_before, server_tools_of, text_of
-from candle_vllm.records import GenerationStats
+from candle_vllm.openai.chat_mcp import Turns, calls_of, made_before, server_tools_of, text_of
 
 
 def request(**fields: Any) -> ChatCompletionRequest:
@@ -55,12 +54,3 @@ def test_a_stream_parts_the_texts_of_turns() -> None:
     turns.continued(Continued(0))
     assert turns.joined(Reasoning(0, "hm")) == "hm"
     assert [turns.joined(Text(0, piece)) for piece in ("S", "o.")] == ["\n\nS", "o."]
-
-
-def test_a_bound_is_told_from_a_stop_text() -> None:
-    stats = GenerationStats(
-        prompt_tokens=1, cached_tokens=0, generated_tokens=1, queue_time=0.0, prefill_time=0.0, total_time=0.0
-    )
-    assert bound_of(Finished(0, "length", "max_turns", stats)) == "max_turns"
-    assert bound_of(Finished(0, "length", None, stats)) is None
-    assert bound_of(Finished(0, "stop", "loop", stats)) is None

@@ -19,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from candle_vllm.conversations import ConversationOptions
 from candle_vllm.mcp import McpServer, McpServers, Timeouts
+from candle_vllm.openai import ChatCompletionChunk, accumulate
 from candle_vllm.server import McpSettings, Operations, create_app
 from live_server import LiveServer
 from mcp_http import Serving, good_server
@@ -143,6 +144,7 @@ async def test_the_stream_adds_up_to_the_reply(serve_script: Callable[..., Ask])
         await ask(mcp={"servers": ["shelf"]}, stream=True, stream_options={"include_usage": True})
     ).text.splitlines()
     chunks = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
+    together = accumulate(ChatCompletionChunk.model_validate(chunk) for chunk in chunks).choices[0].message
     assert lines[-2] == "data: [DONE]"
     deltas = [chunk["choices"][0]["delta"] for chunk in chunks if chunk["choices"]]
     assert deltas[0]["role"] == "assistant"
@@ -156,6 +158,9 @@ async def test_the_stream_adds_up_to_the_reply(serve_script: Callable[..., Ask])
     assert {**merged, "id": ""} == {**call, "id": ""}
     assert call["error"] == "tool_error"
     assert chunks[-1]["usage"]["total_tokens"] > 0
+    assert together.mcp_calls is not None
+    together.mcp_calls[0].id = call["id"]
+    assert together.model_dump(exclude_unset=True) == whole
     assert [chunk["choices"][0]["finish_reason"] for chunk in chunks if chunk["choices"]][-1] == "stop"
 
 
@@ -344,6 +349,8 @@ async def test_bounds_end_the_turns(
     lines = (await ask(**fields, stream=True)).text.splitlines()
     last = json.loads([line for line in lines if line.startswith("data: {")][-1][6:])["choices"][0]
     assert (last["finish_reason"], last["stop_reason"]) == ("length", bound)
+    chunks = [ChatCompletionChunk.model_validate_json(line[6:]) for line in lines if line.startswith("data: {")]
+    assert accumulate(chunks).choices[0].stop_reason == bound
 
 
 async def test_time_ends_a_call_that_hangs(serve_script: Callable[..., Ask], servers: McpServers) -> None:

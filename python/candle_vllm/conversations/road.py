@@ -308,4 +308,4 @@ class _Telling:
         ends: Mapping[str, FinishText] = {"stop": "stop", "length": "length", "tool_calls": "tool_calls"}
         if reason in ends:
             return Finished(0, ends[reason], None if last is None else last.stop_reason, stats)
-        return Finished(0, "length", reason, stats)
+        return Finished(0, "length", None, stats, reason)

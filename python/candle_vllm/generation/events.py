@@ -155,8 +155,10 @@ class Finished:
     index: int
     reason: FinishText
     stop_reason: str | int | None
-    """The stop text or id that hit; or which bound ended an answer of several turns, `max_turns` say."""
+    """The stop text or id that hit."""
     stats: GenerationStats
+    bound: str | None = None
+    """Which bound ended an answer of several turns before the model did, `max_turns` say; the reason is `length`."""
 
 
 Event = (

@@ -22,6 +22,7 @@ from candle_vllm.openai.chat_types import (
     FunctionCall,
 )
 from candle_vllm.openai.completion_types import Completion, CompletionChoice
+from candle_vllm.openai.mcp_types import McpCall
 
 __all__ = ["accumulate"]
 
@@ -98,6 +99,7 @@ class _ChatAnswer:
         self._content = ""
         self._reasoning = ""
         self._calls: dict[int, dict[str, str]] = {}
+        self._made: dict[int, dict[str, Any]] = {}
         self._legacy = False
         self._rest: dict[str, Any] = {"logprobs": None}
 
@@ -111,10 +113,17 @@ class _ChatAnswer:
             self._rest["logprobs"] = _more(self._rest["logprobs"], choice.logprobs)
         if choice.token_ids is not None:
             self._rest["token_ids"] = [*self._rest.get("token_ids", ()), *choice.token_ids]
-        if choice.finish_reason is not None:
-            self._rest["finish_reason"] = choice.finish_reason
+        for name in ("finish_reason", "stop_reason"):
+            if (value := getattr(choice, name)) is not None:
+                self._rest[name] = value
 
     def _add_calls(self, delta: ChoiceDelta) -> None:
+        for made in delta.mcp_calls or ():
+            known = self._made.setdefault(made.index, {"arguments": "", "output": "", "error": "not_run"})
+            arguments = known["arguments"] + (made.arguments or "")
+            if made.output is not None:
+                known["error"] = None
+            known |= {name: value for name, value in _set(made).items() if name != "index"} | {"arguments": arguments}
         for part in delta.tool_calls or ():
             call = self._calls.setdefault(part.index, {"id": "", "name": "", "arguments": ""})
             call["id"] += part.id or ""
@@ -130,6 +139,8 @@ class _ChatAnswer:
         fields: dict[str, Any] = {"role": "assistant", "content": self._content, "refusal": None}
         if self._reasoning:
             fields["reasoning"] = fields["reasoning_content"] = self._reasoning
+        if self._made:
+            fields["mcp_calls"] = [McpCall(**self._made[at]) for at in sorted(self._made)]
         calls = [self._calls[at] for at in sorted(self._calls)]
         functions = [FunctionCall(name=call["name"], arguments=call["arguments"]) for call in calls]
         if calls:

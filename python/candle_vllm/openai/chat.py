@@ -31,7 +31,7 @@ from candle_vllm.generation import (
     ToolUse,
 )
 from candle_vllm.models import TokenTexts
-from candle_vllm.openai.chat_mcp import Turns, bound_of, calls_of, made_before, server_tools_of, text_of
+from candle_vllm.openai.chat_mcp import Turns, calls_of, made_before, server_tools_of, text_of
 from candle_vllm.openai.chat_types import (
     AllowedToolsChoice,
     ChatCompletion,
@@ -233,8 +233,8 @@ class ChatWriter:
                 left = self._pending.pop(index, None if index in self._told or not self._with_tokens else [])
                 unseen = [] if left is None else [self._chunk(index, ChoiceDelta(content=""), left)]
                 last = self._chunk(index, ChoiceDelta(), finish=self._finish(reason))
-                if (bound := bound_of(event)) is not None:
-                    last.choices[0].stop_reason = bound
+                if event.bound is not None:
+                    last.choices[0].stop_reason = event.bound
                 return [*unseen, last]
             case Started():
                 self._start(event)
@@ -303,8 +303,8 @@ class ChatWriter:
         )
         if self._with_logprobs:
             choice.logprobs = self._logprobs([entry for turn in answer.turns for entry in turn.logprobs])
-        if (bound := bound_of(answer.finished)) is not None:
-            choice.stop_reason = bound
+        if answer.finished.bound is not None:
+            choice.stop_reason = answer.finished.bound
         if self._with_ids:
             choice.token_ids = [token for turn in answer.turns for token in turn.token_ids]
         return choice

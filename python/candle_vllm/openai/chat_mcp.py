@@ -12,7 +12,6 @@ from typing import Any
 from candle_vllm.generation import (
     Answer,
     Continued,
-    Finished,
     Reasoning,
     ServerCallArguments,
     ServerCallEnded,
@@ -23,7 +22,7 @@ from candle_vllm.generation import (
 from candle_vllm.openai.chat_types import ChatCompletionRequest
 from candle_vllm.openai.mcp_types import McpCall, McpCallDelta
 
-__all__ = ["ServerCallEvent", "Turns", "bound_of", "calls_of", "made_before", "server_tools_of", "text_of"]
+__all__ = ["ServerCallEvent", "Turns", "calls_of", "made_before", "server_tools_of", "text_of"]
 
 ServerCallEvent = ServerCallStarted | ServerCallArguments | ServerCallEnded
 
@@ -86,12 +85,6 @@ def calls_of(answer: Answer) -> list[McpCall]:
         for number, turn in enumerate(answer.turns, 1)
         for call in turn.server_calls
     ]
-
-
-def bound_of(finished: Finished) -> str | None:
-    """Which bound ended an answer of several turns, where one did."""
-    bound = finished.stop_reason
-    return bound if finished.reason == "length" and isinstance(bound, str) else None
 
 
 def _error(outcome: str) -> str | None:
