@@ -31,6 +31,11 @@ EVENTS: dict[str, dict[str, type]] = {
     "response.reasoning_text.done": {**IN_ITEM, "content_index": int, "text": str},
     "response.function_call_arguments.delta": {**IN_ITEM, "delta": str},
     "response.function_call_arguments.done": {**IN_ITEM, "arguments": str},
+    "response.mcp_call.in_progress": IN_ITEM,
+    "response.mcp_call.completed": IN_ITEM,
+    "response.mcp_call.failed": IN_ITEM,
+    "response.mcp_call_arguments.delta": {**IN_ITEM, "delta": str},
+    "response.mcp_call_arguments.done": {**IN_ITEM, "arguments": str},
 }
 OBJECTS: dict[str, dict[str, type | tuple[type, ...]]] = {
     "response": {
@@ -47,6 +52,7 @@ OBJECTS: dict[str, dict[str, type | tuple[type, ...]]] = {
     "message": {"id": str, "content": list, "role": str, "status": str, "type": str},
     "reasoning": {"id": str, "summary": list, "type": str},
     "function_call": {"arguments": str, "call_id": str, "id": str, "name": str, "status": str, "type": str},
+    "mcp_call": {"arguments": str, "id": str, "name": str, "server_label": str, "type": str, "status": str},
     "output_text": {"annotations": list, "text": str, "type": str},
     "reasoning_text": {"text": str, "type": str},
     "usage": {
@@ -101,14 +107,39 @@ def check(events: Sequence[dict[str, Any]]) -> dict[str, Any]:
     if rest and rest[0]["type"] == "response.in_progress":
         assert rest.pop(0)["response"]["status"] == "in_progress"
     items: list[dict[str, Any]] = []
-    while rest:
-        items.append(_item(rest, len(items), last["type"] == "response.failed"))
+    here = _calls_here(rest)
+    while rest or len(items) in here:
+        if len(items) in here:
+            items.append(here[len(items)])
+        else:
+            items.append(_item(rest, len(items), last["type"] == "response.failed"))
     whole(last["response"])
     assert len({event["response"]["id"] for event in events if "response" in event}) == 1
     if last["type"] != "response.failed":
         assert last["response"]["output"] == items
         assert last["response"]["usage"] is not None
     return dict(last["response"])
+
+
+def _calls_here(rest: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    """Take the events of calls that were run here out of the others: they go on side by side. Their items, by place."""
+    places = [event["output_index"] for event in rest if event.get("item", {}).get("type") == "mcp_call"]
+    items: dict[int, dict[str, Any]] = {}
+    for place in dict.fromkeys(places):
+        own = [event for event in rest if event.get("output_index") == place]
+        rest[:] = [event for event in rest if event.get("output_index") != place]
+        added, *going, done = own
+        item = done["item"]
+        assert (added["type"], added["item"]["status"]) == ("response.output_item.added", "in_progress")
+        assert done["type"] == "response.output_item.done"
+        kinds = [event["type"].removeprefix("response.") for event in going]
+        deltas = [event["delta"] for event in going if "delta" in event]
+        arguments = ["mcp_call_arguments.delta"] * len(deltas) + ["mcp_call_arguments.done"]
+        assert kinds == ["mcp_call.in_progress", *arguments, f"mcp_call.{item['status']}"]
+        assert "".join(deltas) == item["arguments"] == going[-2]["arguments"]
+        assert {event["item_id"] for event in going} == {item["id"]} == {added["item"]["id"]}
+        items[place] = item
+    return items
 
 
 def _item(rest: list[dict[str, Any]], index: int, may_break: bool) -> dict[str, Any]:

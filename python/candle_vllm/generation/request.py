@@ -131,7 +131,7 @@ class GenerationRequest:
     timeout: float | None = None
     """Seconds that it may wait for its model; None = any time."""
     fields: Mapping[str, str] = field(default_factory=dict)
-    """What the client calls a field of the engine or of this class, where that is another name."""
+    """What the client calls a field of the engine or of this class, or a place in one, where that is another name."""
 
     @property
     def vocabulary_field(self) -> str | None:
@@ -142,7 +142,7 @@ class GenerationRequest:
 
     def named(self, name: str) -> str:
         """What the client calls this field, a place in it (`a.b`, `a[0]`) included."""
-        stem = name.partition(".")[0].partition("[")[0]
+        stem = name if name in self.fields else name.partition(".")[0].partition("[")[0]
         return self.fields.get(stem, stem) + name[len(stem) :]
 
     def refusal(self, name: str, problem: str, code: str = "invalid_value") -> RequestError:

@@ -14,6 +14,7 @@ __all__ = [
     "ArgumentsDelta",
     "ArgumentsDone",
     "ItemEvent",
+    "McpCallEvent",
     "PartEvent",
     "ReasoningDelta",
     "ReasoningDone",
@@ -109,7 +110,7 @@ class ReasoningDone(StreamEvent):
 class ArgumentsDelta(StreamEvent):
     """A call's arguments go on."""
 
-    type: Literal["response.function_call_arguments.delta"]
+    type: Literal["response.function_call_arguments.delta", "response.mcp_call_arguments.delta"]
     item_id: str
     output_index: int
     delta: str
@@ -118,11 +119,19 @@ class ArgumentsDelta(StreamEvent):
 class ArgumentsDone(StreamEvent):
     """A call's arguments are complete."""
 
-    type: Literal["response.function_call_arguments.done"]
+    type: Literal["response.function_call_arguments.done", "response.mcp_call_arguments.done"]
     item_id: str
     output_index: int
     name: str
     arguments: str
+
+
+class McpCallEvent(StreamEvent):
+    """How a call that is run here fares."""
+
+    type: Literal["response.mcp_call.in_progress", "response.mcp_call.completed", "response.mcp_call.failed"]
+    item_id: str
+    output_index: int
 
 
 class AnyEvent(
@@ -136,6 +145,7 @@ class AnyEvent(
         | ReasoningDone
         | ArgumentsDelta
         | ArgumentsDone
+        | McpCallEvent
     ]
 ):
     """Any of the events, for those who describe them."""

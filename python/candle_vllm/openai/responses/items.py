@@ -53,7 +53,7 @@ class InputItem(BaseModel):
     type: str = ""
     """Absent: a message where there is a role, else a reference to an item."""
     id: Annotated[str, Field(max_length=256)] | None = None
-    status: Literal["in_progress", "completed", "incomplete"] | None = None
+    status: Literal["in_progress", "completed", "incomplete", "calling", "failed"] | None = None
     role: Literal["user", "assistant", "system", "developer"] | None = None
     content: Content | None = None
     """Of a message, or what the model thought."""
@@ -62,7 +62,9 @@ class InputItem(BaseModel):
     arguments: Annotated[Utf8, Field(max_length=_MOST_ARGUMENTS)] | None = None
     """JSON text."""
     output: Content | None = None
-    """What a function gave."""
+    """What a call gave."""
+    turn: int | None = None
+    """Which of the model's answers made a call that was run here."""
     summary: Annotated[list[Part], Field(fail_fast=True, max_length=_MOST_PARTS)] | None = None
 
     @model_validator(mode="after")
@@ -79,6 +81,7 @@ _NEEDED = {
     "function_call": ("call_id", "name", "arguments"),
     "function_call_output": ("call_id", "output"),
     "item_reference": ("id",),
+    "mcp_call": ("id", "name", "arguments"),
 }
 
 

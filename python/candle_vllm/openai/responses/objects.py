@@ -16,6 +16,8 @@ __all__ = [
     "InputTokensDetails",
     "ItemList",
     "ItemStatus",
+    "McpCallItem",
+    "McpToolError",
     "OutputItem",
     "OutputMessage",
     "OutputText",
@@ -84,7 +86,35 @@ class FunctionCallItem(BaseModel):
     """JSON text."""
 
 
-OutputItem = ReasoningItem | OutputMessage | FunctionCallItem
+class McpToolError(BaseModel):
+    """Why a call did not do what it was to do."""
+
+    type: Literal["mcp_tool_execution_error"]
+    content: str
+    """What the model was told."""
+
+
+class McpCallItem(BaseModel):
+    """A call of a tool that was run here."""
+
+    id: str
+    type: Literal["mcp_call"]
+    status: Literal["in_progress", "completed", "incomplete", "failed"]
+    server_label: str
+    """The server that has the tool; empty where there is no such tool."""
+    name: str
+    """The tool, as the model knows it."""
+    arguments: str
+    """JSON text."""
+    output: str | None
+    """What the model was told; null while it runs."""
+    error: McpToolError | None
+    approval_request_id: None
+    turn: int
+    """The model's answer that made it, from 1; beyond the specification."""
+
+
+OutputItem = ReasoningItem | OutputMessage | FunctionCallItem | McpCallItem
 
 
 class InputTokensDetails(BaseModel):
@@ -123,7 +153,9 @@ class ResponseError(BaseModel):
 class IncompleteDetails(BaseModel):
     """Why a response ended before its answer did."""
 
-    reason: Literal["max_output_tokens"]
+    reason: Literal["max_output_tokens", "max_messages"]
+    bound: str | None = None
+    """Which bound ended an answer that took several turns; beyond the specification."""
 
 
 class Response(BaseModel):

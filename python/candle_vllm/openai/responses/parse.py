@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from candle_vllm.generation import Constraint, Conversation, GenerationRequest, ToolUse
-from candle_vllm.openai.errors import ApiError, invalid, unsupported
+from candle_vllm.generation import Constraint, Conversation, GenerationRequest
+from candle_vllm.openai.errors import invalid, unsupported
 from candle_vllm.openai.request import SamplingRequest, sampling_fields
 from candle_vllm.openai.responses.items import Content, InputItem
+from candle_vllm.openai.responses.tools import server_tools, tool_use
 from candle_vllm.openai.responses.types import PromptRequest, ResponsesRequest
 
 __all__ = ["conversation", "parse", "wants_logprobs"]
@@ -20,6 +21,8 @@ _FIELDS = {
     "reasoning_effort": "reasoning.effort",
     "variables": "chat_template_kwargs",
     "grammar": "tools",
+    "server_tools": "tools",
+    "server_tools.servers": "tools",
 }
 
 
@@ -55,7 +58,8 @@ def conversation(
             reasoning_effort=request.reasoning.effort if request.reasoning else None,
         ),
         model=request.model,
-        tool_use=_tool_use(request),
+        tool_use=tool_use(request),
+        server_tools=server_tools(request),
         constraint=_constraint(request),
         fields=_FIELDS,
         **others,
@@ -80,6 +84,7 @@ def _messages(request: PromptRequest) -> list[dict[str, Any]]:
         gathered.add(item, "previous_response_id")
     for at, item in enumerate(request.items):
         gathered.add(item, "input" if isinstance(request.input, str) else f"input[{at}]")
+    gathered.end()
     return shown
 
 
@@ -91,10 +96,18 @@ class _Gathered:
         self._calls: set[str] = set()
         self._turn: dict[str, Any] | None = None
         """The assistant's message that goes on."""
+        self._results: list[dict[str, Any]] = []
+        """Of the calls of that message that were run where it was made."""
+        self._number: int | None = None
+        """Which of the answers there it was."""
 
     def add(self, item: InputItem, place: str) -> None:
         """Put one more item after the others; `place` is what the client calls it."""
+        if self._results and (item.type != "mcp_call" or item.turn is None or item.turn != self._number):
+            self.end()
         match item.type:
+            case "mcp_call":
+                self._made(item, place)
             case "message":
                 self._message(item, place)
             case "reasoning":
@@ -127,9 +140,25 @@ class _Gathered:
 
     def _call(self, item: InputItem) -> None:
         self._calls.add(item.call_id or "")
+        self._add_call(item.call_id, item)
+
+    def _add_call(self, call_id: str | None, item: InputItem) -> None:
         call = {"name": item.name, "arguments": item.arguments}
         turn = self._turn or self._begin()
-        turn.setdefault("tool_calls", []).append({"id": item.call_id, "type": "function", "function": call})
+        turn.setdefault("tool_calls", []).append({"id": call_id, "type": "function", "function": call})
+
+    def _made(self, item: InputItem, place: str) -> None:
+        """A call that was run where it was made, and what it gave."""
+        self._add_call(item.id, item)
+        self._number = item.turn
+        output = _text(item.output, f"{place}.output") or "the call was not run"
+        self._results.append({"role": "tool", "tool_call_id": item.id, "name": item.name, "content": output})
+
+    def end(self) -> None:
+        """All has been added, or all of a turn whose calls were run where it was made."""
+        if self._results:
+            self._messages += self._results
+            self._results, self._turn = [], None
 
     def _output(self, item: InputItem, place: str) -> None:
         if item.call_id not in self._calls:
@@ -152,43 +181,6 @@ def _text(content: Content | None, place: str) -> str:
         if part.shown is None:
             raise unsupported(f"{place}[{number}].type", f"Content of type '{part.type}' is not supported; send text.")
     return "\n".join(part.shown or "" for part in content)
-
-
-def _tool_use(request: PromptRequest) -> ToolUse | None:
-    """The tools, and whether one must be called; None where none may be."""
-    choice = request.tool_choice
-    if not request.tools:
-        if choice not in (None, "none", "auto"):
-            raise invalid("tool_choice", "'tool_choice' is only allowed when 'tools' are specified.")
-        return None
-    tools = []
-    for at, tool in enumerate(request.tools):
-        if tool.type != "function":
-            raise _no_such_tool(f"tools[{at}].type", tool.type)
-        given = tool.model_dump(include={"name", "description", "parameters", "strict"}, exclude_none=True)
-        tools.append({"type": "function", "function": given})
-    if choice == "none":
-        return None
-    parallel = request.parallel_tool_calls is not False
-    names = {tool.name for tool in request.tools}
-    if choice is None or isinstance(choice, str):
-        return ToolUse(tools=tools, choice=choice or "auto", parallel=parallel)
-    if choice.type == "allowed_tools":
-        allowed = frozenset(_chosen(tool.type, tool.name, names) for tool in choice.tools or ())
-        return ToolUse(tools=tools, choice=choice.mode or "auto", allowed=allowed, parallel=parallel)
-    return ToolUse(tools=tools, choice=_chosen(choice.type, choice.name, names), parallel=False)
-
-
-def _chosen(kind: str, name: str | None, names: set[str | None]) -> str:
-    if kind != "function":
-        raise _no_such_tool("tool_choice", kind)
-    if name is None or name not in names:
-        raise invalid("tool_choice", f"'tool_choice' names '{name}', which is none of the 'tools'.")
-    return name
-
-
-def _no_such_tool(param: str, kind: str) -> ApiError:
-    return unsupported(param, f"Tools of type '{kind}' are not supported; functions are.")
 
 
 def _constraint(request: PromptRequest) -> Constraint | None:
@@ -229,6 +221,8 @@ def _refuse_unsupported(request: ResponsesRequest) -> None:
             raise unsupported("stream_options.include_obfuscation", "Obfuscation of streams is not supported.")
     if request.background and request.store is False:
         raise invalid("store", "A response in the background is stored; leave 'store' true.")
+    if request.max_tool_calls is not None and any(tool.type == "mcp" for tool in request.tools or ()):
+        raise unsupported("max_tool_calls", "Calls of MCP servers' tools are bounded by the server alone.")
     for field in _UNSUPPORTED:
         if getattr(request, field):
             raise unsupported(field, f"'{field}' is not supported.")

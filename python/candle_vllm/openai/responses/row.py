@@ -7,6 +7,7 @@ from pydantic import BaseModel
 from candle_vllm.generation import Road
 from candle_vllm.generation.prepare import render
 from candle_vllm.openai.endpoint import Endpoint, Query
+from candle_vllm.openai.errors import unsupported
 from candle_vllm.openai.responses.events import AnyEvent
 from candle_vllm.openai.responses.objects import InputTokens, Response
 from candle_vllm.openai.responses.parse import conversation, parse
@@ -29,8 +30,11 @@ RESPONSE: Endpoint[ResponsesRequest, Response, BaseModel] = Endpoint(
 
 
 async def _count(request: PromptRequest, road: Road) -> InputTokens:
+    asked = conversation(request)
+    if asked.server_tools is not None and asked.server_tools.asked:
+        raise unsupported("tools", "The prompts of answers that have tools run here are not counted beforehand.")
     async with road.models.lease(request.model or None) as model:
-        rendered = await render(conversation(request), model)
+        rendered = await render(asked, model)
         return InputTokens(object="response.input_tokens", input_tokens=len(rendered.ids))
 
 

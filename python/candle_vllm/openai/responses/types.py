@@ -11,13 +11,13 @@ from candle_vllm.openai.request import Utf8
 from candle_vllm.openai.responses.items import InputItem, Items
 
 __all__ = [
-    "FunctionTool",
     "NamedTool",
     "PromptRequest",
     "Reasoning",
     "ResponsesRequest",
     "TextConfig",
     "TextFormat",
+    "Tool",
     "ToolChoice",
 ]
 
@@ -26,23 +26,39 @@ _MOST_TOOLS = 1_000
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 
-class FunctionTool(BaseModel):
-    """A tool that the model may call; only functions can be."""
+class McpToolFilter(BaseModel):
+    """Those of a server's tools that may be called."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    tool_names: Annotated[list[str], Field(fail_fast=True, max_length=_MOST_TOOLS)] | None = None
+    read_only: bool | None = None
+
+
+class Tool(BaseModel):
+    """A tool that the model may call: a function of the client, or the tools of an MCP server that is set up here."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
     type: str
+    # Of a function
     name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.:-]{1,128}$")] | None = None
     description: Utf8 | None = None
     parameters: dict[str, Any] | None = None
     """A JSON schema; absent means no parameters."""
     strict: bool | None = None
     """Whether calls are held to the schema in every detail; refused where that cannot be enforced."""
+    # Of an MCP server
+    server_label: Annotated[str, Field(max_length=256)] | None = None
+    """Its name in the server's own configuration."""
+    allowed_tools: Annotated[list[str], Field(fail_fast=True, max_length=_MOST_TOOLS)] | McpToolFilter | None = None
+    require_approval: str | dict[str, Any] | None = None
 
     @model_validator(mode="after")
-    def _named(self) -> FunctionTool:
-        if self.type == "function" and self.name is None:
-            raise ValueError("a tool of type 'function' needs the field 'name'")
+    def _named(self) -> Tool:
+        needed = {"function": "name", "mcp": "server_label"}.get(self.type)
+        if needed is not None and getattr(self, needed) is None:
+            raise ValueError(f"a tool of type '{self.type}' needs the field '{needed}'")
         return self
 
 
@@ -56,7 +72,9 @@ class NamedTool(BaseModel):
 
 
 class ToolChoice(NamedTool):
-    """The one function that is to be called; or, with the type `allowed_tools`, those that may be."""
+    """The one tool that is to be called; or, with the type `allowed_tools`, those that may be."""
+
+    server_label: str | None = None
 
     mode: Literal["auto", "required"] | None = None
     tools: Annotated[list[NamedTool], Field(fail_fast=True, min_length=1, max_length=_MOST_TOOLS)] | None = None
@@ -150,7 +168,7 @@ class PromptRequest(BaseModel):
     reasoning: Reasoning | None = None
     text: TextConfig | None = None
     tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
-    tools: Annotated[list[FunctionTool], Field(fail_fast=True, max_length=_MOST_TOOLS)] | None = None
+    tools: Annotated[list[Tool], Field(fail_fast=True, max_length=_MOST_TOOLS)] | None = None
     truncation: Literal["auto", "disabled"] | None = None
     """`auto`: where the prompt is too long, the oldest items are left out of it."""
     conversation: str | dict[str, Any] | None = None

@@ -6,16 +6,19 @@ A response has one way of growing: what streams is what the whole reply holds. M
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
-
-from pydantic import BaseModel
+from typing import Any
 
 from candle_vllm.generation import (
     Account,
+    Answer,
+    Continued,
     Event,
     Finished,
     Reasoning,
     Reply,
+    ServerCallArguments,
+    ServerCallEnded,
+    ServerCallStarted,
     Started,
     Text,
     Tokens,
@@ -24,44 +27,26 @@ from candle_vllm.generation import (
 )
 from candle_vllm.generation import Status as Waiting
 from candle_vllm.openai.chat_types import ChatCompletionTokenLogprob, WaitMetadata
-from candle_vllm.openai.endpoint import TextFrame, now
+from candle_vllm.openai.endpoint import now
 from candle_vllm.openai.errors import ApiError
 from candle_vllm.openai.logprobs import chat_logprobs
-from candle_vllm.openai.responses.events import (
-    ArgumentsDelta,
-    ArgumentsDone,
-    ItemEvent,
-    PartEvent,
-    ReasoningDelta,
-    ReasoningDone,
-    ResponseEvent,
-    StreamEvent,
-    TextDelta,
-    TextDone,
-)
+from candle_vllm.openai.responses.events import ResponseEvent, StreamEvent
 from candle_vllm.openai.responses.items import fresh_item_id
 from candle_vllm.openai.responses.objects import (
-    FunctionCallItem,
     IncompleteDetails,
     InputTokensDetails,
-    ItemStatus,
-    OutputItem,
     OutputMessage,
-    OutputText,
     OutputTokensDetails,
-    ReasoningItem,
-    ReasoningText,
     Response,
     ResponseError,
     ResponseUsage,
     Status,
 )
+from candle_vllm.openai.responses.output import Output, as_it_is
 from candle_vllm.openai.responses.parse import wants_logprobs
-from candle_vllm.openai.responses.types import FunctionTool, ResponsesRequest
+from candle_vllm.openai.responses.types import ResponsesRequest, Tool
 
 __all__ = ["ResponseWriter"]
-
-ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 class ResponseWriter:
@@ -71,12 +56,11 @@ class ResponseWriter:
         self._account = account
         self._top = request.top_logprobs or 0
         self._with_logprobs = wants_logprobs(request)
-        self._number = 0
         self._begun = False
         self._started: Started | None = None
         self._pending: list[Tokens] = []
-        self._frame: _Frame | None = None
         self.response = _blank(request)
+        self._output = Output(self.response.output)
         if account.warnings:
             self.response.warnings = account.warnings
         self.ended: Callable[[Response], None] | None = None
@@ -91,15 +75,7 @@ class ResponseWriter:
 
     def quick(self, event: Event) -> str | None:
         """The JSON text of a plain piece of text in a message that goes on."""
-        if type(event) is not Text or self._pending or not isinstance(item := self._open, OutputMessage):
-            return None
-        if self._frame is None or self._frame.item is not item:
-            self._frame = _Frame(item, self._index)
-        written = self._frame.around(event.text, self._number)
-        if written is not None:
-            item.content[0].text += event.text
-            self._number += 1
-        return written
+        return self._output.quick(event.text) if type(event) is Text and not self._pending else None
 
     def queue(self) -> Sequence[StreamEvent]:
         """The first events of a response that is begun later."""
@@ -121,29 +97,14 @@ class ResponseWriter:
         answer = reply.answers[0]
         if answer.finished is None:
             raise RuntimeError("an answer has no end")
-        events: list[Event] = [reply.started]
-        if answer.reasoning:
-            events.append(Reasoning(0, answer.reasoning))
-        if answer.token_ids:
-            events.append(Tokens(0, answer.token_ids, answer.logprobs))
-        if answer.text:
-            events.append(Text(0, answer.text))
-        for at, call in enumerate(answer.calls):
-            events += [ToolCallStarted(0, at, call.id, call.name), ToolArguments(0, at, call.arguments)]
-        for event in [*events, answer.finished]:
+        for event in (reply.started, *_told_again(answer), answer.finished):
             self.chunks(event)
         return self.response
 
     def _written(self, event: Event) -> Iterator[StreamEvent]:
         match event:
             case Text(text=text):
-                yield from self._text(text)
-            case Reasoning(text=text):
-                yield from self._thought(text)
-            case ToolCallStarted(id=call_id, name=name):
-                yield from self._call(call_id, name)
-            case ToolArguments(text=text):
-                yield from self._arguments(text)
+                yield from self._output.text(text, self._scored())
             case Tokens():
                 if self._with_logprobs:
                     # They go with the text that they complete.
@@ -154,6 +115,28 @@ class ResponseWriter:
                 yield from self._wait(event)
             case Finished():
                 yield from self._finish(event)
+            case _:
+                # What came before was no text.
+                self._pending.clear()
+                yield from self._other(event)
+
+    def _other(self, event: Event) -> Iterator[StreamEvent]:
+        output = self._output
+        match event:
+            case Reasoning(text=text):
+                yield from output.thought(text)
+            case ToolCallStarted(id=call_id, name=name):
+                yield from output.call(call_id, name)
+            case ToolArguments(text=text):
+                yield from output.arguments(text)
+            case ServerCallStarted():
+                yield from output.server_call(event)
+            case ServerCallArguments():
+                yield from output.server_arguments(event)
+            case ServerCallEnded():
+                yield from output.server_ended(event)
+            case Continued():
+                yield from output.turn()
             case _:
                 pass
 
@@ -186,13 +169,13 @@ class ResponseWriter:
         yield queued
 
     def _finish(self, finished: Finished) -> Iterator[StreamEvent]:
-        if self._pending and isinstance(self._open, OutputMessage):
-            yield from self._text("")
+        output, response = self._output, self.response
+        if self._pending and isinstance(output.open, OutputMessage):
+            yield from output.text("", self._scored())
         cut = finished.reason == "length"
-        yield from self._close("incomplete" if cut else "completed")
-        response = self.response
+        yield from output.close("incomplete" if cut else "completed")
         if cut:
-            response.incomplete_details = IncompleteDetails(reason="max_output_tokens")
+            response.incomplete_details = _why(finished)
         else:
             response.completed_at = now()
         self._end("incomplete" if cut else "completed")
@@ -206,8 +189,7 @@ class ResponseWriter:
 
     def _end(self, status: Status) -> None:
         account = self._account
-        if self._open is not None:
-            self._open.status = "incomplete"
+        self._output.break_off()
         self.response.status = status
         self.response.usage = ResponseUsage(
             input_tokens=account.prompt_tokens,
@@ -219,159 +201,9 @@ class ResponseWriter:
         if self.ended is not None:
             self.ended(self.response)
 
-    # Its items: one ends where another begins
-
-    def _text(self, text: str) -> Iterator[StreamEvent]:
-        item = self._open
-        if not isinstance(item, OutputMessage):
-            yield from self._close("completed")
-            item = OutputMessage(
-                id=fresh_item_id("msg"), type="message", role="assistant", status="in_progress", content=[]
-            )
-            yield self._added(item)
-            item.content.append(OutputText(type="output_text", text="", annotations=[], logprobs=[]))
-            yield self._part("response.content_part.added", item.id, item.content[0])
-        part = item.content[0]
-        entries = self._scored()
-        part.text += text
-        part.logprobs += entries
-        yield TextDelta(
-            type="response.output_text.delta",
-            sequence_number=self._next(),
-            item_id=item.id,
-            output_index=self._index,
-            content_index=0,
-            delta=text,
-            logprobs=entries,
-        )
-
-    def _thought(self, text: str) -> Iterator[StreamEvent]:
-        item = self._open
-        if not isinstance(item, ReasoningItem):
-            yield from self._close("completed")
-            item = ReasoningItem(
-                id=fresh_item_id("rs"),
-                type="reasoning",
-                status="in_progress",
-                summary=[],
-                content=[],
-                encrypted_content=None,
-            )
-            yield self._added(item)
-            item.content.append(ReasoningText(type="reasoning_text", text=""))
-            yield self._part("response.content_part.added", item.id, item.content[0])
-        self._pending.clear()
-        item.content[0].text += text
-        yield ReasoningDelta(
-            type="response.reasoning_text.delta",
-            sequence_number=self._next(),
-            item_id=item.id,
-            output_index=self._index,
-            content_index=0,
-            delta=text,
-        )
-
-    def _call(self, call_id: str, name: str) -> Iterator[StreamEvent]:
-        self._pending.clear()
-        yield from self._close("completed")
-        item = FunctionCallItem(
-            id=fresh_item_id("fc"), type="function_call", status="in_progress", call_id=call_id, name=name, arguments=""
-        )
-        yield self._added(item)
-
-    def _arguments(self, text: str) -> Iterator[StreamEvent]:
-        item = self._open
-        if not isinstance(item, FunctionCallItem):
-            raise RuntimeError("arguments come without their call")
-        self._pending.clear()
-        item.arguments += text
-        yield ArgumentsDelta(
-            type="response.function_call_arguments.delta",
-            sequence_number=self._next(),
-            item_id=item.id,
-            output_index=self._index,
-            delta=text,
-        )
-
-    def _close(self, status: ItemStatus) -> Iterator[StreamEvent]:
-        """The item that is open, if any, is complete, or ends before it is."""
-        item, at = self._open, self._index
-        if item is None:
-            return
-        item.status = status
-        where: dict[str, Any] = {"item_id": item.id, "output_index": at}
-        match item:
-            case FunctionCallItem():
-                yield ArgumentsDone(
-                    type="response.function_call_arguments.done",
-                    sequence_number=self._next(),
-                    **where,
-                    name=item.name,
-                    arguments=item.arguments,
-                )
-            case ReasoningItem():
-                text = item.content[0].text
-                yield ReasoningDone(
-                    type="response.reasoning_text.done",
-                    sequence_number=self._next(),
-                    **where,
-                    content_index=0,
-                    text=text,
-                )
-                yield self._part("response.content_part.done", item.id, item.content[0])
-            case OutputMessage():
-                part = item.content[0]
-                yield TextDone(
-                    type="response.output_text.done",
-                    sequence_number=self._next(),
-                    **where,
-                    content_index=0,
-                    text=part.text,
-                    logprobs=part.logprobs,
-                )
-                yield self._part("response.content_part.done", item.id, part)
-        yield ItemEvent(
-            type="response.output_item.done", sequence_number=self._next(), output_index=at, item=_as_it_is(item)
-        )
-
-    @property
-    def _index(self) -> int:
-        return len(self.response.output) - 1
-
-    @property
-    def _open(self) -> OutputItem | None:
-        """The last item, while it goes on."""
-        last = self.response.output[-1] if self.response.output else None
-        return last if last is not None and last.status == "in_progress" else None
-
-    # Events
-
-    def _next(self) -> int:
-        self._number += 1
-        return self._number - 1
-
     def _whole(self, kind: Any) -> ResponseEvent:
         self._begun = True
-        return ResponseEvent(type=kind, sequence_number=self._next(), response=_as_it_is(self.response))
-
-    def _added(self, item: OutputItem) -> ItemEvent:
-        self.response.output.append(item)
-        return ItemEvent(
-            type="response.output_item.added",
-            sequence_number=self._next(),
-            output_index=self._index,
-            item=_as_it_is(item),
-        )
-
-    def _part(self, kind: Any, item_id: str, part: OutputText | ReasoningText) -> PartEvent:
-        return PartEvent(
-            type=kind,
-            sequence_number=self._next(),
-            item_id=item_id,
-            output_index=self._index,
-            content_index=0,
-            part=_as_it_is(part),
-        )
+        return ResponseEvent(type=kind, sequence_number=self._output.next(), response=as_it_is(self.response))
 
     def _scored(self) -> list[ChatCompletionTokenLogprob]:
         """The log-probabilities of the tokens that came before this text."""
@@ -384,33 +216,36 @@ class ResponseWriter:
         return chat_logprobs(entries, self._top, self._started.model.texts)
 
 
-class _Frame:
-    """The JSON text of a message's deltas, but for number and text."""
+def _told_again(answer: Answer) -> Iterator[Event]:
+    """The events of a whole answer, all that its turns hold in one piece each."""
+    calls = here = 0
+    for number, turn in enumerate(answer.turns):
+        if number:
+            yield Continued(0)
+        if turn.reasoning:
+            yield Reasoning(0, turn.reasoning)
+        if turn.token_ids:
+            yield Tokens(0, turn.token_ids, turn.logprobs)
+        if turn.text:
+            yield Text(0, turn.text)
+        for at, made in enumerate(turn.server_calls, here):
+            yield ServerCallStarted(0, at, made.id, made.name, made.server)
+            yield ServerCallArguments(0, at, made.arguments)
+        for at, call in enumerate(turn.calls, calls):
+            yield ToolCallStarted(0, at, call.id, call.name)
+            yield ToolArguments(0, at, call.arguments)
+        for at, made in enumerate(turn.server_calls, here):
+            if made.outcome:
+                yield ServerCallEnded(0, at, made.text, made.outcome, made.seconds)
+        here, calls = here + len(turn.server_calls), calls + len(turn.calls)
 
-    _NUMBER = 918_273_645_546
 
-    def __init__(self, item: OutputMessage, index: int) -> None:
-        self.item = item
-        marked = TextDelta(
-            type="response.output_text.delta",
-            sequence_number=self._NUMBER,
-            item_id=item.id,
-            output_index=index,
-            content_index=0,
-            delta=TextFrame.MARK,
-            logprobs=[],
-        )
-        self._frame = TextFrame(marked)
-
-    def around(self, text: str, number: int) -> str | None:
-        """The event; None for a text that the two ways would escape differently."""
-        written = self._frame.around(text)
-        return None if written is None else written.replace(str(self._NUMBER), str(number), 1)
-
-
-def _as_it_is(model: ModelT) -> ModelT:
-    """A copy that stays as it is while the response goes on."""
-    return model.model_copy(deep=True)
+def _why(finished: Finished) -> IncompleteDetails:
+    """Why an answer ended before the model was done; of one of several turns, which bound ended it."""
+    bound = finished.bound
+    if bound is None:
+        return IncompleteDetails(reason="max_output_tokens")
+    return IncompleteDetails(reason="max_messages" if bound == "max_turns" else "max_output_tokens", bound=bound)
 
 
 def _blank(request: ResponsesRequest) -> Response:
@@ -454,11 +289,7 @@ def _blank(request: ResponsesRequest) -> Response:
     )
 
 
-def _shown(tool: FunctionTool) -> dict[str, Any]:
-    return {
-        "type": tool.type,
-        "name": tool.name,
-        "description": tool.description,
-        "parameters": tool.parameters,
-        "strict": tool.strict,
-    }
+def _shown(tool: Tool) -> dict[str, Any]:
+    if tool.type != "function":
+        return tool.model_dump(exclude_none=True)
+    return tool.model_dump(include={"type", "name", "description", "parameters", "strict"})
