@@ -214,6 +214,29 @@ def test_reasoning_effort_reaches_templates_that_know_it(adapter: OpenAIAdapter,
         knowing.chat_completion({**HELLO, "chat_template_kwargs": {"messages": []}})
 
 
+def test_named_templates_and_documents(engine: FakeEngine) -> None:
+    engine.chat_templates = {
+        "default": CHATML,
+        "rag": "{{ documents[0].text }} for " + CHATML,
+        "tool_use": "{{ tools | length }} tools for " + CHATML,
+    }
+    adapter = OpenAIAdapter(engine)
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    documents = [{"title": "t", "text": "seas"}]
+    for fields, begin in (
+        ({}, "user"),
+        ({"documents": documents}, "seas for user"),
+        ({"tools": tools}, "1 tools for user"),
+        ({"tools": tools, "tool_choice": "none", "documents": documents}, "seas for user"),
+    ):
+        adapter.chat_completion({**HELLO, **fields})
+        assert engine.detokenize(engine.submitted[-1][0]).startswith(begin)
+    # The template for tools has no place for documents, which would be lost.
+    with pytest.raises(ApiError, match="knows none") as refusal:
+        adapter.chat_completion({**HELLO, "tools": tools, "documents": documents})
+    assert (refusal.value.param, refusal.value.code) == ("documents", "unsupported_parameter")
+
+
 def test_an_answer_that_was_begun(adapter: OpenAIAdapter, engine: FakeEngine) -> None:
     begun = [*HELLO["messages"], {"role": "assistant", "content": "It is"}]
     adapter.chat_completion({"model": "any", "messages": begun, "continue_final_message": True})

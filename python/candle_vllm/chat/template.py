@@ -19,6 +19,10 @@ from candle_vllm.chat.environment import render, template_environment
 Message = dict[str, Any]
 
 _PROBE = "8f14e45f"
+_PROBE_ARGUMENTS = f'{{"{_PROBE}":"x"}}'
+# Some templates want ids of nine characters.
+_PROBE_CALL: Message = {"id": "abcdefgh9", "type": "function"}
+_THOUGHTS = ("reasoning_content", "thinking", "reasoning")
 # The space at its end tells whether the template trims what it is given.
 _CONTINUE_MARK = "CONTINUE_8f14e45f_FINAL_MESSAGE "
 
@@ -62,6 +66,7 @@ class ChatTemplate:
         self._source = source
         self._takes_text: bool | None = None
         self._takes_parts: bool | None = None
+        self._wants_text: bool | None = None
 
     @property
     def source(self) -> str:
@@ -127,13 +132,18 @@ class ChatTemplate:
         if prepared.get("role") == "developer" and not self.mentions("developer"):
             prepared["role"] = "system"
         prepared["content"] = self._content(message.get("content"), at)
+        thought = next((prepared[name] for name in _THOUGHTS if name in prepared), None)
+        if thought is not None:
+            # Templates read one of these names; which one clients send is another matter.
+            prepared = {"thinking": thought, **prepared, "reasoning_content": thought}
         calls = prepared.get("tool_calls")
         if calls:
             if not self.mentions("tool_calls"):
                 raise ChatTemplateError(
                     "the model's chat template has no place for tool calls", f"messages[{at}].tool_calls"
                 )
-            prepared["tool_calls"] = [_with_parsed_arguments(call, at) for call in calls]
+            as_text = self._arguments_are_text()
+            prepared["tool_calls"] = [_with_arguments(call, at, as_text) for call in calls]
         else:
             prepared.pop("tool_calls", None)
         return prepared
@@ -161,6 +171,27 @@ class ChatTemplate:
             self._takes_parts = self._shows_probe([{"type": "text", "text": _PROBE}])
         return self._takes_parts
 
+    def _arguments_are_text(self) -> bool:
+        """Whether the template writes a call's arguments as they are, and so wants JSON text; found by trying it."""
+        if self._wants_text is None:
+            as_object, as_text = (self._shown_call(arguments) for arguments in ({_PROBE: "x"}, _PROBE_ARGUMENTS))
+            # An object that is added to a text fails, or shows as Python writes it; a text that is made JSON is quoted.
+            good = _PROBE in as_object and f"'{_PROBE}'" not in as_object
+            self._wants_text = not good and _PROBE_ARGUMENTS in as_text
+        return self._wants_text
+
+    def _shown_call(self, arguments: Any) -> str:
+        function = {"name": "probe", "arguments": arguments}
+        messages: list[Message] = [
+            {"role": "user", "content": "x"},
+            {"role": "assistant", "content": "", "tool_calls": [_PROBE_CALL | {"function": function}]},
+            {"role": "tool", "content": "x", "name": "probe", "tool_call_id": _PROBE_CALL["id"]},
+        ]
+        try:
+            return self._render(messages, tools=[{"type": "function", "function": {"name": "probe"}}])
+        except ChatTemplateError:
+            return ""
+
     def _shows_probe(self, content: Any) -> bool:
         """Whether content of this form comes out as its text alone, found by trying it."""
         try:
@@ -183,18 +214,24 @@ def _text_part(part: Any, at: int, index: int) -> str:
     )
 
 
-def _with_parsed_arguments(call: Mapping[str, Any], at: int) -> Message:
-    """Templates write ``arguments | tojson``, so they want the object; OpenAI's requests carry its text."""
-    parsed = copy.deepcopy(dict(call))
-    function = parsed.get("function")
-    if isinstance(function, dict) and isinstance(function.get("arguments"), str):
+def _with_arguments(call: Mapping[str, Any], at: int, as_text: bool) -> Message:
+    """A copy with its arguments as the template wants them; OpenAI's requests carry their text."""
+    prepared = copy.deepcopy(dict(call))
+    function = prepared.get("function")
+    if not isinstance(function, dict):
+        return prepared
+    arguments = function.get("arguments")
+    if isinstance(arguments, str):
         try:
-            function["arguments"] = json.loads(function["arguments"] or "{}")
-        except ValueError as error:
+            parsed = json.loads(arguments or "{}")
+        except (ValueError, RecursionError) as error:
             raise ChatTemplateError(
                 f"tool call arguments must be a JSON text: {error}", f"messages[{at}].tool_calls"
             ) from error
-    return parsed
+        function["arguments"] = (arguments or "{}") if as_text else parsed
+    elif as_text:
+        function["arguments"] = json.dumps(arguments, ensure_ascii=False)
+    return prepared
 
 
 def _mark_end(messages: list[Message]) -> None:
@@ -222,7 +259,7 @@ def _cut_at_mark(text: str) -> str:
 class ChatTemplates:
     """All the templates of one model, each compiled when first needed.
 
-    ``sources`` is one Jinja text or a mapping of names (``default``, ``tool_use``) to texts.
+    ``sources`` is one Jinja text or a mapping of names (``default``, ``tool_use``, ``rag``) to texts.
     """
 
     def __init__(
@@ -232,9 +269,13 @@ class ChatTemplates:
         self._special_tokens = special_tokens
         self._compiled: dict[str, ChatTemplate] = {}
 
-    def choose(self, *, with_tools: bool = False) -> ChatTemplate:
-        """The template for a request; :class:`ChatTemplateError` when the model has none."""
-        name = "tool_use" if with_tools and "tool_use" in self._sources else "default"
+    def choose(self, *, with_tools: bool = False, with_documents: bool = False) -> ChatTemplate:
+        """The template for a request: that for tools, or else that for documents, where there is one and it has any.
+
+        Raises :class:`ChatTemplateError` when the model has no template.
+        """
+        wanted = [name for name, needed in (("tool_use", with_tools), ("rag", with_documents)) if needed]
+        name = next((name for name in wanted if name in self._sources), "default")
         if name not in self._sources:
             raise ChatTemplateError(
                 "this model has no chat template; send a finished prompt to /v1/completions instead", "model"

@@ -226,7 +226,11 @@ def _rendered(
     """These messages as a prompt, with all else that the conversation has."""
     try:
         tools = request.tool_use.tools if request.tool_use else ()
-        template = model.templates.choose(with_tools=bool(tools))
+        template = model.templates.choose(with_tools=bool(tools), with_documents=bool(conversation.documents))
+        if conversation.documents and not template.mentions("documents"):
+            raise request.refusal(
+                "documents", "cannot be shown: this model's chat template knows none.", "unsupported_parameter"
+            )
         if not template.mentions("tools"):
             messages, tools = as_text(messages, tools, model.tool_format), ()
         text = template.render(
