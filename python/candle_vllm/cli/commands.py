@@ -24,6 +24,7 @@ _HOMES = {
     "list": "store.run_list",
     "rm": "store.run_rm",
     "bench": "bench.run_bench",
+    "mcp-serve": "mcp_serve.run_mcp_serve",
 }
 """Where each subcommand is, below this package; imported when it runs."""
 
@@ -49,6 +50,8 @@ def _parser(subcommand: str | None) -> Parser:
     match subcommand:
         case "chat" | "run":
             return flags.chat_parser(subcommand)
+        case "mcp-serve":
+            return flags.mcp_serve_parser()
         case "complete":
             return flags.complete_parser()
         case "pull":

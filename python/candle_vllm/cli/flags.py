@@ -11,7 +11,7 @@ from candle_vllm.cli.guard import add_guard
 from candle_vllm.cli.mcp import add_mcp
 from candle_vllm.cli.parser import Parser, one_of
 
-SUBCOMMANDS = ("serve", "run", "chat", "complete", "pull", "list", "rm", "bench")
+SUBCOMMANDS = ("serve", "run", "chat", "complete", "pull", "list", "rm", "bench", "mcp-serve")
 
 _EPILOG = """subcommands:
   serve      serve OpenAI's API over HTTP (also what runs without a subcommand)
@@ -22,6 +22,7 @@ _EPILOG = """subcommands:
   list       show the models that are here
   rm         delete one
   bench      measure an engine or a server
+  mcp-serve  offer a model to other agents, as an MCP server
 
 examples:
   candle-vllm                                  serve the small default model on port 2000
@@ -87,6 +88,32 @@ def rm_parser() -> Parser:
     """The flags of rm."""
     parser = Parser("candle-vllm rm", description="Delete fetched models, as list names them.")
     parser.add_argument("names", nargs="+", metavar="MODEL", help="Hugging Face id or alias")
+    return parser
+
+
+def mcp_serve_parser() -> Parser:
+    """The flags of mcp-serve."""
+    parser = Parser(
+        "candle-vllm mcp-serve",
+        description="Offer a model to other agents as an MCP server with the tools generate and chat. Over standard "
+        "input and output it is started by the agent; over HTTP it is at /mcp.",
+    )
+    _add_named_model(parser)
+    parser.add_argument(
+        "--transport",
+        choices=("stdio", "http"),
+        default="stdio",
+        help="how agents reach it; http is streamable HTTP (stdio)",
+    )
+    _add_model(parser)
+    _add_engine(parser)
+    _add_sampling(parser)
+    group = parser.add_argument_group("server")
+    _add_address(group, "127.0.0.1")
+    _add_names_and_queues(group)
+    _add_notation(group)
+    add_guard(parser)
+    _add_other_machines(parser)
     return parser
 
 
@@ -216,32 +243,10 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
 
 def _add_server(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("server")
-    group.add_argument(
-        "--h",
-        "--host",
-        dest="host",
-        metavar="ADDRESS",
-        help="host, host:port, [ipv6]:port, tcp://..., or unix:///path (0.0.0.0)",
-    )
-    group.add_argument("--p", "--port", dest="port", type=int, metavar="N", help="port (2000)")
-    group.add_argument(
-        "--served-model-name",
-        action="extend",
-        nargs="+",
-        metavar="NAME",
-        help="names that requests use, the main one first",
-    )
-    group.add_argument(
-        "--queue-size", type=int, default=10, metavar="N", help="requests that may wait for a model to load (10)"
-    )
+    _add_address(group, "0.0.0.0")
+    _add_names_and_queues(group)
     group.add_argument(
         "--request-timeout", type=float, default=30.0, metavar="S", help="seconds that one without a stream may (30)"
-    )
-    group.add_argument(
-        "--max-waiting", type=int, default=1024, metavar="N", help="answers that may wait for a place (1024)"
-    )
-    group.add_argument(
-        "--max-waiting-tokens", type=int, default=2**20, metavar="N", help="tokens of their prompts (1048576)"
     )
     group.add_argument(
         "--max-stored-responses", type=int, default=1000, metavar="N", help="responses to go on from; 0: none (1000)"
@@ -256,18 +261,52 @@ def _add_server(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--log", action="store_true", help="log also to candle-vllm.log in this folder")
     group.add_argument("--record-conversation", action="store_true", help="keep conversations on the server")
     group.add_argument("--ui-server", action="store_true", help="serve a web page to chat on")
+    _add_notation(group)
+    group.add_argument(
+        "--unknown-fields",
+        choices=("refuse", "warn"),
+        default="refuse",
+        help="of requests: a 400, or left aside and named in the reply's warnings (refuse)",
+    )
+
+
+def _add_address(group: argparse._ArgumentGroup, host: str) -> None:
+    group.add_argument(
+        "--h",
+        "--host",
+        dest="host",
+        metavar="ADDRESS",
+        help=f"host, host:port, [ipv6]:port, tcp://..., or unix:///path ({host})",
+    )
+    group.add_argument("--p", "--port", dest="port", type=int, metavar="N", help="port (2000)")
+
+
+def _add_names_and_queues(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--served-model-name",
+        action="extend",
+        nargs="+",
+        metavar="NAME",
+        help="names that requests use, the main one first",
+    )
+    group.add_argument(
+        "--queue-size", type=int, default=10, metavar="N", help="requests that may wait for a model to load (10)"
+    )
+    group.add_argument(
+        "--max-waiting", type=int, default=1024, metavar="N", help="answers that may wait for a place (1024)"
+    )
+    group.add_argument(
+        "--max-waiting-tokens", type=int, default=2**20, metavar="N", help="tokens of their prompts (1048576)"
+    )
+
+
+def _add_notation(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--enforce-parser", metavar="NAME", help="how the model writes tool calls (from its template)")
     group.add_argument("--reasoning-parser", metavar="NAME", help="how it marks its thinking (from its template)")
     group.add_argument(
         "--trust-special-tokens",
         action="store_true",
         help="take special tokens that users spell out for control tokens",
-    )
-    group.add_argument(
-        "--unknown-fields",
-        choices=("refuse", "warn"),
-        default="refuse",
-        help="of requests: a 400, or left aside and named in the reply's warnings (refuse)",
     )
 
 

@@ -99,11 +99,12 @@ def _unix_listener(path: str) -> socket.socket:
     return listener
 
 
-class _Server(uvicorn.Server):
+class Listening(uvicorn.Server):
     """uvicorn, but signals are this module's: uvicorn would end the process by the signal again."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
+        """Leave them alone."""
         yield
 
 
@@ -142,7 +143,7 @@ class Service:
         # Streams are ended by closing the engine; uvicorn's limit is for connections that even then do not end.
         connections = 2 * (self._boundary.limits.concurrency or BoundedProtocol.max_connections)
         allow_connections(connections)
-        server = _Server(uvicorn_config(app, shutdown_seconds=grace, max_connections=connections))
+        server = Listening(uvicorn_config(app, shutdown_seconds=grace, max_connections=connections))
         loop = asyncio.get_running_loop()
         on_signals(loop, lambda: self._stop(server, models, grace))
         if self._address.path is None:
@@ -175,7 +176,7 @@ class Service:
             raise self._failure
         raise RuntimeError("loading the model failed") from self._failure
 
-    def _stop(self, server: _Server, models: ModelManager, grace: float) -> None:
+    def _stop(self, server: Listening, models: ModelManager, grace: float) -> None:
         if server.should_exit:
             server.force_exit = True
             return
@@ -187,7 +188,7 @@ class Service:
         """Close the models, which ends every stream with an error event and tells those who wait."""
         self._ending = asyncio.ensure_future(models.aclose())
 
-    async def _load(self, models: ModelManager, server: _Server) -> None:
+    async def _load(self, models: ModelManager, server: Listening) -> None:
         began = time.monotonic()
         first = self._catalog.default
         logger.info("listening on %s, loading %s", self._address.url, first.config.model_path)

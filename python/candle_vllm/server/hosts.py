@@ -13,7 +13,7 @@ from starlette.types import Scope
 
 from candle_vllm.openai import ApiError
 
-__all__ = ["LOOPBACK_HOSTS", "check_content_type", "check_host", "is_loopback"]
+__all__ = ["LOOPBACK_HOSTS", "check_content_type", "check_host", "check_origin", "is_loopback"]
 
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 """Names by which this machine is called from within."""
@@ -48,6 +48,22 @@ def check_host(scope: Scope, allowed: Sequence[str]) -> None:
             code="host_not_allowed",
             status=421,
         )
+
+
+def check_origin(scope: Scope, allowed: Sequence[str]) -> None:
+    """Raise ApiError 403 for a page of another site than this server, unless its origin is `allowed` (`*`: any)."""
+    headers: list[tuple[bytes, bytes]] = scope["headers"]
+    origin = next((value.decode("latin-1") for name, value in headers if name == b"origin"), None)
+    if origin is None or "*" in allowed or origin in allowed:
+        return
+    host = next((value.decode("latin-1") for name, value in headers if name == b"host"), "")
+    if host and origin.partition("://")[2].lower() == host.lower():
+        return
+    raise ApiError(
+        "This server does not answer pages of other sites. Start it with --allowed-origins ORIGIN to allow one.",
+        code="origin_not_allowed",
+        status=403,
+    )
 
 
 def check_content_type(scope: Scope) -> None:
