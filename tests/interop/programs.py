@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 
-def langchain(url: str) -> None:
+def langchain(url: str, **how: Any) -> None:
     from langchain_core.messages import HumanMessage, ToolMessage
     from langchain_core.tools import tool
     from langchain_openai import ChatOpenAI
@@ -18,17 +18,33 @@ def langchain(url: str) -> None:
         """The weather of a city."""
         return f"sunny in {city}"
 
-    model = ChatOpenAI(model="fake", base_url=url, api_key=SecretStr("none"), max_retries=0)
+    model = ChatOpenAI(model="fake", base_url=url, api_key=SecretStr("none"), max_retries=0, **how)
     bound = model.bind_tools([weather])
     question = HumanMessage("Weather in Bern?")
     asked: Any = bound.invoke([question])
     assert [(call["name"], call["args"]) for call in asked.tool_calls] == [("weather", {"city": "Bern"})]
     result = ToolMessage(weather.invoke(asked.tool_calls[0]["args"]), tool_call_id=asked.tool_calls[0]["id"])
-    assert bound.invoke([question, asked, result]).content == "It is sunny in Bern."
+    assert bound.invoke([question, asked, result]).text == "It is sunny in Bern."
     pieces: Any = None
     for piece in bound.stream([question]):
         pieces = piece if pieces is None else pieces + piece
     assert pieces.tool_calls[0]["args"] == {"city": "Bern"}
+
+
+def langchain_responses(url: str) -> None:
+    langchain(url, use_responses_api=True)
+
+
+def litellm_responses(url: str) -> None:
+    import litellm
+
+    ask: dict[str, Any] = {"model": "openai/fake", "api_base": url, "api_key": "none", "input": "Weather in Bern?"}
+    tool = {"type": "function", "name": "weather", "parameters": {"type": "object", "properties": {}}}
+    made: Any = litellm.responses(**ask, tools=[tool])
+    assert made.output[-1].name == "weather"
+    events: Any = litellm.responses(**ask, tools=[tool], stream=True)
+    kinds = [event.type for event in events]
+    assert kinds[0] == "response.created" and kinds[-1] == "response.completed"
 
 
 def litellm_(url: str) -> None:
@@ -61,12 +77,24 @@ def litellm_(url: str) -> None:
 
 
 def pydantic_ai(url: str) -> None:
-    from pydantic_ai import Agent
     from pydantic_ai.models.openai import OpenAIChatModel
     from pydantic_ai.providers.openai import OpenAIProvider
 
+    _pydantic_agent(OpenAIChatModel("fake", provider=OpenAIProvider(base_url=url, api_key="none")))
+
+
+def pydantic_ai_responses(url: str) -> None:
+    from pydantic_ai.models.openai import OpenAIResponsesModel
+    from pydantic_ai.providers.openai import OpenAIProvider
+
+    _pydantic_agent(OpenAIResponsesModel("fake", provider=OpenAIProvider(base_url=url, api_key="none")))
+
+
+def _pydantic_agent(model: Any) -> None:
+    from pydantic_ai import Agent
+
     heard = []
-    agent = Agent(OpenAIChatModel("fake", provider=OpenAIProvider(base_url=url, api_key="none")))
+    agent = Agent(model)
 
     @agent.tool_plain
     def weather(city: str) -> str:
@@ -132,6 +160,9 @@ PROGRAMS = {
     "pydantic_ai": pydantic_ai,
     "openai_agents": openai_agents,
     "openai_agents_responses": openai_agents_responses,
+    "langchain_responses": langchain_responses,
+    "litellm_responses": litellm_responses,
+    "pydantic_ai_responses": pydantic_ai_responses,
 }
 
 if __name__ == "__main__":

@@ -37,6 +37,9 @@ PROGRAMS = {
     "pydantic_ai": "pydantic_ai",
     "openai_agents": "agents",
     "openai_agents_responses": "agents",
+    "langchain_responses": "langchain_openai",
+    "litellm_responses": "litellm",
+    "pydantic_ai_responses": "pydantic_ai",
 }
 
 

@@ -31,36 +31,44 @@ class Calls:
         self._options = options
         self._places = asyncio.Semaphore(options.max_parallel)
         self._again = _repetition(options.max_repeats)
+        self._spent = _spent(options.max_calls)
+        self._left = options.max_calls
         self._made: dict[tuple[str, str], tuple[str, int]] = {}
         self.idle_turns = 0
-        """Turns all of whose calls were refused as repetitions."""
+        """Turns all of whose calls were refused as repetitions, or as too many."""
 
     def begin(self, turn: int, calls: Sequence[Call], tools: Mapping[str, Tool]) -> list[asyncio.Task[ExecutedCall]]:
         """Run the calls of a turn side by side; their results, in order."""
-        repeated = [self._is_repeated(call) for call in calls]
-        self.idle_turns += all(repeated)
+        refused = [self._not_made(call) for call in calls]
+        self.idle_turns += None not in refused
         return [
-            asyncio.create_task(self._run(turn, call, tools, again))
-            for call, again in zip(calls, repeated, strict=True)
+            asyncio.create_task(self._run(turn, call, tools, refusal))
+            for call, refusal in zip(calls, refused, strict=True)
         ]
 
     def note(self, made: ExecutedCall) -> None:
-        """Remember a call that has ended, unless it was not made because it is remembered already."""
-        if made.result is self._again:
+        """Remember a call that has ended, unless it was not made."""
+        if made.result is self._again or made.result is self._spent:
             return
         key = made.name, _canonical(made.arguments)
         text, times = self._made.get(key, ("", 0))
         self._made[key] = made.result.text, times + 1 if text == made.result.text else 1
 
-    def _is_repeated(self, call: Call) -> bool:
-        return self._made.get((call.name, _canonical(call.arguments)), ("", 0))[1] >= self._options.max_repeats
+    def _not_made(self, call: Call) -> ToolResult | None:
+        """Why a call is not made at all; None where it is, and then it counts."""
+        if self._made.get((call.name, _canonical(call.arguments)), ("", 0))[1] >= self._options.max_repeats:
+            return self._again
+        if self._left is None:
+            return None
+        self._left -= 1
+        return self._spent if self._left < 0 else None
 
-    async def _run(self, turn: int, call: Call, tools: Mapping[str, Tool], again: bool) -> ExecutedCall:
+    async def _run(self, turn: int, call: Call, tools: Mapping[str, Tool], refusal: ToolResult | None) -> ExecutedCall:
         tool = tools.get(call.name)
         began = time.monotonic()
         async with self._places:
             try:
-                result = self._again if again else await self._result(call, tool, tools)
+                result = refusal or await self._result(call, tool, tools)
             except Exception as error:
                 result = ToolResult.failed("tool_error", f"{type(error).__name__}: {error}")
         server = None if tool is None else tool.server
@@ -120,6 +128,10 @@ def _unknown(name: str, there: Sequence[str]) -> ToolResult:
     hint = f" Did you mean {near[0]!r}?" if near else ""
     listed = ", ".join(there[:_NAMES_TOLD]) + (" ..." if len(there) > _NAMES_TOLD else "")
     return ToolResult.failed("unknown_tool", f"there is no tool {name[:200]!r}.{hint} Tools: {listed or 'none'}.")
+
+
+def _spent(most: int | None) -> ToolResult:
+    return ToolResult.failed("refused", f"all {most} calls that may be made were made. Answer with what you know.")
 
 
 def _repetition(times: int) -> ToolResult:

@@ -39,6 +39,8 @@ class ConversationOptions:
     the name of a tool that must be called."""
     parallel_tool_calls: bool = True
     """Whether an answer may hold several calls."""
+    max_calls: int | None = None
+    """Calls of all turns together; those beyond are refused, and soon all ends. None = no limit."""
     max_parallel: int = 16
     """Calls that run at once."""
     max_total_tokens: int | None = None
@@ -68,7 +70,7 @@ class ConversationOptions:
         checks.integer("max_parallel", self.max_parallel, 1)
         checks.integer("max_repeats", self.max_repeats, 1)
         checks.integer("reserve_tokens", self.reserve_tokens, 0)
-        for name in ("max_total_tokens", "max_generated_tokens"):
+        for name in ("max_calls", "max_total_tokens", "max_generated_tokens"):
             checks.optional_integer(name, getattr(self, name), 1, none="no limit")
         for name in ("timeout", "tool_timeout"):
             if getattr(self, name) is not None:

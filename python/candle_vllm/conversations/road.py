@@ -113,13 +113,14 @@ class ToolRoad(Road):
         if (problem := _unable(request)) is not None:
             raise request.refusal(*problem)
         most, use = self._options, request.tool_use
-        for name in ("max_turns", "max_total_tokens", "timeout"):
+        for name in ("max_turns", "max_calls", "max_total_tokens", "timeout"):
             asked, allowed = getattr(wanted, name), getattr(most, name)
             if asked is not None and allowed is not None and asked > allowed:
                 raise request.refusal(f"server_tools.{name}", f"is {asked:g}, above the {allowed:g} allowed here.")
         return replace(
             most,
             max_turns=wanted.max_turns or most.max_turns,
+            max_calls=wanted.max_calls or most.max_calls,
             max_total_tokens=wanted.max_total_tokens or most.max_total_tokens,
             timeout=wanted.timeout or most.timeout,
             max_generated_tokens=request.max_tokens,

@@ -67,6 +67,8 @@ class ServerTools:
     """Names of their tools, as the model or the servers know them, that may be called; None = all."""
     max_turns: int | None = None
     """Answers of the model at most; None = as many as are allowed here."""
+    max_calls: int | None = None
+    """Calls at most; those beyond are refused, as the model is told. None = as many as are allowed here."""
     max_total_tokens: int | None = None
     """Tokens of all prompts and answers, after which no further turn begins; None = as many as are allowed here."""
     timeout: float | None = None

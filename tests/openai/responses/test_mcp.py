@@ -145,6 +145,21 @@ async def test_bounds_and_what_is_allowed(servers: McpServers) -> None:
         assert made.incomplete_details.to_dict()["bound"] in ("loop", "max_turns")
 
 
+async def test_no_more_calls_than_asked_for(servers: McpServers) -> None:
+    _, client = served(servers, *SCRIPT)
+    async with client:
+        made = await client.responses.create(model="m", input="x", tools=[SHELF], max_tool_calls=1)
+        calls = [item.to_dict() for item in made.output if item.type == "mcp_call"]
+        assert [call["status"] for call in calls] == ["completed", "failed", "failed"]
+        assert str(calls[1]["output"]).startswith("Error: all 1 calls")
+        assert made.max_tool_calls == 1
+    _, stubborn = served(servers, lambda prompt: [("count", {"thing": f"x{prompt.count('user')}"})])
+    async with stubborn:
+        made = await stubborn.responses.create(model="m", input="x", tools=[SHELF], max_tool_calls=1)
+        assert len([item for item in made.output if item.type == "mcp_call"]) == 3
+        assert made.incomplete_details is not None and made.incomplete_details.to_dict()["bound"] == "loop"
+
+
 async def test_in_the_background_and_by_default(servers: McpServers) -> None:
     _, client = served(servers, *SCRIPT, by_default=True)
     async with client:

@@ -89,7 +89,7 @@ ROWS: list[tuple[dict[str, Any], str | None, str | None]] = [
     ),
     ({"tools": [{"type": "mcp"}]}, "tools[0]", "invalid_value"),
     ({"tools": [{"type": "mcp", "server_label": "x"}]}, "tools", "unsupported_parameter"),
-    ({"tools": [{"type": "mcp", "server_label": "x"}], "max_tool_calls": 3}, "max_tool_calls", None),
+    ({"max_tool_calls": 0}, "max_tool_calls", None),
     (
         {"tools": [{"type": "mcp", "server_label": "x"}, {"type": "mcp", "server_label": "y", "allowed_tools": ["z"]}]},
         "tools[1].allowed_tools",

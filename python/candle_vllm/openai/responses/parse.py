@@ -23,6 +23,7 @@ _FIELDS = {
     "grammar": "tools",
     "server_tools": "tools",
     "server_tools.servers": "tools",
+    "server_tools.max_calls": "max_tool_calls",
 }
 
 
@@ -221,8 +222,6 @@ def _refuse_unsupported(request: ResponsesRequest) -> None:
             raise unsupported("stream_options.include_obfuscation", "Obfuscation of streams is not supported.")
     if request.background and request.store is False:
         raise invalid("store", "A response in the background is stored; leave 'store' true.")
-    if request.max_tool_calls is not None and any(tool.type == "mcp" for tool in request.tools or ()):
-        raise unsupported("max_tool_calls", "Calls of MCP servers' tools are bounded by the server alone.")
     for field in _UNSUPPORTED:
         if getattr(request, field):
             raise unsupported(field, f"'{field}' is not supported.")

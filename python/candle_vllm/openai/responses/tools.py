@@ -42,7 +42,7 @@ def server_tools(request: PromptRequest) -> ServerTools | None:
     if request.tool_choice == "none":
         return None
     if not servers:
-        return ServerTools(asked=False)
+        return ServerTools(asked=False, max_calls=request.max_tool_calls)
     for at, tool in servers:
         _check_server(f"tools[{at}]", tool)
     names = tuple(dict.fromkeys(tool.server_label or "" for _, tool in servers))
@@ -57,7 +57,7 @@ def server_tools(request: PromptRequest) -> ServerTools | None:
         if allowed.read_only is not None or allowed.tool_names is None:
             raise unsupported(f"tools[{at}].allowed_tools", "Tools are allowed here by their names, 'tool_names'.")
         allowed = allowed.tool_names
-    return ServerTools(servers=names, allowed=allowed)
+    return ServerTools(servers=names, allowed=allowed, max_calls=request.max_tool_calls)
 
 
 def _function(tool: Tool) -> dict[str, Any]:

@@ -169,6 +169,8 @@ class PromptRequest(BaseModel):
     text: TextConfig | None = None
     tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
     tools: Annotated[list[Tool], Field(fail_fast=True, max_length=_MOST_TOOLS)] | None = None
+    max_tool_calls: Annotated[int, Field(ge=1, lt=2**31)] | None = None
+    """Calls of tools that are run here, at most."""
     truncation: Literal["auto", "disabled"] | None = None
     """`auto`: where the prompt is too long, the oldest items are left out of it."""
     conversation: str | dict[str, Any] | None = None
@@ -201,8 +203,6 @@ class ResponsesRequest(PromptRequest):
     include: list[Includable] | None = None
     max_output_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
     """Tokens of the answer at most, those it thinks with included."""
-    max_tool_calls: Annotated[int, Field(ge=1, lt=2**31)] | None = None
-    """Calls of tools that are run here, at most."""
     metadata: (
         Annotated[
             dict[Annotated[str, Field(max_length=64)], Annotated[Utf8, Field(max_length=512)]], Field(max_length=16)
