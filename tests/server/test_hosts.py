@@ -4,7 +4,7 @@ import pytest
 
 from asgi import Headers, scope
 from candle_vllm.openai import ApiError
-from candle_vllm.server.hosts import LOOPBACK_HOSTS, check_content_type, check_host, is_loopback
+from candle_vllm.server.hosts import LOOPBACK_HOSTS, check_content_type, check_host, check_origin, is_loopback
 
 
 @pytest.mark.parametrize(
@@ -115,3 +115,28 @@ def test_bodies_that_may_not(headers: Headers, method: str) -> None:
 
 def test_a_get_needs_no_type() -> None:
     check_content_type(scope(method="GET", headers=[(b"origin", b"https://page.example")]))
+
+
+@pytest.mark.parametrize(
+    ("origin", "allowed", "passes"),
+    [
+        (None, (), True),
+        ("http://localhost:2000", (), True),
+        ("https://LOCALHOST:2000", (), True),
+        ("http://localhost:3000", (), False),
+        ("http://evil.example", (), False),
+        ("null", (), False),
+        ("http://evil.example", ("*",), True),
+        ("http://friend.example", ("http://friend.example",), True),
+    ],
+)
+def test_pages_of_other_sites(origin: str | None, allowed: tuple[str, ...], passes: bool) -> None:
+    headers: Headers = [(b"host", b"localhost:2000")]
+    if origin is not None:
+        headers.append((b"origin", origin.encode()))
+    if passes:
+        check_origin(scope(headers=headers), allowed)
+        return
+    with pytest.raises(ApiError) as refused:
+        check_origin(scope(headers=headers), allowed)
+    assert (refused.value.status, refused.value.code) == (403, "origin_not_allowed")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
+import httpx
 import pytest
 
 from asgi import call, scope
@@ -19,7 +21,7 @@ JSON = [(b"content-type", b"application/json"), (b"accept", b"application/json, 
 
 
 @asynccontextmanager
-async def serving(**settings: object) -> AsyncIterator[Callable[..., object]]:
+async def serving(**settings: object) -> AsyncIterator[Any]:
     boundary = BoundarySettings(allowed_hosts=("localhost",), **settings)  # type: ignore[arg-type]
     with OpenAIAdapter(FakeEngine()) as adapter:
         app, running = mcp_app(model_server(adapter), boundary)
@@ -58,3 +60,15 @@ async def test_keys_are_asked_for_but_by_probes() -> None:
         assert (await call(app, scope("/health"))).json() == {"status": "ok"}
         with_key = [*JSON, (b"authorization", b"Bearer SECRET")]
         assert (await call(app, scope("/mcp", "POST", with_key), [PING])).status != 401
+
+
+async def test_blanks_behind_a_header_are_none_of_its_value() -> None:
+    meta: dict[str, Any] = {f"io.modelcontextprotocol/{name}": {} for name in ("clientCapabilities", "clientInfo")}
+    meta |= {"io.modelcontextprotocol/protocolVersion": "2026-07-28"}
+    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": meta}}
+    headers = {"accept": JSON[1][1].decode(), "mcp-protocol-version": "2026-07-28", "mcp-method": "tools/list \t"}
+    async with serving() as app:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            reply = await client.post("/mcp", json=body, headers=headers)
+    assert (reply.status_code, "result" in reply.text) == (200, True), reply.text

@@ -55,6 +55,8 @@ class _Guarded:
                 return
             if scope["path"] != MCP_PATH:
                 raise ApiError(f"There is only {MCP_PATH} here.", code="unknown_url", status=404)
+            # Blanks around a value are none of it; the parser leaves those behind it, and the protocol compares values.
+            scope = {**scope, "headers": [(name, value.strip(b" \t")) for name, value in scope["headers"]]}
         await self._app(scope, receive, send)
 
 
