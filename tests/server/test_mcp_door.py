@@ -63,8 +63,12 @@ async def test_keys_are_asked_for_but_by_probes() -> None:
 
 
 async def test_blanks_behind_a_header_are_none_of_its_value() -> None:
-    meta: dict[str, Any] = {f"io.modelcontextprotocol/{name}": {} for name in ("clientCapabilities", "clientInfo")}
-    meta |= {"io.modelcontextprotocol/protocolVersion": "2026-07-28"}
+    about = "io.modelcontextprotocol/"
+    meta = {
+        f"{about}clientCapabilities": {},
+        f"{about}clientInfo": {"name": "x", "version": "1"},
+        f"{about}protocolVersion": "2026-07-28",
+    }
     body = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": meta}}
     headers = {"accept": JSON[1][1].decode(), "mcp-protocol-version": "2026-07-28", "mcp-method": "tools/list \t"}
     async with serving() as app:
