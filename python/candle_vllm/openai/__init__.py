@@ -18,6 +18,7 @@ from candle_vllm.openai.endpoint import Endpoint, Query, Writer
 from candle_vllm.openai.endpoints import ENDPOINTS, QUERIES
 from candle_vllm.openai.errors import ApiError
 from candle_vllm.openai.models import Model, ModelList
+from candle_vllm.openai.responses import Response, Responses, ResponsesRequest, ResponseStore
 
 __all__ = [
     "ENDPOINTS",
@@ -38,6 +39,10 @@ __all__ = [
     "ModelList",
     "OpenAIAdapter",
     "Query",
+    "Response",
+    "ResponseStore",
+    "Responses",
+    "ResponsesRequest",
     "SamplingDefaults",
     "UnknownFields",
     "Writer",

@@ -26,7 +26,7 @@ from candle_vllm.openai.errors import ApiError, api_error, validation_error
 from candle_vllm.openai.models import Model, ModelList
 from candle_vllm.openai.unknown import read
 
-__all__ = ["OpenAIAdapter", "Opened", "UnknownFields"]
+__all__ = ["OpenAIAdapter", "Opened", "UnknownFields", "typed"]
 
 UnknownFields = Literal["refuse", "warn"]
 
@@ -186,7 +186,7 @@ class OpenAIAdapter:
     async def aquery(self, query: Query[RequestT, ReplyT], request: RequestT | Mapping[str, Any]) -> ReplyT:
         """The answer to a question that needs no generating."""
         with _api_errors():
-            return await query.answer(_typed(query.request, request), self._road)
+            return await query.answer(typed(query.request, request), self._road)
 
     def open(
         self,
@@ -204,10 +204,10 @@ class OpenAIAdapter:
         """
         account = account or Account()
         account.endpoint = endpoint.name
-        typed = _typed(endpoint.request, request, self.warnings_of(endpoint, account), stream=stream)
-        account.request_id = getattr(typed, "request_id", None) or account.request_id
-        generation = replace(endpoint.parse(typed), timeout=timeout)
-        return Opened(self._road.run(generation, account), endpoint.writer(typed, account))
+        checked = typed(endpoint.request, request, self.warnings_of(endpoint, account), stream=stream)
+        account.request_id = getattr(checked, "request_id", None) or account.request_id
+        generation = replace(endpoint.parse(checked), timeout=timeout)
+        return Opened(self._road.run(generation, account), endpoint.writer(checked, account))
 
     def warnings_of(self, endpoint: AnyEndpoint, account: Account) -> list[str] | None:
         """Where to note fields that are not known; None where they are refused."""
@@ -241,7 +241,7 @@ def _are_models(served: Engine | Models) -> TypeGuard[Models]:
     return hasattr(served, "lease")
 
 
-def _typed(
+def typed(
     kind: type[RequestT], request: RequestT | Mapping[str, Any], warnings: list[str] | None = None, **said: bool
 ) -> RequestT:
     """The checked request; whether it streams is `said` by the method that was called."""

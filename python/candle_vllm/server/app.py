@@ -87,7 +87,8 @@ def create_app(
         _add_endpoint(app, adapter, endpoint, request_timeout)
     for query in queries:
         _add_query(app, adapter, query)
-    add_responses(app, Responses(adapter, store), request_timeout)
+    most_of_one = (boundary or BoundarySettings()).limits.caller_concurrency
+    add_responses(app, Responses(adapter, store, most_of_one=most_of_one), request_timeout)
     add_models(app, adapter)
     add_mcp(app, mcp.servers)
     add_operations(app, adapter.served, operations)

@@ -69,11 +69,11 @@ def add_responses(app: FastAPI, responses: Responses, limit: float | None) -> No
 
     async def cancel(request: Request, response_id: str) -> Response:
         """End a response in the background."""
-        return json_reply((await responses.cancel(response_id, _account(request).key)).text)
+        return json_reply((await responses.acancel(response_id, _account(request).key)).text)
 
     async def delete(request: Request, response_id: str) -> Response:
         """Store a response no longer."""
-        return json_reply(serialised(await responses.delete(response_id, _account(request).key)))
+        return json_reply(serialised(await responses.adelete(response_id, _account(request).key)))
 
     async def input_items(
         request: Request,
@@ -104,11 +104,12 @@ async def _create(request: Request, responses: Responses, limit: float | None) -
     typed = await read_typed(request, ResponsesRequest, responses.adapter.warnings_of(RESPONSE, account))
     if typed.background:
         # The work outlives the call, and so does what it costs.
-        record = responses.start(typed, account.key, replace(account))
+        caller = account.key or (request.client.host if request.client else "")
+        record = await responses.astart(typed, account.key, replace(account), caller)
         return EventStream(record.events()) if typed.stream else json_reply(record.text)
     patience = patience_of(request.headers, None if typed.stream else limit)
     if not typed.stream:
-        made = await unless_gone(request.receive, responses.create(typed, account.key, account, patience))
+        made = await unless_gone(request.receive, responses.acreate(typed, account.key, account, patience))
         return json_reply(serialised(made))
     opened = responses.open(typed, account.key, account, patience)
     stream = ChunkStream(RESPONSE, opened, statuses=wants_statuses(request.headers))
@@ -118,7 +119,7 @@ async def _create(request: Request, responses: Responses, limit: float | None) -
 
 async def _count(request: Request, responses: Responses) -> Response:
     typed = await read_typed(request, PromptRequest)
-    found = await unless_gone(request.receive, responses.count(typed, _account(request).key))
+    found = await unless_gone(request.receive, responses.acount(typed, _account(request).key))
     return json_reply(serialised(found))
 
 

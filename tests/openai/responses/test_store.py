@@ -93,22 +93,22 @@ def test_each_has_its_own() -> None:
 
 async def test_evicted_ones_are_not_gone_on_from() -> None:
     responses = Responses(OpenAIAdapter(FakeEngine()), ResponseStore(most=2))
-    first = await responses.create(ResponsesRequest(input="a"))
-    second = await responses.create(ResponsesRequest(input="b", previous_response_id=first.id))
-    third = await responses.create(ResponsesRequest(input="c", previous_response_id=second.id))
+    first = await responses.acreate(ResponsesRequest(input="a"))
+    second = await responses.acreate(ResponsesRequest(input="b", previous_response_id=first.id))
+    third = await responses.acreate(ResponsesRequest(input="c", previous_response_id=second.id))
     with pytest.raises(ApiError) as refusal:
-        await responses.create(ResponsesRequest(input="d", previous_response_id=first.id))
+        await responses.acreate(ResponsesRequest(input="d", previous_response_id=first.id))
     assert (refusal.value.status, refusal.value.code) == (400, "previous_response_not_found")
     # A chain goes on whatever of it is still stored.
     assert len(responses.get(third.id).context) == 5
-    last = await responses.create(ResponsesRequest(input="d", previous_response_id=third.id, store=False))
+    last = await responses.acreate(ResponsesRequest(input="d", previous_response_id=third.id, store=False))
     assert last.store is False
     assert len(responses.store) == 2
 
 
 async def test_one_that_is_too_large_says_that_it_is_not_stored() -> None:
     responses = Responses(OpenAIAdapter(FakeEngine()), ResponseStore(most_bytes=5000))
-    assert not (await responses.create(ResponsesRequest(input="a"))).store
+    assert not (await responses.acreate(ResponsesRequest(input="a"))).store
     opened = responses.open(ResponsesRequest(input="a", stream=True))
     events = [event async for each in opened.events for event in opened.writer.chunks(each)]
     assert events[-1].response.store is False
@@ -117,8 +117,8 @@ async def test_one_that_is_too_large_says_that_it_is_not_stored() -> None:
 async def test_a_background_that_never_began_can_be_cancelled() -> None:
     engine = FakeEngine()
     responses = Responses(OpenAIAdapter(engine))
-    begun = responses.start(ResponsesRequest(input="a", background=True, stream=True))
-    assert (await responses.cancel(begun.name)).status == "cancelled"
+    begun = await responses.astart(ResponsesRequest(input="a", background=True, stream=True))
+    assert (await responses.acancel(begun.name)).status == "cancelled"
     assert not engine.submitted
     assert [kind async for kind, _ in begun.events()] == ["response.created", "response.queued"]
 
@@ -126,7 +126,7 @@ async def test_a_background_that_never_began_can_be_cancelled() -> None:
 async def test_closing_ends_all_in_the_background() -> None:
     engine = FakeEngine(gate=asyncio.Event())
     responses = Responses(OpenAIAdapter(engine))
-    begun = [responses.start(ResponsesRequest(input="a", background=True)) for _ in range(3)]
+    begun = [await responses.astart(ResponsesRequest(input="a", background=True)) for _ in range(3)]
     for _ in range(1000):
         await asyncio.sleep(0.001)
         if len(engine.live) == 3:
@@ -136,7 +136,9 @@ async def test_closing_ends_all_in_the_background() -> None:
     assert not engine.live
     assert {each.status for each in begun} == {"cancelled"}
     with pytest.raises(ApiError, match="stored"):
-        Responses(OpenAIAdapter(engine), ResponseStore(most=0)).start(ResponsesRequest(input="a", background=True))
+        await Responses(OpenAIAdapter(engine), ResponseStore(most=0)).astart(
+            ResponsesRequest(input="a", background=True)
+        )
 
 
 @pytest.mark.parametrize(("items", "parts", "text"), [(1, 1, "x"), (200, 0, "x"), (50, 20, "x"), (3, 1, "x" * 5000)])

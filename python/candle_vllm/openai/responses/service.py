@@ -6,11 +6,12 @@ Must not know of HTTP.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Container, Sequence
+from collections.abc import AsyncGenerator, Container, Generator, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 from candle_vllm.generation import Account
-from candle_vllm.openai.adapter import OpenAIAdapter, Opened
+from candle_vllm.openai.adapter import OpenAIAdapter, Opened, typed
+from candle_vllm.openai.bridge import Bridge
 from candle_vllm.openai.endpoint import serialised
 from candle_vllm.openai.errors import ApiError, api_error, invalid
 from candle_vllm.openai.responses.events import StreamEvent, TextDelta
@@ -28,35 +29,92 @@ _MOST_BACKGROUND = 256
 _PREFIXES = {"message": "msg", "function_call": "fc", "function_call_output": "fco", "reasoning": "rs"}
 
 Order = Literal["asc", "desc"]
+Asked = ResponsesRequest | Mapping[str, Any]
 RequestT = TypeVar("RequestT", bound=PromptRequest)
 
 
 class Responses:
-    """Makes responses and keeps them. To be used from one event loop.
+    """Makes responses and keeps them.
 
-    `owner` names who asks: what one stores is not there for another. `store` is where responses are kept; those in the
-    background run on whoever listens, and end with their loop, or `aclose`.
+    The methods whose names begin with ``a``, and those that wait for nothing, are for one event loop, on which what is
+    in the background runs too. `create`, `stream`, `start`, `cancel` and `delete` block, with the GIL released, and may
+    be called in any thread; they have a loop of their own, so use one kind or the other. Either ends with `aclose` or
+    `close`. Whatever is refused or fails raises :class:`ApiError`.
+
+    `owner` names who asks: what one stores is not there for another. `store` is where responses are kept. Of one caller
+    `most_of_one` may run in the background at once; None = no bound but that of all callers together.
     """
 
-    def __init__(self, adapter: OpenAIAdapter, store: ResponseStore | None = None) -> None:
+    def __init__(
+        self, adapter: OpenAIAdapter, store: ResponseStore | None = None, *, most_of_one: int | None = None
+    ) -> None:
         self.adapter = adapter
         self.store = ResponseStore() if store is None else store
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._most_of_one = most_of_one
+        self._running: dict[asyncio.Task[None], str] = {}
+        self._bridge = Bridge()
+
+    # Blocking
+
+    def create(self, request: Asked) -> Response:
+        """The whole response."""
+        return self._bridge.call(self.acreate(request))
+
+    def stream(self, request: Asked) -> Generator[StreamEvent, None, None]:
+        """The events of a response, each as soon as it is there; work begins with the first one asked for."""
+        return self._bridge.iterate(self.astream(request))
+
+    def start(self, request: Asked) -> Record:
+        """A response in the background, begun and stored."""
+        return self._bridge.call(self.astart(request))
+
+    def cancel(self, name: str) -> Record:
+        """End a response in the background; one that has ended stays as it is."""
+        return self._bridge.call(self.acancel(name))
+
+    def delete(self, name: str) -> Deleted:
+        """Store it no longer, and end it where it still runs."""
+        return self._bridge.call(self.adelete(name))
+
+    def close(self) -> None:
+        """End what the blocking methods began, and their thread."""
+        self._bridge.close()
 
     # Making them
 
-    async def create(
+    async def acreate(
         self,
-        request: ResponsesRequest,
+        request: Asked,
         owner: str = "",
         account: Account | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - of one part of the work, not of the call
     ) -> Response:
         """The whole response; `timeout` is how many seconds it may wait for its model."""
-        resolved = self.resolved(request, owner)
+        account = account or Account()
+        resolved = self.resolved(self._typed(request, account), owner)
         response = await self.adapter.areply(RESPONSE, resolved, account, timeout)
         self._keep(resolved, owner, response)
         return response
+
+    async def astream(self, request: Asked) -> AsyncGenerator[StreamEvent, None]:
+        """The events of a response, each as soon as it is there; a failure on the way is the last of them."""
+        account = Account()
+        opened = self.open(self._typed(request, account), account=account)
+        writer = _writer(opened)
+        try:
+            async for event in opened.events:
+                for chunk in writer.chunks(event):
+                    yield chunk
+        except Exception as error:
+            if not writer.begun:
+                raise api_error(error) from error
+            for chunk in writer.failing(api_error(error)):
+                yield chunk
+        finally:
+            await opened.events.aclose()
+
+    def _typed(self, request: Asked, account: Account) -> ResponsesRequest:
+        return typed(ResponsesRequest, request, self.adapter.warnings_of(RESPONSE, account))
 
     def open(
         self,
@@ -71,22 +129,38 @@ class Responses:
         _writer(opened).ended = lambda response: self._keep(resolved, owner, response)
         return opened
 
-    def start(self, request: ResponsesRequest, owner: str = "", account: Account | None = None) -> Record:
+    async def astart(self, request: Asked, owner: str = "", account: Account | None = None, caller: str = "") -> Record:
         """A response in the background, begun and stored. `account` is of its own, not of the call."""
         if not self.store.most:
             raise invalid("background", "No responses are stored here, so none can run in the background.")
-        resolved = self.resolved(request, owner)
-        streams = bool(request.stream)
+        account = account or Account()
+        checked = self._typed(request, account)
+        resolved = self.resolved(checked.model_copy(update={"background": True}), owner)
+        streams = bool(resolved.stream)
         opened = self.adapter.open(RESPONSE, resolved, stream=streams, account=account)
         writer = _writer(opened)
         record = Record(owner, writer.response, _context(resolved), streams=streams)
         record.tell(map(_told, writer.queue()))
-        if len(self._tasks) >= _MOST_BACKGROUND or not self.store.put(record):
-            raise _busy(len(self._tasks))
+        self._check_room(caller)
+        if not self.store.put(record):
+            raise _busy(len(self._running))
         record.task = asyncio.create_task(self._work(record, opened))
-        self._tasks.add(record.task)
+        self._running[record.task] = caller
         record.task.add_done_callback(lambda task: self._settle(record, writer, task))
         return record
+
+    def _check_room(self, caller: str) -> None:
+        if len(self._running) >= _MOST_BACKGROUND:
+            raise _busy(len(self._running))
+        own = sum(each == caller for each in self._running.values())
+        if self._most_of_one is not None and own >= self._most_of_one:
+            raise ApiError(
+                f"You have {own} responses in the background, which is as many as you may have at once.",
+                code="concurrency_limit_exceeded",
+                status=429,
+                type="rate_limit_error",
+                retry_after=1,
+            )
 
     async def _work(self, record: Record, opened: Opened[Response, Any]) -> None:
         writer = _writer(opened)
@@ -103,7 +177,7 @@ class Responses:
 
     def _settle(self, record: Record, writer: ResponseWriter, task: asyncio.Task[None]) -> None:
         """It has ended, well or not; one that was cancelled may never have begun."""
-        self._tasks.discard(task)
+        self._running.pop(task, None)
         record.task = None
         if record.running:
             writer.cancel()
@@ -153,7 +227,7 @@ class Responses:
             raise ApiError(problem, param=f"{place}.id", code="item_not_found", status=404)
         return found
 
-    async def count(self, request: PromptRequest, owner: str = "") -> InputTokens:
+    async def acount(self, request: PromptRequest, owner: str = "") -> InputTokens:
         """Tokens of the prompt that a request comes to."""
         return await self.adapter.aquery(INPUT_TOKENS, self.resolved(request, owner))
 
@@ -163,7 +237,7 @@ class Responses:
         """A stored response; raises a 404 for one that is not, or is another's."""
         return self.store.get(name, owner)
 
-    async def cancel(self, name: str, owner: str = "") -> Record:
+    async def acancel(self, name: str, owner: str = "") -> Record:
         """End a response in the background; one that has ended stays as it is."""
         record = self.get(name, owner)
         if not record.background:
@@ -171,7 +245,7 @@ class Responses:
         await self._end(record)
         return record
 
-    async def delete(self, name: str, owner: str = "") -> Deleted:
+    async def adelete(self, name: str, owner: str = "") -> Deleted:
         """Store it no longer, and end it where it still runs."""
         record = self.get(name, owner)
         self.store.drop(record)
@@ -210,10 +284,11 @@ class Responses:
 
     async def aclose(self) -> None:
         """End all that runs in the background."""
-        for task in list(self._tasks):
+        tasks = list(self._running)
+        for task in tasks:
             task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        if tasks:
+            await asyncio.wait(tasks)
 
 
 def _told(event: StreamEvent) -> Told:

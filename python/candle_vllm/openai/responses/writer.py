@@ -77,6 +77,11 @@ class ResponseWriter:
         """The JSON text of a plain piece of text in a message that goes on."""
         return self._output.quick(event.text) if type(event) is Text and not self._pending else None
 
+    @property
+    def begun(self) -> bool:
+        """Whether anything of it was told."""
+        return self._begun
+
     def queue(self) -> Sequence[StreamEvent]:
         """The first events of a response that is begun later."""
         self.response.status = "queued"
