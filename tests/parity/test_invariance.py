@@ -14,7 +14,16 @@ import pytest
 
 from candle_vllm import GenerationOutput, GenerationParams, InferenceEngine
 
-CASES = ["hf/llama", "hf/mistral_sliding", "hf/qwen3", "ggml/Q4_1", "ggml/Q4_K"]
+CASES = [
+    "hf/llama",
+    "hf/mistral_sliding",
+    "hf/qwen3",
+    "hf/gemma3",
+    "hf/granite_swa",
+    "hf/cohere",
+    "ggml/Q4_1",
+    "ggml/Q4_K",
+]
 MODES = ["f32", "auto"]
 
 RANDOM = np.random.RandomState(7)

@@ -18,6 +18,7 @@ impl Engine {
             dtype: config.dtype.clone(),
             activations: config.activations.clone(),
             kv_dtype: config.kv_cache_dtype.clone(),
+            context: config.max_sequence_length,
             threads: config.threads,
             cpu_affinity: config.cpu_affinity.clone().unwrap_or_default(),
         };

@@ -71,6 +71,7 @@ impl Bench<'_> {
             window: None,
             softcap: None,
             sinks: None,
+            temperature: None,
         }
     }
 

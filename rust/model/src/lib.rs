@@ -5,12 +5,14 @@ pub mod backend;
 pub mod config;
 pub mod device;
 pub mod error;
+pub mod family;
 pub mod kv;
-pub mod layers;
+mod layers;
 pub mod loader;
 pub mod logits;
 pub mod pending;
 pub mod quant;
+pub mod rope;
 pub mod step;
 pub mod weights;
 
@@ -97,6 +99,8 @@ pub struct LoadOptions {
     pub activations: String,
     /// `auto` (f32 in the exact mode, else bf16), `f32`, `bf16`.
     pub kv_dtype: String,
+    /// The longest sequence that will be run; `None` = as long as the model was made for.
+    pub context: Option<usize>,
     /// Compute threads; `None` = the cores this process may use.
     pub threads: Option<usize>,
     /// Cores that the compute threads are bound to, one each in turn; empty = where the system likes.
@@ -176,6 +180,7 @@ pub fn load(
     let runtime = arch::Runtime {
         kv_dtype: kv_dtype(&options.kv_dtype, arithmetic.dtype)?,
         exact: arithmetic.dtype == Dtype::F32,
+        context: options.context,
     };
     let backend: Box<dyn Backend> = match options.device {
         device::Device::Cpu => Box::new(backend::Cpu::on_cores(

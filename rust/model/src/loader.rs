@@ -1,6 +1,6 @@
 //! What a layer asks for when it loads itself: checked matrices and vectors by Hugging Face name.
 //! Counts progress; knows no architecture and no container.
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{
     Mutex, PoisonError,
     atomic::{AtomicU64, Ordering},
@@ -10,9 +10,10 @@ use candle_vllm_kernels::cpu::{Compute, ggml};
 
 use crate::{
     Error, Result,
-    backend::Packer,
+    backend::{Linear, Packer},
     config::Config,
-    quant::{Format, Role},
+    family,
+    quant::{Format, Role, SCHEMES, Shard, Source, Vector, rows},
     weights::{Checkpoint, Stored},
 };
 
@@ -92,7 +93,9 @@ impl<'a> Loader<'a> {
         let known = |name: &String| {
             let table = TABLES.iter().any(|end| name.ends_with(end));
             // Checkpoints repeat the embedding as the head that the configuration says it is.
-            let tied = self.config().tie_word_embeddings && name == "lm_head.weight";
+            let head = family::find(&self.config().architecture).map_or("", |f| f.names.head);
+            let head = name.strip_suffix(".weight").is_some_and(|n| n == head);
+            let tied = self.config().tie_word_embeddings && head;
             table || tied || read.contains(name)
         };
         let mut unread = self.checkpoint.weights.names();
@@ -145,33 +148,122 @@ impl<'a> Loader<'a> {
         (self.progress)(done, self.checkpoint.file_bytes);
     }
 
-    /// The matrix `name` of shape `[n, k]`, which it must have, packed for its `role`.
-    pub fn matrix(&self, name: &str, role: Role, [n, k]: [usize; 2]) -> Result<Box<dyn Format>> {
-        let stored = self.stored(name)?;
+    /// The weight under `prefix`, not yet read: its parts in the checkpoint, for `role`, the rows of `shard`.
+    ///
+    /// # Errors
+    /// `Load` when the checkpoint has no part of it.
+    pub fn source(&self, prefix: &str, role: Role, shard: Shard) -> Result<Source<'_>> {
+        let mut parts = BTreeMap::new();
+        for part in SCHEMES.iter().flat_map(|scheme| scheme.parts) {
+            let name = format!("{prefix}.{part}");
+            if self.contains(&name) {
+                parts.insert(*part, self.stored(&name)?);
+            }
+        }
+        if parts.is_empty() {
+            // Says which file lacks it.
+            self.stored(&format!("{prefix}.{}", SCHEMES[0].parts[0]))?;
+        }
+        Ok(Source {
+            prefix: prefix.to_owned(),
+            role,
+            shard,
+            parts,
+        })
+    }
+
+    /// The matrix of shape `[n, k]`, which the source must have, packed.
+    pub fn matrix(&self, source: Source<'_>, [n, k]: [usize; 2]) -> Result<Box<dyn Format>> {
+        let (prefix, role) = (source.prefix.clone(), source.role);
+        let names: Vec<String> = source
+            .parts
+            .keys()
+            .map(|p| format!("{prefix}.{p}"))
+            .collect();
+        let stored = source.open()?;
+        let name = format!("{prefix}.weight");
         if stored.shape != [n, k] {
             let found = &stored.shape;
             return Err(Error::Load(format!(
                 "tensor {name} has shape {found:?}, the configuration says [{n}, {k}]"
             )));
         }
-        let format = self.packer.matrix(name, role, &stored)?;
+        let format = self.packer.matrix(&name, role, &stored)?;
         self.count(&stored, format.bytes());
-        self.checkpoint.weights.release(name);
+        names
+            .iter()
+            .for_each(|name| self.checkpoint.weights.release(name));
         Ok(format)
     }
 
-    /// The vector `name` as float32.
-    pub fn vector(&self, name: &str) -> Result<Vec<f32>> {
+    /// The matrix of a source with the bias beside it, where the checkpoint has one.
+    pub fn linear(
+        &self,
+        prefix: &str,
+        role: Role,
+        shard: Shard,
+        [n, k]: [usize; 2],
+    ) -> Result<Linear> {
+        let source = self.source(prefix, role, shard.clone())?;
+        let format = self.matrix(source, [n, k])?;
+        let name = format!("{prefix}.bias");
+        let bias = if self.contains(&name) {
+            let values = self.floats(&name, &shard)?;
+            if values.len() != n {
+                return Err(Error::Load(format!(
+                    "tensor {name} has {} elements, its matrix has {n} rows",
+                    values.len()
+                )));
+            }
+            Some(self.packer.vector(values)?)
+        } else {
+            None
+        };
+        Ok(Linear { format, bias })
+    }
+
+    /// The vector `name` of `len` values, each raised by `offset`. A matrix with as many values counts as one.
+    pub fn vector(&self, name: &str, len: usize, offset: f32) -> Result<Vector> {
+        let mut values = self.floats(name, &Shard::Whole)?;
+        if values.len() != len {
+            let found = values.len();
+            return Err(Error::Load(format!(
+                "tensor {name} has {found} elements, the configuration says {len}"
+            )));
+        }
+        values.iter_mut().for_each(|v| *v += offset);
+        self.packer.vector(values)
+    }
+
+    /// The vectors `names`, one after the other: `len` values.
+    pub fn joined(&self, names: &[String], len: usize) -> Result<Vector> {
+        let mut values = Vec::with_capacity(len);
+        for name in names {
+            values.extend(self.floats(name, &Shard::Whole)?);
+        }
+        if values.len() != len {
+            let (found, first) = (values.len(), names.first().map_or("", String::as_str));
+            return Err(Error::Load(format!(
+                "tensors {first} ... have {found} elements, the configuration says {len}"
+            )));
+        }
+        self.packer.vector(values)
+    }
+
+    /// The few numbers `name` as float32.
+    pub fn floats(&self, name: &str, shard: &Shard) -> Result<Vec<f32>> {
         let stored = self.stored(name)?;
-        let [len] = stored.shape[..] else {
+        if stored.shape.len() > 2 {
             return Err(Error::Load(format!(
                 "tensor {name} has shape {:?}, a vector is expected",
                 stored.shape
             )));
-        };
-        let mut out = vec![0.0; len];
+        }
+        let stored =
+            rows(stored, shard).map_err(|what| Error::Load(format!("tensor {name} {what}")))?;
+        let mut out = vec![0.0; stored.shape.iter().product()];
         ggml::dequantize(stored.dtype, &stored.data, &mut out);
-        self.count(&stored, len * size_of::<f32>());
+        self.count(&stored, out.len() * size_of::<f32>());
         Ok(out)
     }
 }

@@ -3,6 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 use std::path::PathBuf;
 
+#[path = "golden/mod.rs"]
+mod data;
+
 use candle_vllm_model::{
     Model, Step,
     arch::Runtime,
@@ -12,18 +15,31 @@ use candle_vllm_model::{
 };
 
 fn golden(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("../../tests/goldens")
-        .join(name)
+    match name.strip_prefix("hf/") {
+        Some(case) => data::hf(case),
+        None => data::root().join(name),
+    }
 }
 
-const CASES: [&str; 10] = [
+/// Llamas, and a case of each way in which families differ from them.
+const CASES: [&str; 21] = [
     "gguf/llama.gguf",
     "gguf/llama_tied_bias.gguf",
     "gguf/llama_linear_rope.gguf",
     "gguf/llama_yarn.gguf",
     "gguf/qwen2.gguf",
     "gguf/qwen3.gguf",
+    "gguf/gemma2.gguf",
+    "gguf/gemma3_composite.gguf",
+    "gguf/granite.gguf",
+    "gguf/nemotron.gguf",
+    "gguf/apertus.gguf",
+    "gguf/ministral3.gguf",
+    "hf/granite_swa",
+    "hf/olmo3",
+    "hf/gpt2",
+    "hf/hunyuan_dense",
+    "hf/stablelm_qk_norm",
     "ggml/Q4_1.gguf",
     "ggml/Q8_0.gguf",
     "ggml/Q4_K.gguf",
@@ -37,6 +53,7 @@ fn open(name: &str, backend: Box<dyn Backend>, kv_dtype: KvDtype) -> Box<dyn Mod
         &Runtime {
             kv_dtype,
             exact: kv_dtype == KvDtype::F32,
+            context: None,
         },
         &|_, _| (),
     )

@@ -4,7 +4,9 @@
 mod limits;
 
 use candle_vllm_kernels::cpu::ggml::GgmlType;
-use candle_vllm_kernels::cpu::{Compute, Cpu, Input, Job, Matrix, Mode, available_threads, matmul};
+use candle_vllm_kernels::cpu::{
+    Compute, Cpu, Input, Job, Matrix, Mode, Then, available_threads, matmul,
+};
 
 /// Seconds: of this process's processors with one thread, so that a busy machine matters less, else of the wall.
 fn now(cx: &Compute) -> f64 {
@@ -187,7 +189,7 @@ impl Layers {
             matrix,
             bias: None,
             out: &mut self.out[..rows * matrix.n()],
-            add: false,
+            then: Then::Set,
         };
         let start = now(cx);
         matmul(cx, &self.inputs[i % self.each], &mut [job]);

@@ -2,7 +2,7 @@
 //! vectors where the caller's instruction set has them.
 
 /// The function between the gate and the up product.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Activation {
     /// x * sigmoid(x)
     Silu,
@@ -12,6 +12,36 @@ pub enum Activation {
     GeluTanh,
     /// max(x, 0)
     Relu,
+    /// max(x, 0)^2
+    Relu2,
+    /// See [`Xielu`].
+    Xielu(Xielu),
+}
+
+/// xIELU (arXiv 2411.13010): above 0 `positive x^2 + beta x`, else `negative (e^min(x, eps) - 1 - x) + beta x`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Xielu {
+    /// Curvature above 0.
+    pub positive: f32,
+    /// Curvature below 0.
+    pub negative: f32,
+    /// Slope at 0.
+    pub beta: f32,
+    /// Just below 0.
+    pub eps: f32,
+}
+
+impl Xielu {
+    #[inline(always)]
+    fn of(&self, x: f32) -> f32 {
+        let low = if x < self.eps { x } else { self.eps };
+        let curved = if x > 0.0 {
+            self.positive * x * x
+        } else {
+            self.negative * (exp(low) - 1.0 - x)
+        };
+        self.beta * x + curved
+    }
 }
 
 impl Activation {
@@ -41,6 +71,16 @@ impl Activation {
                     *v = if *v < 0.0 { 0.0 } else { *v };
                 }
             }
+            Activation::Relu2 => {
+                for v in &mut y {
+                    *v = if *v < 0.0 { 0.0 } else { *v * *v };
+                }
+            }
+            Activation::Xielu(xielu) => {
+                for v in &mut y {
+                    *v = xielu.of(*v);
+                }
+            }
         }
         y
     }
@@ -68,6 +108,13 @@ fn gelu(x: f32) -> f32 {
     let p = p.mul_add(t, 0.254_829_6) * t;
     let erf = (1.0 - p * exp(-z * z)).copysign(x);
     0.5 * x * (1.0 + erf)
+}
+
+/// tanh(x), within 3e-7.
+#[inline(always)]
+pub(crate) fn tanh(x: f32) -> f32 {
+    let t = exp(-2.0 * x.abs());
+    ((1.0 - t) / (1.0 + t)).copysign(x)
 }
 
 /// e^x: 2^n times a polynomial of degree 6 on |r| <= ln 2 / 2 (error below 2 units in the last place); x is held
@@ -104,13 +151,25 @@ mod tests {
                 "{act:?}({x}) = {got}, not {want}"
             );
         }
-        assert!(act.of([f32::NAN])[0].is_nan() || act == Activation::Relu);
+        assert!(act.of([f32::NAN])[0].is_nan() || matches!(act, Activation::Relu));
     }
 
     #[test]
     fn functions_follow_their_definitions() {
         check(Activation::Silu, |x| x / (1.0 + (-x).exp()));
         check(Activation::Relu, |x| x.max(0.0));
+        check(Activation::Relu2, |x| x.max(0.0).powi(2));
+        let (positive, negative, beta, eps) = (0.9, 1.3, 0.5, -1e-6);
+        let xielu = Xielu {
+            positive: 0.9,
+            negative: 1.3,
+            beta: 0.5,
+            eps: -1e-6,
+        };
+        check(Activation::Xielu(xielu), |x| {
+            let low = negative * (x.min(eps).exp() - 1.0 - x);
+            beta * x + if x > 0.0 { positive * x * x } else { low }
+        });
         check(Activation::GeluTanh, |x| {
             let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3));
             0.5 * x * (1.0 + inner.tanh())
@@ -130,6 +189,15 @@ mod tests {
             };
             0.5 * x * (1.0 + erf)
         });
+    }
+
+    #[test]
+    fn tanh_is_close_everywhere() {
+        for i in -3000..3000 {
+            let x = i as f32 * 0.01;
+            let (got, want) = (f64::from(tanh(x)), f64::from(x).tanh());
+            assert!((got - want).abs() < 3e-7, "tanh({x}) = {got}, not {want}");
+        }
     }
 
     #[test]

@@ -46,10 +46,38 @@ pub struct AttnParams<'a> {
     pub softcap: Option<f32>,
     /// One logit a head that takes part in the softmax and has no value.
     pub sinks: Option<&'a [f32]>,
+    /// Queries far on are made larger.
+    pub temperature: Option<Temperature>,
 }
 
-/// RMS norm of each head before the rotation (Qwen3): weights `[head_dim]` of queries and keys, and epsilon.
-pub type QkNorm<'a> = (&'a [f32], &'a [f32], f32);
+/// A query at position p is multiplied by `1 + beta ln(1 + floor(p / original))`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Temperature {
+    /// How fast it grows.
+    pub beta: f32,
+    /// Positions without effect.
+    pub original: usize,
+}
+
+impl Temperature {
+    /// The factor at `position`.
+    pub fn at(&self, position: usize) -> f32 {
+        1.0 + self.beta * (1.0 + (position / self.original) as f32).ln()
+    }
+}
+
+/// RMS norm of each head.
+#[derive(Debug, Clone, Copy)]
+pub struct QkNorm<'a> {
+    /// Weights of queries, `[head_dim]`.
+    pub q: &'a [f32],
+    /// Weights of keys, `[head_dim]`.
+    pub k: &'a [f32],
+    /// Added to the mean of squares.
+    pub eps: f32,
+    /// After the rotation rather than before it.
+    pub after_rope: bool,
+}
 
 impl AttnParams<'_> {
     fn check(&self, cache: &KvCache) {
@@ -71,6 +99,10 @@ impl AttnParams<'_> {
             "one sink a head"
         );
         assert!(self.window != Some(0), "a window of at least 1");
+        assert!(
+            self.temperature.is_none_or(|t| t.original > 0),
+            "a temperature from some position on"
+        );
     }
 
     /// Query heads of a key/value head.

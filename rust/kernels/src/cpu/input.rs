@@ -1,5 +1,5 @@
-//! Activations in every form that the matrices they meet need: float32, blocks of bytes or words, bf16, fixed point; the RMS
-//! norm fused before.
+//! Activations in every form that the matrices they meet need: float32, blocks of bytes or words, bf16, fixed point; the norm
+//! fused before.
 //! Knows the packed storage kinds, no matrix product.
 mod a16;
 mod forms;
@@ -9,7 +9,7 @@ use super::buffer::Buffer;
 use super::matmul::a16::TILE_ROWS;
 use super::pack::layout::{BLOCK, Layout, Scheme};
 use super::pack::{Matrix, Storage};
-use super::{Compute, Isa};
+use super::{Compute, Isa, Norm};
 use forms::Forms;
 
 /// Rows of a tile: activations of 16 rows lie together, block by block.
@@ -30,15 +30,6 @@ pub(crate) trait Rounded: Copy + Default + Into<i32> {
 
 /// Weights of work (rows x columns) under which `fill` stays on the calling thread.
 const SERIAL: usize = 16 * 1024;
-
-/// RMS norm before the product: `x / sqrt(mean(x^2) + eps) * weight`.
-#[derive(Debug, Clone, Copy)]
-pub struct Norm<'a> {
-    /// `[k]`
-    pub weight: &'a [f32],
-    /// Added to the mean of squares.
-    pub eps: f32,
-}
 
 /// What a scheme needs to know of a block's activations beside the values: one or two words a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -248,7 +239,7 @@ impl Input {
     ) {
         assert_eq!(x.len(), rows * k, "fill: x is not [rows, k]");
         assert!(
-            norm.is_none_or(|n| n.weight.len() == k),
+            norm.is_none_or(|n| n.weight.len() == k && n.bias.is_none_or(|b| b.len() == k)),
             "fill: the norm's weight is not [k]"
         );
         assert!(

@@ -80,6 +80,30 @@ macro_rules! dispatch {
     }};
 }
 
+/// What becomes of a product on its way to logits: `cap * tanh(x * scale / cap)`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Finish {
+    /// Factor.
+    pub scale: f32,
+    /// No logit is larger; `None` = as they are.
+    pub softcap: Option<f32>,
+}
+
+impl Finish {
+    /// As they are.
+    pub const NONE: Finish = Finish {
+        scale: 1.0,
+        softcap: None,
+    };
+
+    /// Applies it to `values`.
+    pub fn apply(self, cpu: Cpu, values: &mut [f32]) {
+        if self != Self::NONE {
+            dispatch!(cpu, finish(values, self))
+        }
+    }
+}
+
 /// Maxima of a row of `columns` values.
 pub const fn maxima_len(columns: usize) -> usize {
     columns.div_ceil(STRIPE) * GROUPS

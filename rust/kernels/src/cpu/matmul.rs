@@ -19,9 +19,10 @@ mod unpacked;
 
 use super::activation::Activation;
 use super::input::{Input, TILE};
+use super::logits::{self, Finish};
 use super::pack::layout::{BLOCK, LANES, Layout};
 use super::pack::{Matrix, Storage};
-use super::{Compute, Cpu, Isa, logits};
+use super::{Compute, Cpu, Isa};
 use formats::with_format;
 use sink::{Role, Sink};
 use std::cell::RefCell;
@@ -36,8 +37,19 @@ pub struct Job<'a> {
     pub bias: Option<&'a [f32]>,
     /// `[rows, n]`
     pub out: &'a mut [f32],
-    /// `out += ...` instead of `out = ...`
-    pub add: bool,
+    /// What is done with it.
+    pub then: Then,
+}
+
+/// What is done with a product.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Then {
+    /// `out = ...`
+    Set,
+    /// `out += ...`
+    Add,
+    /// `out = act(...)`
+    Activate(Activation),
 }
 
 impl Job<'_> {
@@ -122,7 +134,11 @@ pub fn matmul(cx: &Compute, input: &Input, jobs: &mut [Job<'_>]) {
             out: job.out.as_mut_ptr(),
             n: job.matrix.n(),
             bias: job.bias,
-            role: if job.add { Role::Add } else { Role::Set },
+            role: match job.then {
+                Then::Set => Role::Set,
+                Then::Add => Role::Add,
+                Then::Activate(act) => Role::Activate(act),
+            },
             isa: cx.cpu.isa(),
         })
         .collect();
@@ -216,18 +232,27 @@ pub fn gate_up(
     });
 }
 
-/// `out = x matrix^T`, `[rows, n]`, and the maxima of its rows, `[rows, maxima_len(n)]`, found while a task's part of a
+/// `out = finish(x matrix^T + bias)`, `[rows, n]`, and the maxima of its rows, `[rows, maxima_len(n)]`, found while a task's part of a
 /// row is still in the caches of its thread; see [`logits::maxima`].
 ///
 /// # Panics
 /// As [`matmul`], and when `maxima` has another size.
-pub fn head(cx: &Compute, input: &Input, matrix: &Matrix, out: &mut [f32], maxima: &mut [f32]) {
+pub fn head(
+    cx: &Compute,
+    input: &Input,
+    matrix: &Matrix,
+    bias: Option<&[f32]>,
+    finish: Finish,
+    out: &mut [f32],
+    maxima: &mut [f32],
+) {
     let (rows, n) = (input.rows(), matrix.n());
     assert_eq!(out.len(), rows * n, "head: out is not [rows, n]");
     assert!(
         input.serves(cx, matrix),
         "head: the input was filled without this matrix"
     );
+    assert!(bias.is_none_or(|b| b.len() == n), "head: bias is not [n]");
     let length = logits::maxima_len(n);
     assert_eq!(maxima.len(), rows * length, "head: maxima of each row");
     if rows == 0 {
@@ -236,7 +261,7 @@ pub fn head(cx: &Compute, input: &Input, matrix: &Matrix, out: &mut [f32], maxim
     let sink = Sink {
         out: out.as_mut_ptr(),
         n,
-        bias: None,
+        bias,
         role: Role::Set,
         isa: cx.cpu.isa(),
     };
@@ -262,10 +287,11 @@ pub fn head(cx: &Compute, input: &Input, matrix: &Matrix, out: &mut [f32], maxim
             let (values, to) = unsafe {
                 let to = maxima.get().add(r * length + stripe * logits::GROUPS);
                 (
-                    std::slice::from_raw_parts(sink.out.add(r * n + first), width),
+                    std::slice::from_raw_parts_mut(sink.out.add(r * n + first), width),
                     std::slice::from_raw_parts_mut(to, logits::GROUPS),
                 )
             };
+            finish.apply(cx.cpu, values);
             logits::maxima(cx.cpu, values, to);
         }
     });

@@ -11,6 +11,7 @@ pub mod kv;
 mod lanes;
 pub mod logits;
 mod matmul;
+mod norm;
 mod pack;
 pub mod rope;
 mod self_check;
@@ -20,10 +21,11 @@ pub mod threads;
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 mod tile_unit;
 
-pub use activation::Activation;
-pub use input::{Input, Norm};
+pub use activation::{Activation, Xielu};
+pub use input::Input;
 pub use isa::{Cpu, Isa, IsaError};
-pub use matmul::{Job, gate_up, head, matmul};
+pub use matmul::{Job, Then, gate_up, head, matmul};
+pub use norm::{Norm, add_rows, normalise_groups};
 pub use pack::{Matrix, Mode, PackError};
 pub use threads::{CoreError, Pool, available_threads, check_cores, stand_back};
 

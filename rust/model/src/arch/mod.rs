@@ -1,16 +1,7 @@
-//! The table of architectures. A family that differs by flags is a row; one that differs in structure is a file and a row.
-mod llama;
+//! Architectures: structures that models have in common. What a family of them is, is data (`family`).
+mod decoder;
 
-use crate::{Error, Model, Result, backend::Backend, loader::Loader};
-
-type Load = fn(&Loader<'_>, Box<dyn Backend>, &Runtime, &Flags) -> Result<Box<dyn Model>>;
-
-/// How one pre-norm dense decoder differs from Llama.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Flags {
-    /// Queries and keys are normalised head by head before rope.
-    pub qk_norm: bool,
-}
+use crate::{Model, Result, backend::Backend, family, loader::Loader};
 
 /// What the checkpoint does not say.
 #[derive(Debug, Clone, Copy)]
@@ -19,34 +10,22 @@ pub struct Runtime {
     pub kv_dtype: crate::backend::KvDtype,
     /// Whether activations and sums are float32 whatever the weights are.
     pub exact: bool,
+    /// The longest sequence that will be run; `None` = as long as the model was made for.
+    pub context: Option<usize>,
 }
 
-const PLAIN: Flags = Flags { qk_norm: false };
-const QK_NORM: Flags = Flags { qk_norm: true };
-
-/// Hugging Face architecture names (SmolLM is a `LlamaForCausalLM`; biases are taken where the checkpoint has them).
-const TABLE: &[(&str, Load, Flags)] = &[
-    ("LlamaForCausalLM", llama::load, PLAIN),
-    ("MistralForCausalLM", llama::load, PLAIN),
-    ("Qwen2ForCausalLM", llama::load, PLAIN),
-    ("Qwen3ForCausalLM", llama::load, QK_NORM),
-];
-
 /// Loads the model that the checkpoint's `architectures` names.
+///
+/// # Errors
+/// `Load` for an architecture that is not known, with those that are; and for whatever is wrong with its weights.
 pub fn load(
     loader: &Loader<'_>,
     backend: Box<dyn Backend>,
     runtime: &Runtime,
 ) -> Result<Box<dyn Model>> {
     let name = &loader.config().architecture;
-    match TABLE.iter().find(|row| row.0 == name) {
-        Some((_, load, flags)) => load(loader, backend, runtime, flags),
-        None => {
-            let known: Vec<&str> = TABLE.iter().map(|row| row.0).collect();
-            Err(Error::Load(format!(
-                "architecture {name} is not supported; supported are {}",
-                known.join(", ")
-            )))
-        }
+    match family::find(name) {
+        Some(family) => decoder::load(loader, backend, runtime, family),
+        None => Err(family::unknown(name)),
     }
 }

@@ -5,17 +5,21 @@ mod packer;
 use std::{ops::Range, sync::Arc};
 
 use candle_vllm_kernels::cpu::{
-    self as kernels, Activation, Compute, Input, Job, Matrix,
-    attention::{AttnParams, Batch},
+    self as kernels, Compute, Input, Job, Matrix, Then,
+    attention::{self, AttnParams, Batch},
     kv::{KvCache, KvType, Seq},
+    logits::Finish,
 };
 
-use super::{Backend, KvDtype, KvShape, Packer, Pass};
+use super::{
+    Attend, Backend, Feed, Join, KvDtype, KvShape, Linear, LogitRule, Norm, Normed, Packer, Pass,
+    QkNorm,
+};
 use crate::{
     Error, Kv, Logits, Result, Slice, Step, Tensor,
-    backend::{portable, tensor::Recycler},
-    layers::{Attention, Linear, Mlp, Norm, Rope},
-    quant::Format,
+    backend::tensor::Recycler,
+    quant::{Format, Vector},
+    rope::Rope,
 };
 
 use packer::CpuPacker;
@@ -77,17 +81,74 @@ impl Cpu {
         })
     }
 
-    fn matmul(&mut self, x: &Tensor, norm: Option<&Norm>, jobs: &mut [Job<'_>]) {
-        let [rows, k] = x.shape();
-        let matrices: Vec<&Matrix> = jobs.iter().map(|j| j.matrix).collect();
-        let norm = norm.map(|n| kernels::Norm {
-            weight: &n.weight,
-            eps: n.eps,
-        });
-        self.input
-            .fill(&self.compute, x.data(), rows, k, norm, &matrices);
-        kernels::matmul(&self.compute, &self.input, jobs);
+    fn fill(&mut self, x: &Tensor, norm: Option<&Norm>, matrices: &[&Matrix]) -> Result<()> {
+        let ([rows, k], norm) = (x.shape(), norm.map(host_norm).transpose()?);
+        let cx = &self.compute;
+        self.input.fill(cx, x.data(), rows, k, norm, matrices);
+        Ok(())
     }
+
+    /// One product of rows that no norm comes before.
+    fn product(&mut self, x: &Tensor, w: &Linear, then: Then, out: &mut Tensor) -> Result<()> {
+        let matrix = packed(w.format.as_ref())?;
+        self.fill(x, None, &[matrix])?;
+        let job = Job {
+            matrix,
+            bias: host(w.bias.as_ref())?,
+            out: out.data_mut()?,
+            then,
+        };
+        kernels::matmul(&self.compute, &self.input, &mut [job]);
+        Ok(())
+    }
+
+    /// Normalises queries and keys where attention does not do it itself: it knows one weight for all heads and no mean.
+    fn apart(&mut self, attend: &Attend, rule: &QkNorm, qkv: &mut [Tensor; 3]) -> Result<()> {
+        let [q, k, _] = qkv;
+        for (x, norm) in [(q, &rule.q), (k, &rule.k)] {
+            let width = x.shape()[1];
+            let group = match rule.of {
+                Normed::Row => width,
+                Normed::Head | Normed::RotatedHead => attend.head_dim,
+            };
+            let norm = host_norm(norm)?;
+            kernels::normalise_groups(&self.compute, x.data_mut()?, width, group, norm);
+        }
+        Ok(())
+    }
+}
+
+/// The matrix that this backend has packed.
+fn packed(format: &dyn Format) -> Result<&Matrix> {
+    let other = || Error::Run("a weight of another backend".into());
+    format.packed().ok_or_else(other)
+}
+
+fn host(vector: Option<&Vector>) -> Result<Option<&[f32]>> {
+    vector.map(Vector::values).transpose()
+}
+
+fn host_norm(norm: &Norm) -> Result<kernels::Norm<'_>> {
+    Ok(kernels::Norm {
+        weight: norm.weight.values()?,
+        bias: host(norm.bias.as_ref())?,
+        eps: norm.eps,
+        centred: norm.centred,
+    })
+}
+
+/// The norm that attention itself applies: of each head, by one weight for all.
+fn fused_norm<'a>(attend: &Attend, rule: &'a QkNorm) -> Result<Option<attention::QkNorm<'a>>> {
+    let one = |n: &Norm| !n.centred && n.bias.is_none() && n.weight.len() == attend.head_dim;
+    if rule.of == Normed::Row || !one(&rule.q) || !one(&rule.k) || rule.q.eps != rule.k.eps {
+        return Ok(None);
+    }
+    Ok(Some(attention::QkNorm {
+        q: rule.q.weight.values()?,
+        k: rule.k.weight.values()?,
+        eps: rule.q.eps,
+        after_rope: rule.of == Normed::RotatedHead,
+    }))
 }
 
 fn layout(shape: &KvShape, blocks: usize, block_size: usize) -> kernels::kv::KvShape {
@@ -119,10 +180,19 @@ fn rope_of<'a>(
 
 fn rope(rope: &Rope) -> kernels::rope::Rope {
     match rope.dynamic {
-        None => kernels::rope::Rope::new(rope.inv_freq.clone(), rope.attention_factor, false),
+        None => kernels::rope::Rope::new(
+            rope.inv_freq.clone(),
+            rope.attention_factor,
+            rope.interleaved,
+        ),
         Some(dynamic) => {
             let at = Box::new(move |position| dynamic.inv_freq(position));
-            kernels::rope::Rope::by_position(dynamic.dim / 2, at, rope.attention_factor, false)
+            kernels::rope::Rope::by_position(
+                dynamic.dim / 2,
+                at,
+                rope.attention_factor,
+                rope.interleaved,
+            )
         }
     }
 }
@@ -172,75 +242,71 @@ impl Backend for Cpu {
         Ok(Pass { step, batch })
     }
 
-    fn embed(&mut self, table: &dyn Format, ids: &[u32]) -> Result<Tensor> {
+    fn embed(&mut self, table: &dyn Format, ids: &[u32], factor: f32) -> Result<Tensor> {
         let mut out = self.spare.tensor(ids.len(), table.shape()[1]);
-        table.rows(ids, out.data_mut()?)?;
+        let values = out.data_mut()?;
+        table.rows(ids, values)?;
+        if factor != 1.0 {
+            values.iter_mut().for_each(|v| *v *= factor);
+        }
         Ok(out)
     }
 
-    fn rms_norm(&mut self, x: &Tensor, norm: &Norm) -> Result<Tensor> {
-        portable::rms_norm(self.device(), x, norm)?.into_host()
+    fn normalise(&mut self, x: &Tensor, group: usize, norm: &Norm) -> Result<Tensor> {
+        let [rows, width] = x.shape();
+        let mut out = self.spare.tensor(rows, width);
+        let to = out.data_mut()?;
+        to.copy_from_slice(x.data());
+        kernels::normalise_groups(&self.compute, to, width, group, host_norm(norm)?);
+        Ok(out)
     }
 
-    fn add(&mut self, x: &mut Tensor, y: &Tensor) -> Result<()> {
-        *x = portable::add(self.device(), x, y)?.into_host()?;
+    fn add(&mut self, x: &mut Tensor, y: &Tensor, factor: f32) -> Result<()> {
+        let width = x.shape()[1];
+        kernels::add_rows(&self.compute, x.data_mut()?, y.data(), width, None, factor);
         Ok(())
     }
 
-    fn activate(&mut self, gate: &Tensor, up: &Tensor, activation: Activation) -> Result<Tensor> {
-        portable::activate(self.device(), gate, up, activation)?.into_host()
-    }
-
-    fn attention(
+    fn attend(
         &mut self,
-        layer: &Attention,
-        [q, k, v]: [Tensor; 3],
+        attend: &Attend,
+        mut qkv: [Tensor; 3],
         pass: &mut Pass<'_>,
         kv: &mut Kv,
     ) -> Result<Tensor> {
+        let mut norms = None;
+        if let Some(rule) = &attend.qk_norm {
+            norms = fused_norm(attend, rule)?;
+            if norms.is_none() {
+                self.apart(attend, rule, &mut qkv)?;
+            }
+        }
         let cache = cache_of(kv)?;
         let Some(batch) = &mut pass.batch else {
             return Err(Error::Run("another backend began this pass".into()));
         };
-        let rope = rope_of(&mut self.ropes, &layer.rope);
-        let h = &layer.heads;
+        let rope = rope_of(&mut self.ropes, &attend.rope);
         let params = AttnParams {
-            heads: h.heads,
-            kv_heads: h.kv_heads,
-            head_dim: h.head_dim,
-            scale: h.scale,
-            window: h.window,
-            softcap: None,
-            sinks: None,
+            heads: attend.heads,
+            kv_heads: attend.kv_heads,
+            head_dim: attend.head_dim,
+            scale: attend.scale,
+            window: attend.window,
+            softcap: attend.softcap,
+            sinks: host(attend.sinks.as_ref())?,
+            temperature: attend.temperature,
         };
-        let norms = layer.qk_norm.as_ref();
-        let norms = norms.map(|[q, k]| (&q.weight[..], &k.weight[..], q.eps));
-        let (cx, [q, k, v]) = (&self.compute, [&q, &k, &v].map(Tensor::data));
-        let mut out = self
-            .spare
-            .tensor(pass.step.tokens.len(), h.heads * h.head_dim);
-        let to = out.data_mut()?;
-        kernels::attention::qkv_attention(
-            cx, rope, q, k, v, norms, &params, batch, cache, h.layer, to,
-        );
+        let (cx, [q, k, v]) = (&self.compute, [&qkv[0], &qkv[1], &qkv[2]].map(Tensor::data));
+        let rows = pass.step.tokens.len();
+        let mut out = self.spare.tensor(rows, attend.heads * attend.head_dim);
+        let (to, layer) = (out.data_mut()?, attend.layer);
+        attention::qkv_attention(cx, rope, q, k, v, norms, &params, batch, cache, layer, to);
         Ok(out)
     }
 
     fn linear(&mut self, x: &Tensor, w: &Linear) -> Result<Tensor> {
-        let Some(matrix) = w.format.packed() else {
-            return portable::linear(self.device(), x, w)?.into_host();
-        };
-        let mut out = self.spare.tensor(x.shape()[0], matrix.n());
-        self.matmul(
-            x,
-            None,
-            &mut [Job {
-                matrix,
-                bias: w.bias.as_deref(),
-                out: out.data_mut()?,
-                add: false,
-            }],
-        );
+        let mut out = self.spare.tensor(x.shape()[0], w.n());
+        self.product(x, w, Then::Set, &mut out)?;
         Ok(out)
     }
 
@@ -256,95 +322,83 @@ impl Backend for Cpu {
         Ok(out)
     }
 
-    fn norm_linears(&mut self, x: &Tensor, norm: &Norm, w: [&Linear; 3]) -> Result<[Tensor; 3]> {
-        let [Some(a), Some(b), Some(c)] = w.map(|w| w.format.packed()) else {
-            let x = self.rms_norm(x, norm)?;
-            return Ok([
-                self.linear(&x, w[0])?,
-                self.linear(&x, w[1])?,
-                self.linear(&x, w[2])?,
-            ]);
-        };
-        let matrices = [a, b, c];
+    fn project(&mut self, x: &Tensor, norm: Option<&Norm>, w: [&Linear; 3]) -> Result<[Tensor; 3]> {
+        let [a, b, c] = w.map(|w| packed(w.format.as_ref()));
+        let matrices = [a?, b?, c?];
         let mut out = matrices.map(|m| self.spare.tensor(x.shape()[0], m.n()));
         let [p, q, r] = &mut out;
-        let job = |i: usize, out| Job {
-            matrix: matrices[i],
-            bias: w[i].bias.as_deref(),
-            out,
-            add: false,
+        let job = |i: usize, out| {
+            Ok::<_, Error>(Job {
+                matrix: matrices[i],
+                bias: host(w[i].bias.as_ref())?,
+                out,
+                then: Then::Set,
+            })
         };
         let mut jobs = [
-            job(0, p.data_mut()?),
-            job(1, q.data_mut()?),
-            job(2, r.data_mut()?),
+            job(0, p.data_mut()?)?,
+            job(1, q.data_mut()?)?,
+            job(2, r.data_mut()?)?,
         ];
-        self.matmul(x, Some(norm), &mut jobs);
+        self.fill(x, norm, &matrices)?;
+        kernels::matmul(&self.compute, &self.input, &mut jobs);
         Ok(out)
     }
 
-    fn linear_add(&mut self, x: &Tensor, w: &Linear, residual: &mut Tensor) -> Result<()> {
-        let Some(matrix) = w.format.packed() else {
-            let y = portable::linear(self.device(), x, w)?;
-            return self.add(residual, &y);
-        };
-        self.matmul(
-            x,
-            None,
-            &mut [Job {
-                matrix,
-                bias: w.bias.as_deref(),
-                out: residual.data_mut()?,
-                add: true,
-            }],
-        );
+    fn join(&mut self, x: &Tensor, join: &Join, residual: &mut Tensor) -> Result<()> {
+        if join.norm.is_none() && join.factor == 1.0 {
+            return self.product(x, &join.linear, Then::Add, residual);
+        }
+        let y = self.linear(x, &join.linear)?;
+        let norm = join.norm.as_ref().map(host_norm).transpose()?;
+        let (cx, width) = (&self.compute, y.shape()[1]);
+        kernels::add_rows(cx, residual.data_mut()?, y.data(), width, norm, join.factor);
         Ok(())
     }
 
-    fn gate_up(&mut self, x: &Tensor, mlp: &Mlp) -> Result<Tensor> {
-        let (Some(gate), Some(up)) = (mlp.gate.format.packed(), mlp.up.format.packed()) else {
-            let x = self.rms_norm(x, &mlp.norm)?;
-            let (gate, up) = (self.linear(&x, &mlp.gate)?, self.linear(&x, &mlp.up)?);
-            return self.activate(&gate, &up, mlp.activation);
+    fn feed(&mut self, x: &Tensor, norm: Option<&Norm>, feed: &Feed) -> Result<Tensor> {
+        let (up, act) = (packed(feed.up.format.as_ref())?, feed.activation);
+        let bias = host(feed.up.bias.as_ref())?;
+        let mut out = self.spare.tensor(x.shape()[0], up.n());
+        let to = out.data_mut()?;
+        let Some(gate) = &feed.gate else {
+            self.fill(x, norm, &[up])?;
+            let job = Job {
+                matrix: up,
+                bias,
+                out: to,
+                then: Then::Activate(act),
+            };
+            kernels::matmul(&self.compute, &self.input, &mut [job]);
+            return Ok(out);
         };
-        let ([rows, k], bias) = (
-            x.shape(),
-            (mlp.gate.bias.as_deref(), mlp.up.bias.as_deref()),
+        let (matrix, bias) = (
+            packed(gate.format.as_ref())?,
+            (host(gate.bias.as_ref())?, bias),
         );
-        let mut out = self.spare.tensor(rows, gate.n());
-        let norm = kernels::Norm {
-            weight: &mlp.norm.weight,
-            eps: mlp.norm.eps,
-        };
-        self.input
-            .fill(&self.compute, x.data(), rows, k, Some(norm), &[gate, up]);
-        kernels::gate_up(
-            &self.compute,
-            &self.input,
-            gate,
-            up,
-            bias,
-            mlp.activation,
-            out.data_mut()?,
-        );
+        self.fill(x, norm, &[matrix, up])?;
+        kernels::gate_up(&self.compute, &self.input, matrix, up, bias, act, to);
         Ok(out)
     }
 
-    fn head(&mut self, x: &Tensor, norm: &Norm, head: &dyn Format) -> Result<Logits> {
-        let Some(matrix) = head.packed() else {
-            let x = self.rms_norm(x, norm)?;
-            return Ok(head.matmul(&x, self.device())?.into_host()?.into());
+    fn head(
+        &mut self,
+        x: &Tensor,
+        norm: &Norm,
+        (head, bias): (&dyn Format, Option<&Vector>),
+        rule: LogitRule,
+    ) -> Result<Logits> {
+        let (matrix, rows) = (packed(head)?, x.shape()[0]);
+        let mut out = self.spare.tensor(rows, matrix.n());
+        let length = kernels::logits::maxima_len(matrix.n());
+        let mut maxima = self.spare.tensor(rows, length);
+        self.fill(x, Some(norm), &[matrix])?;
+        let finish = Finish {
+            scale: rule.factor,
+            softcap: rule.cap,
         };
-        let ([rows, k], n) = (x.shape(), matrix.n());
-        let mut out = self.spare.tensor(rows, n);
-        let mut maxima = self.spare.tensor(rows, kernels::logits::maxima_len(n));
-        let norm = kernels::Norm {
-            weight: &norm.weight,
-            eps: norm.eps,
-        };
-        let (cx, input) = (&self.compute, &mut self.input);
-        input.fill(cx, x.data(), rows, k, Some(norm), &[matrix]);
-        kernels::head(cx, input, matrix, out.data_mut()?, maxima.data_mut()?);
+        let (bias, to, most) = (host(bias)?, out.data_mut()?, maxima.data_mut()?);
+        kernels::head(&self.compute, &self.input, matrix, bias, finish, to, most);
         Ok(Logits::with_maxima(out, maxima))
     }
 }
@@ -360,6 +414,7 @@ mod tests {
                 inv_freq: vec![0.5; pairs],
                 attention_factor: 1.0,
                 dynamic: None,
+                interleaved: false,
             })
         };
         let (narrow, wide, mut ropes) = (of(4), of(8), Vec::new());

@@ -2,21 +2,22 @@
 //! The default of every operation, in candle ops (`portable.rs`), is its specification and its oracle.
 pub mod cpu;
 pub mod heap;
+mod operands;
 mod portable;
 pub mod tensor;
 
 use std::ops::Range;
 
 use candle_core::Device;
-use candle_vllm_kernels::cpu::{Activation, Compute, attention::Batch};
+use candle_vllm_kernels::cpu::{Compute, attention::Batch};
 
 pub use cpu::Cpu;
+pub use operands::{Attend, Feed, Join, Linear, LogitRule, Norm, Normed, QkNorm};
 pub use portable::Portable;
 
 use crate::{
     Kv, Logits, Result, Step, Tensor,
-    layers::{Attention, Linear, Mlp, Norm},
-    quant::{Format, Role},
+    quant::{Format, Role, Vector},
     weights::Stored,
 };
 
@@ -46,6 +47,11 @@ pub struct KvShape {
 pub trait Packer: Send + Sync {
     /// Packs the two-dimensional tensor `name` for its `role`.
     fn matrix(&self, name: &str, role: Role, stored: &Stored<'_>) -> Result<Box<dyn Format>>;
+
+    /// Takes the values of a norm, a bias or sinks. Default: they stay on the host.
+    fn vector(&self, values: Vec<f32>) -> Result<Vector> {
+        Ok(Vector::host(values))
+    }
 }
 
 /// A step on its way through the layers, and what a backend makes of it once for all of them.
@@ -101,14 +107,14 @@ pub trait Backend: Send {
         Ok(Pass { step, batch: None })
     }
 
-    /// Rows `ids` of `table`.
-    fn embed(&mut self, table: &dyn Format, ids: &[u32]) -> Result<Tensor> {
-        portable::embed(table, ids)
+    /// `factor` times the rows `ids` of `table`.
+    fn embed(&mut self, table: &dyn Format, ids: &[u32], factor: f32) -> Result<Tensor> {
+        portable::embed(table, ids, factor)
     }
 
-    /// RMSNorm of each row.
-    fn rms_norm(&mut self, x: &Tensor, norm: &Norm) -> Result<Tensor> {
-        portable::rms_norm(self.device(), x, norm)
+    /// Each group of `group` columns, normalised.
+    fn normalise(&mut self, x: &Tensor, group: usize, norm: &Norm) -> Result<Tensor> {
+        portable::normalise(self.device(), x, group, norm)
     }
 
     /// `x W^T + b`.
@@ -116,15 +122,10 @@ pub trait Backend: Send {
         portable::linear(self.device(), x, w)
     }
 
-    /// `x += y`.
-    fn add(&mut self, x: &mut Tensor, y: &Tensor) -> Result<()> {
-        *x = portable::add(self.device(), x, y)?;
+    /// `x += factor * y`.
+    fn add(&mut self, x: &mut Tensor, y: &Tensor, factor: f32) -> Result<()> {
+        *x = portable::add(self.device(), x, y, factor)?;
         Ok(())
-    }
-
-    /// `act(gate) * up`.
-    fn activate(&mut self, gate: &Tensor, up: &Tensor, activation: Activation) -> Result<Tensor> {
-        portable::activate(self.device(), gate, up, activation)
     }
 
     /// The given rows of `x`, one range after the other.
@@ -132,43 +133,63 @@ pub trait Backend: Send {
         portable::select(self.device(), x, rows)
     }
 
-    /// Rotates q and k, writes k and v of the pass into the cache and attends: `[rows, heads * head_dim]`.
-    fn attention(
+    /// Normalises and rotates q and k, writes k and v of the pass into the cache and attends: `[rows, heads * head_dim]`.
+    fn attend(
         &mut self,
-        layer: &Attention,
+        attend: &Attend,
         qkv: [Tensor; 3],
         pass: &mut Pass<'_>,
         kv: &mut Kv,
     ) -> Result<Tensor> {
-        portable::attention(self.device(), layer, qkv, pass.step, kv)
+        portable::attend(self.device(), attend, qkv, pass.step, kv)
     }
 
-    /// The linears of the normalised rows. Default: composed.
-    fn norm_linears(&mut self, x: &Tensor, norm: &Norm, w: [&Linear; 3]) -> Result<[Tensor; 3]> {
-        let x = self.rms_norm(x, norm)?;
+    /// The linears of the rows, which are normalised first where there is a norm. Default: composed.
+    fn project(&mut self, x: &Tensor, norm: Option<&Norm>, w: [&Linear; 3]) -> Result<[Tensor; 3]> {
+        let own = self.normalised(x, norm)?;
+        let x = own.as_ref().unwrap_or(x);
         Ok([
-            self.linear(&x, w[0])?,
-            self.linear(&x, w[1])?,
-            self.linear(&x, w[2])?,
+            self.linear(x, w[0])?,
+            self.linear(x, w[1])?,
+            self.linear(x, w[2])?,
         ])
     }
 
-    /// `residual += x W^T + b`. Default: composed.
-    fn linear_add(&mut self, x: &Tensor, w: &Linear, residual: &mut Tensor) -> Result<()> {
-        let y = self.linear(x, w)?;
-        self.add(residual, &y)
+    /// The rows, normalised over their whole width; `None` without a norm.
+    fn normalised(&mut self, x: &Tensor, norm: Option<&Norm>) -> Result<Option<Tensor>> {
+        norm.map(|norm| self.normalise(x, x.shape()[1], norm))
+            .transpose()
     }
 
-    /// `act(gate(norm x)) * up(norm x)`. Default: composed.
-    fn gate_up(&mut self, x: &Tensor, mlp: &Mlp) -> Result<Tensor> {
-        let x = self.rms_norm(x, &mlp.norm)?;
-        let (gate, up) = (self.linear(&x, &mlp.gate)?, self.linear(&x, &mlp.up)?);
-        self.activate(&gate, &up, mlp.activation)
+    /// The hidden rows of a feed-forward part. Default: composed.
+    fn feed(&mut self, x: &Tensor, norm: Option<&Norm>, feed: &Feed) -> Result<Tensor> {
+        let own = self.normalised(x, norm)?;
+        let x = own.as_ref().unwrap_or(x);
+        let up = self.linear(x, &feed.up)?;
+        let gate = feed
+            .gate
+            .as_ref()
+            .map(|gate| self.linear(x, gate))
+            .transpose()?;
+        portable::activate(self.device(), gate, up, feed.activation)
     }
 
-    /// Logits of the normalised rows. Default: composed.
-    fn head(&mut self, x: &Tensor, norm: &Norm, head: &dyn Format) -> Result<Logits> {
-        let x = self.rms_norm(x, norm)?;
-        Ok(head.matmul(&x, self.device())?.into_host()?.into())
+    /// `residual += factor * norm(x W^T + b)`. Default: composed.
+    fn join(&mut self, x: &Tensor, join: &Join, residual: &mut Tensor) -> Result<()> {
+        let y = self.linear(x, &join.linear)?;
+        let own = self.normalised(&y, join.norm.as_ref())?;
+        self.add(residual, own.as_ref().unwrap_or(&y), join.factor)
+    }
+
+    /// Logits of the rows.
+    fn head(
+        &mut self,
+        x: &Tensor,
+        norm: &Norm,
+        (head, bias): (&dyn Format, Option<&Vector>),
+        rule: LogitRule,
+    ) -> Result<Logits> {
+        let x = self.normalise(x, x.shape()[1], norm)?;
+        portable::head(self.device(), &x, (head, bias), rule)
     }
 }

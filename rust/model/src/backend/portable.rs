@@ -4,11 +4,11 @@ use std::ops::Range;
 use candle_core::{D, DType, Device, Tensor as Candle};
 use candle_vllm_kernels::cpu::{Activation, ggml};
 
-use super::{Backend, KvShape, Packer};
+use super::{Attend, Backend, KvShape, Linear, LogitRule, Norm, Normed, Packer};
 use crate::{
-    Error, Kv, Result, Slice, Step, Tensor,
-    layers::{Attention, Linear, Norm, Rope, attention::Heads},
-    quant::{Dense, Format, Role},
+    Error, Kv, Logits, Result, Slice, Step, Tensor,
+    quant::{Dense, Format, Role, Vector},
+    rope::Rope,
     weights::Stored,
 };
 
@@ -60,51 +60,105 @@ pub fn new_kv(shape: &KvShape, blocks: usize, block_size: usize) -> Kv {
     )
 }
 
-pub fn embed(table: &dyn Format, ids: &[u32]) -> Result<Tensor> {
+pub fn embed(table: &dyn Format, ids: &[u32], factor: f32) -> Result<Tensor> {
     let mut out = vec![0.0; ids.len() * table.shape()[1]];
     table.rows(ids, &mut out)?;
+    out.iter_mut().for_each(|v| *v *= factor);
     Ok(Tensor::new(ids.len(), table.shape()[1], out))
 }
 
+fn candle_vector(v: &Vector, device: &Device) -> Result<Candle> {
+    Ok(Candle::from_slice(v.values()?, v.len(), device)?)
+}
+
+/// Normalises the last dimension.
 fn normalised(x: &Candle, norm: &Norm) -> Result<Candle> {
-    let weight = Candle::from_slice(&norm.weight, norm.weight.len(), x.device())?;
+    let x = if norm.centred {
+        x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?
+    } else {
+        x.clone()
+    };
     let scale = (x.sqr()?.mean_keepdim(D::Minus1)? + f64::from(norm.eps))?.sqrt()?;
-    Ok(x.broadcast_div(&scale)?.broadcast_mul(&weight)?)
+    Ok(x.broadcast_div(&scale)?)
 }
 
-pub fn rms_norm(device: &Device, x: &Tensor, norm: &Norm) -> Result<Tensor> {
-    Tensor::from_candle(normalised(&x.to_candle(device)?, norm)?)
+pub fn normalise(device: &Device, x: &Tensor, group: usize, norm: &Norm) -> Result<Tensor> {
+    let [rows, width] = x.shape();
+    let groups = x.to_candle(device)?.reshape((rows, width / group, group))?;
+    let y = normalised(&groups, norm)?;
+    // Weights are one group's, for all of them, or the whole row's.
+    let own = |v: &Vector| -> Result<Candle> {
+        Ok(candle_vector(v, device)?.reshape((1, v.len() / group, group))?)
+    };
+    let mut y = y.broadcast_mul(&own(&norm.weight)?)?;
+    if let Some(bias) = &norm.bias {
+        y = y.broadcast_add(&own(bias)?)?;
+    }
+    Tensor::from_candle(y.reshape((rows, width))?)
 }
 
-pub fn linear(device: &Device, x: &Tensor, w: &Linear) -> Result<Tensor> {
-    let y = w.format.matmul(x, device)?;
-    match &w.bias {
+fn biased(y: Tensor, bias: Option<&Vector>, device: &Device) -> Result<Tensor> {
+    match bias {
         None => Ok(y),
         Some(b) => {
-            let b = Candle::from_slice(b, b.len(), device)?;
+            let b = candle_vector(b, device)?;
             Tensor::from_candle(y.to_candle(device)?.broadcast_add(&b)?)
         }
     }
 }
 
-pub fn add(device: &Device, x: &Tensor, y: &Tensor) -> Result<Tensor> {
-    Tensor::from_candle((x.to_candle(device)? + y.to_candle(device)?)?)
+pub fn linear(device: &Device, x: &Tensor, w: &Linear) -> Result<Tensor> {
+    biased(w.format.matmul(x, device)?, w.bias.as_ref(), device)
 }
 
+pub fn head(
+    device: &Device,
+    x: &Tensor,
+    (head, bias): (&dyn Format, Option<&Vector>),
+    rule: LogitRule,
+) -> Result<Logits> {
+    let y = biased(head.matmul(x, device)?, bias, device)?.to_candle(device)?;
+    let y = match rule.cap.map(f64::from) {
+        None => (y * f64::from(rule.factor))?,
+        Some(cap) => ((y * (f64::from(rule.factor) / cap))?.tanh()? * cap)?,
+    };
+    Ok(Tensor::from_candle(y)?.into_host()?.into())
+}
+
+pub fn add(device: &Device, x: &Tensor, y: &Tensor, factor: f32) -> Result<Tensor> {
+    let y = (y.to_candle(device)? * f64::from(factor))?;
+    Tensor::from_candle((x.to_candle(device)? + y)?)
+}
+
+/// `act(gate) * up`, or `act(up)` without a gate.
 pub fn activate(
     device: &Device,
-    gate: &Tensor,
-    up: &Tensor,
+    gate: Option<Tensor>,
+    up: Tensor,
     activation: Activation,
 ) -> Result<Tensor> {
-    let gate = gate.to_candle(device)?;
-    let gate = match activation {
-        Activation::Silu => gate.silu()?,
-        Activation::Gelu => gate.gelu_erf()?,
-        Activation::GeluTanh => gate.gelu()?,
-        Activation::Relu => gate.relu()?,
+    let up = up.to_candle(device)?;
+    let Some(gate) = gate else {
+        return Tensor::from_candle(activated(&up, activation)?);
     };
-    Tensor::from_candle((gate * up.to_candle(device)?)?)
+    Tensor::from_candle((activated(&gate.to_candle(device)?, activation)? * up)?)
+}
+
+fn activated(x: &Candle, activation: Activation) -> Result<Candle> {
+    Ok(match activation {
+        Activation::Silu => x.silu()?,
+        Activation::Gelu => x.gelu_erf()?,
+        Activation::GeluTanh => x.gelu()?,
+        Activation::Relu => x.relu()?,
+        Activation::Relu2 => x.relu()?.sqr()?,
+        Activation::Xielu(a) => {
+            let above = (x.relu()?.sqr()? * f64::from(a.positive))?;
+            let low = x.minimum(f64::from(a.eps))?.exp()?;
+            let below = ((low - 1.0)? - x)?.affine(f64::from(a.negative), 0.0)?;
+            let curved = x.gt(0.0)?.where_cond(&above, &below)?;
+            (curved + (x * f64::from(a.beta))?)?
+        }
+    })
 }
 
 pub fn select(device: &Device, x: &Tensor, rows: &[Range<usize>]) -> Result<Tensor> {
@@ -131,20 +185,35 @@ fn angles(rope: &Rope, positions: Range<usize>, device: &Device) -> Result<(Cand
     Ok(((angles.cos()? * factor)?, (angles.sin()? * factor)?))
 }
 
-/// Rotates pairs (i, i + rotary_dim / 2) of x `[tokens, heads, head_dim]`.
-fn rotate(x: &Candle, (cos, sin): &(Candle, Candle), rotary_dim: usize) -> Result<Candle> {
-    let half = rotary_dim / 2;
-    let (a, b) = (x.narrow(2, 0, half)?, x.narrow(2, half, half)?);
+/// Rotates pairs of x `[tokens, heads, head_dim]`: (i, i + half) of the first dimensions, or neighbours.
+fn rotate(x: &Candle, (cos, sin): &(Candle, Candle), interleaved: bool) -> Result<Candle> {
+    let half = cos.dim(2)?;
+    let turned = x.narrow(2, 0, 2 * half)?;
+    let (a, b) = if interleaved {
+        let (t, h, _) = x.dims3()?;
+        let pairs = turned.reshape((t, h, half, 2))?;
+        (
+            pairs.narrow(3, 0, 1)?.squeeze(3)?,
+            pairs.narrow(3, 1, 1)?.squeeze(3)?,
+        )
+    } else {
+        (x.narrow(2, 0, half)?, x.narrow(2, half, half)?)
+    };
     let first = (a.broadcast_mul(cos)? - b.broadcast_mul(sin)?)?;
     let second = (b.broadcast_mul(cos)? + a.broadcast_mul(sin)?)?;
-    let rest = x.narrow(2, rotary_dim, x.dim(2)? - rotary_dim)?;
-    Ok(Candle::cat(&[first, second, rest], 2)?)
+    let turned = if interleaved {
+        Candle::stack(&[first, second], 3)?.reshape(turned.shape())?
+    } else {
+        Candle::cat(&[first, second], 2)?
+    };
+    let rest = x.narrow(2, 2 * half, x.dim(2)? - 2 * half)?;
+    Ok(Candle::cat(&[turned, rest], 2)?)
 }
 
 impl Pages {
     fn write(
         &mut self,
-        heads: &Heads,
+        heads: &Attend,
         size: usize,
         table: &[u32],
         from: usize,
@@ -168,7 +237,7 @@ impl Pages {
     /// The first `len` tokens of a sequence, `[kv_heads, len, head_dim]` each.
     fn read(
         &self,
-        heads: &Heads,
+        heads: &Attend,
         size: usize,
         table: &[u32],
         len: usize,
@@ -192,7 +261,7 @@ impl Pages {
 }
 
 /// 0 where a query may look, -inf elsewhere: `[queries, keys]`.
-fn mask(heads: &Heads, position: usize, queries: usize, device: &Device) -> Result<Candle> {
+fn mask(heads: &Attend, position: usize, queries: usize, device: &Device) -> Result<Candle> {
     let keys = position + queries;
     let seen = |q: usize, k: usize| k <= q && heads.window.is_none_or(|w| k + w > q);
     let values: Vec<f32> = (0..queries)
@@ -209,7 +278,7 @@ fn mask(heads: &Heads, position: usize, queries: usize, device: &Device) -> Resu
     Ok(Candle::from_vec(values, (1, queries, keys), device)?)
 }
 
-fn attend(heads: &Heads, q: &Candle, [k, v]: [Candle; 2], position: usize) -> Result<Candle> {
+fn attended(heads: &Attend, q: &Candle, [k, v]: [Candle; 2], position: usize) -> Result<Candle> {
     let group = heads.heads / heads.kv_heads;
     let repeat = |x: Candle| -> Result<Candle> {
         let (h, t, d) = x.dims3()?;
@@ -221,57 +290,90 @@ fn attend(heads: &Heads, q: &Candle, [k, v]: [Candle; 2], position: usize) -> Re
     let queries = q.dim(0)?;
     let (k, v) = (repeat(k)?, repeat(v)?);
     let q = q.transpose(0, 1)?.contiguous()?;
-    let scores = (q.matmul(&k.transpose(1, 2)?.contiguous()?)? * f64::from(heads.scale))?;
+    let mut scores = (q.matmul(&k.transpose(1, 2)?.contiguous()?)? * f64::from(heads.scale))?;
+    if let Some(cap) = heads.softcap.map(f64::from) {
+        scores = ((scores / cap)?.tanh()? * cap)?;
+    }
     let scores = scores.broadcast_add(&mask(heads, position, queries, q.device())?)?;
-    let weights = scores
-        .broadcast_sub(&scores.max_keepdim(D::Minus1)?)?
-        .exp()?;
-    let weights = weights.broadcast_div(&weights.sum_keepdim(D::Minus1)?)?;
+    let mut most = scores.max_keepdim(D::Minus1)?;
+    let sinks = match &heads.sinks {
+        Some(sinks) => Some(candle_vector(sinks, q.device())?.reshape((heads.heads, 1, 1))?),
+        None => None,
+    };
+    if let Some(sinks) = &sinks {
+        most = most.broadcast_maximum(sinks)?;
+    }
+    let weights = scores.broadcast_sub(&most)?.exp()?;
+    let mut sum = weights.sum_keepdim(D::Minus1)?;
+    if let Some(sinks) = &sinks {
+        sum = (sum + sinks.broadcast_sub(&most)?.exp()?)?;
+    }
+    let weights = weights.broadcast_div(&sum)?;
     let out = weights.matmul(&v)?.transpose(0, 1)?.contiguous()?;
     Ok(out.reshape((queries, heads.heads * heads.head_dim))?)
 }
 
+/// Queries or keys of one sequence `[tokens, heads, head_dim]`, normalised per head and rotated as `a` says.
+fn turned(a: &Attend, x: Candle, norm: Option<&Norm>, turn: &(Candle, Candle)) -> Result<Candle> {
+    let norm_at = |x: Candle, of: Normed| -> Result<Candle> {
+        match (norm, a.qk_norm.as_ref()) {
+            (Some(norm), Some(rule)) if rule.of == of => {
+                let (t, h, d) = x.dims3()?;
+                let x = Tensor::from_candle(x.reshape((t, h * d))?)?;
+                let x = normalise(&Device::Cpu, &x, d, norm)?;
+                Ok(x.to_candle(&Device::Cpu)?.reshape((t, h, d))?)
+            }
+            _ => Ok(x),
+        }
+    };
+    let x = norm_at(x, Normed::Head)?;
+    let x = rotate(&x, turn, a.rope.interleaved)?;
+    norm_at(x, Normed::RotatedHead)
+}
+
 fn one_sequence(
     device: &Device,
-    layer: &Attention,
+    a: &Attend,
     [q, k, v]: &[Candle; 3],
     (slice, table): (&Slice, &[u32]),
     (pages, size): (&mut Pages, usize),
 ) -> Result<Candle> {
-    let (heads, count) = (&layer.heads, slice.tokens.len());
+    let count = slice.tokens.len();
     let part = |x: &Candle, n: usize| {
         x.narrow(0, slice.tokens.start, count)?
-            .reshape((count, n, heads.head_dim))
+            .reshape((count, n, a.head_dim))
     };
-    let (mut q, mut k, v) = (
-        part(q, heads.heads)?,
-        part(k, heads.kv_heads)?,
-        part(v, heads.kv_heads)?,
+    let (q, k, v) = (
+        part(q, a.heads)?,
+        part(k, a.kv_heads)?,
+        part(v, a.kv_heads)?,
     );
-    if let Some([qn, kn]) = &layer.qk_norm {
-        (q, k) = (normalised(&q, qn)?, normalised(&k, kn)?);
+    let turn = angles(&a.rope, slice.position..slice.position + count, device)?;
+    let norms = a.qk_norm.as_ref();
+    let mut q = turned(a, q, norms.map(|n| &n.q), &turn)?;
+    let k = turned(a, k, norms.map(|n| &n.k), &turn)?;
+    if let Some(temperature) = &a.temperature {
+        let factors: Vec<f32> = (0..count)
+            .map(|i| temperature.at(slice.position + i))
+            .collect();
+        q = q.broadcast_mul(&Candle::from_vec(factors, (count, 1, 1), device)?)?;
     }
-    let turn = angles(&layer.rope, slice.position..slice.position + count, device)?;
-    (q, k) = (
-        rotate(&q, &turn, heads.rotary_dim)?,
-        rotate(&k, &turn, heads.rotary_dim)?,
-    );
-    pages.write(heads, size, table, slice.position, &k, &v)?;
-    attend(
-        heads,
-        &q,
-        pages.read(heads, size, table, slice.position + count, device)?,
-        slice.position,
-    )
+    pages.write(a, size, table, slice.position, &k, &v)?;
+    let past = pages.read(a, size, table, slice.position + count, device)?;
+    attended(a, &q, past, slice.position)
 }
 
-pub fn attention(
+pub fn attend(
     device: &Device,
-    layer: &Attention,
-    [q, k, v]: [Tensor; 3],
+    a: &Attend,
+    [mut q, mut k, v]: [Tensor; 3],
     step: &Step,
     kv: &mut Kv,
 ) -> Result<Tensor> {
+    if let Some(norms) = a.qk_norm.as_ref().filter(|n| n.of == Normed::Row) {
+        q = normalise(device, &q, q.shape()[1], &norms.q)?;
+        k = normalise(device, &k, k.shape()[1], &norms.k)?;
+    }
     let qkv = [
         q.to_candle(device)?,
         k.to_candle(device)?,
@@ -287,13 +389,8 @@ pub fn attention(
         .slices
         .iter()
         .map(|s| {
-            one_sequence(
-                device,
-                layer,
-                &qkv,
-                (s, &step.blocks[s.blocks.clone()]),
-                (pages, size),
-            )
+            let table = &step.blocks[s.blocks.clone()];
+            one_sequence(device, a, &qkv, (s, table), (pages, size))
         })
         .collect::<Result<Vec<_>>>()?;
     Tensor::from_candle(Candle::cat(&rows, 0)?.to_dtype(DType::F32)?)

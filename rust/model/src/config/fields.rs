@@ -20,6 +20,11 @@ impl<'a> Fields<'a> {
         self.place
     }
 
+    /// All keys.
+    pub fn map(&self) -> &'a Map<String, Value> {
+        self.map
+    }
+
     /// An error about `key`.
     pub fn bad(&self, key: &str, problem: impl std::fmt::Display) -> Error {
         match self.map.get(key) {

@@ -2,9 +2,10 @@
 //! Knows keys of configurations; the tensors' share comes as `Facts`.
 use serde_json::{Map, Number, Value as Json};
 
-use super::{Config, bounds, fields::Fields, rope, sampling};
+use super::{Config, Rotation, Scales, bounds, fields::Fields, rope, sampling, scales};
 use crate::{
     Error, Result,
+    family::{self, Windows},
     weights::gguf::{Metadata, Value},
 };
 
@@ -21,27 +22,11 @@ pub(crate) struct Facts {
     pub rope_factors: Option<Vec<f32>>,
 }
 
-/// `general.architecture` and the Hugging Face name of it (llama.cpp `convert_hf_to_gguf.py`, where it is one to one).
-const ARCHITECTURES: &[(&str, &str)] = &[
-    ("llama", "LlamaForCausalLM"),
-    ("qwen2", "Qwen2ForCausalLM"),
-    ("qwen3", "Qwen3ForCausalLM"),
+/// Architectures that llama.cpp converts and this program has no family for, so that messages name them as their makers do.
+const OTHERS: &[(&str, &str)] = &[
     ("qwen2moe", "Qwen2MoeForCausalLM"),
     ("qwen3moe", "Qwen3MoeForCausalLM"),
-    ("gemma", "GemmaForCausalLM"),
-    ("gemma2", "Gemma2ForCausalLM"),
-    ("gemma3", "Gemma3ForCausalLM"),
-    ("phi2", "PhiForCausalLM"),
-    ("phi3", "Phi3ForCausalLM"),
-    ("starcoder2", "Starcoder2ForCausalLM"),
-    ("stablelm", "StableLmForCausalLM"),
-    ("granite", "GraniteForCausalLM"),
     ("granitemoe", "GraniteMoeForCausalLM"),
-    ("olmo2", "Olmo2ForCausalLM"),
-    ("smollm3", "SmolLM3ForCausalLM"),
-    ("command-r", "CohereForCausalLM"),
-    ("cohere2", "Cohere2ForCausalLM"),
-    ("glm4", "Glm4ForCausalLM"),
     ("glm4moe", "Glm4MoeForCausalLM"),
     ("gpt-oss", "GptOssForCausalLM"),
 ];
@@ -52,7 +37,8 @@ pub(crate) fn read(place: &str, metadata: &Metadata, facts: &Facts) -> Result<Co
     let plain = Fields::new(place, &raw);
     let name = plain.need("general.architecture", plain.text("general.architecture")?)?;
     let key = |k: &str| format!("{name}.{k}");
-    let architecture = architecture(&plain, name, &key("expert_count"))?;
+    let architecture = architecture(&plain, name)?;
+    let family = family::find(&architecture);
     let place = format!("{place} ({architecture})");
     let fields = Fields::new(&place, &raw);
 
@@ -63,9 +49,25 @@ pub(crate) fn read(place: &str, metadata: &Metadata, facts: &Facts) -> Result<Co
     let context = count("context_length", bounds::POSITIONS)?;
     let head_dim = head_dim(&fields, &key, hidden_size, heads)?;
     let vocab_size = vocab(&fields, &key, metadata, facts)?;
-    let window = fields.count(&key("attention.sliding_window"), bounds::WINDOW)?;
-    let (rope_theta, rope_scaling) =
-        rope::from_gguf(&fields, name, context, facts.rope_factors.clone())?;
+    let windows = windows(&fields, &key, family.map(|f| &f.defaults.windows), layers)?;
+    let rope = rope::from_gguf(&fields, name, context, facts.rope_factors.clone())?;
+    let original = fields.count(
+        &key("rope.scaling.original_context_length"),
+        bounds::POSITIONS,
+    )?;
+    let (rotations, scales) = match family {
+        Some(f) => (
+            super::windows::rotations(&fields, f.rotations, &rope, &windows)?,
+            scales::from_gguf(
+                &fields,
+                name,
+                f.scales,
+                hidden_size,
+                original.unwrap_or(context),
+            )?,
+        ),
+        None => (vec![Rotation::Main; layers], Scales::default()),
+    };
 
     let read = Config {
         hidden_size,
@@ -76,16 +78,20 @@ pub(crate) fn read(place: &str, metadata: &Metadata, facts: &Facts) -> Result<Co
         intermediate_size: count("feed_forward_length", bounds::INTERMEDIATE)?,
         kv_heads: uniform(&fields, &key("attention.head_count_kv"), bounds::HEADS)?
             .unwrap_or(heads),
-        max_position: rope::reach(&rope_scaling, context),
+        max_position: rope::reach(&rope.scaling, context),
         norm_eps: norm_eps(&fields, &key)?,
         rotary_dim: fields
             .count(&key("rope.dimension_count"), bounds::HEAD_DIM)?
             .unwrap_or(head_dim),
-        rope_theta,
-        rope_scaling,
-        windows: vec![window; layers],
+        rope_theta: rope.theta,
+        rope_scaling: rope.scaling,
+        windows,
+        rotations,
+        scales,
+        parallel_residual: fields.flag(&key("use_parallel_residual"))?,
         tie_word_embeddings: !facts.has_output,
-        activation: activation(name).to_string(),
+        // GGUF does not say; llama.cpp has it in each architecture's graph.
+        activation: family.map_or("silu", |f| f.defaults.activation).to_string(),
         dtype: dtype(metadata),
         eos_token_ids: special(&fields, metadata, &["eos", "eot", "eom"], vocab_size)?,
         bos_token_id: special(&fields, metadata, &["bos"], vocab_size)?
@@ -102,14 +108,41 @@ pub(crate) fn read(place: &str, metadata: &Metadata, facts: &Facts) -> Result<Co
     })
 }
 
-fn architecture(fields: &Fields<'_>, name: &str, expert_key: &str) -> Result<String> {
-    // llama.cpp files Mixtral under llama.
-    let experts = fields.number(expert_key)?.unwrap_or(0.0);
-    if name == "llama" && experts > 0.0 {
-        return Ok("MixtralForCausalLM".to_string());
-    }
-    let known = ARCHITECTURES.iter().find(|(gguf, _)| *gguf == name);
-    Ok(known.map_or_else(|| format!("gguf:{name}"), |(_, hf)| hf.to_string()))
+/// The Hugging Face name of the architecture that llama.cpp calls `name`.
+fn architecture(fields: &Fields<'_>, name: &str) -> Result<String> {
+    let has = |key: &str| {
+        Ok::<_, Error>(
+            fields
+                .number(&format!("{name}.{key}"))?
+                .is_some_and(|n| n > 0.0),
+        )
+    };
+    // llama.cpp files Mixtral under llama, and OLMo 3 under olmo2.
+    let named = match name {
+        "llama" if has("expert_count")? => Some("MixtralForCausalLM"),
+        "olmo2" if has("attention.sliding_window")? => Some("Olmo3ForCausalLM"),
+        _ => None,
+    };
+    let known = || family::of_gguf(name).map(|f| f.architecture);
+    let other = || OTHERS.iter().find(|(gguf, _)| *gguf == name).map(|o| o.1);
+    let found = named.or_else(known).or_else(other);
+    Ok(found.map_or_else(|| format!("gguf:{name}"), str::to_string))
+}
+
+/// The window of each layer.
+fn windows(
+    fields: &Fields<'_>,
+    key: &impl Fn(&str) -> String,
+    rule: Option<&Windows>,
+    layers: usize,
+) -> Result<Vec<Option<usize>>> {
+    let window = fields.count(&key("attention.sliding_window"), bounds::WINDOW)?;
+    Ok(match rule {
+        Some(Windows::Pattern { pattern, .. }) => {
+            super::windows::by_pattern(window, *pattern, layers)
+        }
+        _ => vec![window; layers],
+    })
 }
 
 /// A count that may be given for each layer, and then has to be the same for all.
@@ -200,14 +233,6 @@ fn norm_eps(fields: &Fields<'_>, key: &impl Fn(&str) -> String) -> Result<f64> {
         }
     }
     fields.need(&rms, None)
-}
-
-/// GGUF does not say; llama.cpp has it in each architecture's graph.
-fn activation(name: &str) -> &'static str {
-    match name {
-        "gemma" | "gemma2" | "gemma3" | "phi2" | "starcoder2" => "gelu_pytorch_tanh",
-        _ => "silu",
-    }
 }
 
 /// `general.file_type` where it names a plain dtype (llama.h, `enum llama_ftype`).

@@ -4,83 +4,27 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::{Config, Ids, Sampling, bounds, fields::Fields, rope, sampling};
+use super::{
+    Config, Ids, Rotation, Sampling, Scales, bounds, fields::Fields, rope, sampling, scales,
+    windows,
+};
 use crate::{
     Error, Result,
+    family::{self, Defaults, Family, Rotations, Windows},
     weights::file::{read_json, read_json_if_there},
 };
 
-/// Which layers have a sliding window.
-enum Windows {
-    /// None, whatever the configuration mentions.
-    Never,
-    /// Those that `layer_types` names, or all where there is a `sliding_window` (this many tokens by default).
-    All { default: Option<usize> },
-    /// Those that `layer_types` names, or those from `max_window_layers` on, if `use_sliding_window`.
-    Upper { default: usize, first: usize },
-}
-
-/// What transformers assumes where config.json is silent (`configuration_<model_type>.py`).
-struct Defaults {
-    model_type: &'static str,
-    architecture: &'static str,
-    /// `None`: as many as query heads.
-    kv_heads: Option<usize>,
-    /// `None`: hidden_size / num_attention_heads.
-    head_dim: Option<usize>,
-    max_position: Option<usize>,
-    windows: Windows,
-}
-
-const QWEN_WINDOWS: Windows = Windows::Upper {
-    default: 4096,
-    first: 28,
-};
-
-const DEFAULTS: &[Defaults] = &[
-    Defaults {
-        model_type: "llama",
-        architecture: "LlamaForCausalLM",
-        kv_heads: None,
-        head_dim: None,
-        max_position: Some(2048),
-        windows: Windows::Never,
-    },
-    Defaults {
-        model_type: "mistral",
-        architecture: "MistralForCausalLM",
-        kv_heads: Some(8),
-        head_dim: None,
-        max_position: Some(4096 * 32),
-        windows: Windows::All {
-            default: Some(4096),
-        },
-    },
-    Defaults {
-        model_type: "qwen2",
-        architecture: "Qwen2ForCausalLM",
-        kv_heads: Some(32),
-        head_dim: None,
-        max_position: Some(32_768),
-        windows: QWEN_WINDOWS,
-    },
-    Defaults {
-        model_type: "qwen3",
-        architecture: "Qwen3ForCausalLM",
-        kv_heads: Some(32),
-        head_dim: Some(128),
-        max_position: Some(32_768),
-        windows: QWEN_WINDOWS,
-    },
-];
-
-/// For model types without a row.
+/// For families that nobody knows.
 const OTHER: Defaults = Defaults {
-    model_type: "",
-    architecture: "",
+    heads: None,
     kv_heads: None,
     head_dim: None,
+    vocab: None,
     max_position: None,
+    theta: 10_000.0,
+    partial: 1.0,
+    tied: false,
+    activation: "silu",
     windows: Windows::All { default: None },
 };
 
@@ -95,17 +39,21 @@ pub(crate) fn read(folder: &Path) -> Result<Config> {
 /// The normal form of `config`; `place` names the file in messages.
 pub(crate) fn parse(place: &str, config: Value, generation: Option<&Value>) -> Result<Config> {
     let not_object = |name: &str| Error::Load(format!("{name}: expected a JSON object"));
-    let map = config.as_object().ok_or_else(|| not_object(place))?;
-    let plain = Fields::new(place, map);
-    let model_type = plain.text("model_type")?.unwrap_or("");
-    let defaults = DEFAULTS
-        .iter()
-        .find(|d| d.model_type == model_type)
-        .unwrap_or(&OTHER);
-    let architecture = architecture(&plain, defaults)?;
+    let outer = config.as_object().ok_or_else(|| not_object(place))?;
+    let plain = Fields::new(place, outer);
+    let text = plain.object("text_config")?;
+    let model_type = Fields::new(place, text.unwrap_or(outer)).text("model_type")?;
+    let family = model_type.and_then(family::of_type);
+    let architecture = match (family, text) {
+        // The text model inside a checkpoint that also sees or hears.
+        (Some(family), Some(_)) => family.architecture.to_string(),
+        _ => architecture(&plain, family)?,
+    };
+    let family = family.or_else(|| family::find(&architecture));
     let place = format!("{place} ({architecture})");
-    let fields = Fields::new(&place, map);
-    refuse_quantised(&fields)?;
+    let outer = Fields::new(&place, outer);
+    refuse_quantised(&outer)?;
+    let fields = Fields::new(&place, text.unwrap_or(outer.map()));
     let generation_place = format!("{place}: generation_config.json");
     let generation = match generation {
         Some(value) => Some(
@@ -116,7 +64,17 @@ pub(crate) fn parse(place: &str, config: Value, generation: Option<&Value>) -> R
         None => None,
     };
     let generation = generation.map(|map| Fields::new(&generation_place, map));
-    let read = normal_form(&place, &fields, generation.as_ref(), defaults)?.check(&place)?;
+    let sources = Sources {
+        fields: &fields,
+        outer: &outer,
+        generation: generation.as_ref(),
+    };
+    let read = normal_form(&place, &sources, family).and_then(|read| read.check(&place));
+    let read = match (read, family) {
+        // What is wrong with a configuration that nobody here knows is that nobody knows it.
+        (Err(_), None) => return Err(family::unknown(&architecture)),
+        (read, _) => read?,
+    };
     Ok(Config {
         architecture,
         raw: config,
@@ -124,29 +82,78 @@ pub(crate) fn parse(place: &str, config: Value, generation: Option<&Value>) -> R
     })
 }
 
+/// Where settings stand.
+struct Sources<'a> {
+    /// Of the text model.
+    fields: &'a Fields<'a>,
+    /// Around them; the same where the checkpoint is a text model.
+    outer: &'a Fields<'a>,
+    generation: Option<&'a Fields<'a>>,
+}
+
 /// Everything but `architecture` and `raw`.
 fn normal_form(
     place: &str,
-    fields: &Fields<'_>,
-    generation: Option<&Fields<'_>>,
-    defaults: &Defaults,
+    sources: &Sources<'_>,
+    family: Option<&'static Family>,
 ) -> Result<Config> {
-    let count = |key: &str, max| fields.need(key, fields.count(key, max)?);
-    let layers = count("num_hidden_layers", bounds::LAYERS)?;
-    let heads = count("num_attention_heads", bounds::HEADS)?;
-    let hidden_size = count("hidden_size", bounds::HIDDEN)?;
-    let vocab_size = count("vocab_size", bounds::VOCAB)?;
+    let fields = sources.fields;
+    let defaults = family.map_or(&OTHER, |f| &f.defaults);
+    let count = |keys: &[&str], max, default: Option<usize>| {
+        for key in keys {
+            if let Some(n) = fields.count(key, max)? {
+                return Ok(n);
+            }
+        }
+        fields.need(keys[0], default)
+    };
+    let layers = count(&["num_hidden_layers", "n_layer"], bounds::LAYERS, None)?;
+    let keys = ["num_attention_heads", "n_head"];
+    let heads = count(&keys, bounds::HEADS, defaults.heads)?;
+    let hidden_size = count(&["hidden_size", "n_embd"], bounds::HIDDEN, None)?;
+    let vocab_size = count(&["vocab_size"], bounds::VOCAB, defaults.vocab)?;
     let head_dim = head_dim(fields, defaults, hidden_size, heads)?;
-    let max_position = fields
-        .count("max_position_embeddings", bounds::POSITIONS)?
-        .or(defaults.max_position);
-    let max_position = fields.need("max_position_embeddings", max_position)?;
-    let rope = rope::from_hf(place, fields, max_position)?;
-    let sources: Vec<&Fields<'_>> = generation.into_iter().chain([fields]).collect();
+    let keys = ["max_position_embeddings", "n_positions"];
+    let max_position = count(&keys, bounds::POSITIONS, defaults.max_position)?;
+    let own = |f: &Family| matches!(f.rotations, Rotations::Local(_) | Rotations::LocalPlain);
+    let rope = rope::from_hf(
+        place,
+        fields,
+        max_position,
+        (defaults.theta, defaults.partial),
+        family.is_some_and(own),
+    )?;
+    let rotary_dim = rope::rotary_dim(head_dim, rope.partial);
+    // GPT-2 leaves its width out.
+    let wide = fields.get("n_embd").map(|_| 4 * hidden_size);
+    let windows = windows::from_hf(fields, &defaults.windows, layers)?;
+    let (rotations, scales) = match family {
+        Some(f) => (
+            windows::rotations(fields, f.rotations, &rope, &windows)?,
+            scales::from_hf(fields, &rope.fields(place), f.scales, hidden_size)?,
+        ),
+        None => (vec![Rotation::Main; layers], Scales::default()),
+    };
+    let ids_of = |key: &str| {
+        let outer = sources
+            .generation
+            .into_iter()
+            .chain([sources.outer, fields]);
+        ids(&outer.collect::<Vec<_>>(), key, vocab_size)
+    };
+    let tied = match fields.flag("tie_word_embeddings")? {
+        None => sources.outer.flag("tie_word_embeddings")?,
+        some => some,
+    };
+    let keys = ["hidden_act", "hidden_activation", "activation_function"];
     Ok(Config {
         architecture: String::new(),
         hidden_size,
-        intermediate_size: count("intermediate_size", bounds::INTERMEDIATE)?,
+        intermediate_size: count(
+            &["intermediate_size", "n_inner"],
+            bounds::INTERMEDIATE,
+            wide,
+        )?,
         layers,
         heads,
         kv_heads: kv_heads(fields, defaults, heads)?,
@@ -154,28 +161,34 @@ fn normal_form(
         vocab_size,
         max_position: rope::reach(&rope.scaling, max_position),
         norm_eps: norm_eps(fields)?,
-        rope_theta: rope.theta,
+        rope_theta: rope.base(rotary_dim),
+        rotary_dim,
         rope_scaling: rope.scaling,
-        rotary_dim: rope::rotary_dim(head_dim, rope.partial),
-        windows: windows(fields, &defaults.windows, layers)?,
-        tie_word_embeddings: fields.flag("tie_word_embeddings")?.unwrap_or(false),
-        activation: first_text(fields, &["hidden_act", "hidden_activation"])?
-            .unwrap_or("silu")
+        windows,
+        rotations,
+        scales,
+        parallel_residual: fields.flag("use_parallel_residual")?,
+        tie_word_embeddings: tied.unwrap_or(defaults.tied),
+        activation: first_text(fields, &keys)?
+            .unwrap_or(defaults.activation)
             .to_string(),
         dtype: first_text(fields, &["dtype", "torch_dtype"])?
+            .or(first_text(sources.outer, &["dtype", "torch_dtype"])?)
             .map(|d| d.trim_start_matches("torch.").to_string()),
-        eos_token_ids: ids(&sources, "eos_token_id", vocab_size)?,
-        bos_token_id: ids(&sources, "bos_token_id", vocab_size)?.first().copied(),
-        sampling: generation.map_or_else(Sampling::default, |g| sampling::read(g, sampling::HF)),
+        eos_token_ids: ids_of("eos_token_id")?,
+        bos_token_id: ids_of("bos_token_id")?.first().copied(),
+        sampling: sources
+            .generation
+            .map_or_else(Sampling::default, |g| sampling::read(g, sampling::HF)),
         raw: Value::Null,
     })
 }
 
-fn architecture(fields: &Fields<'_>, defaults: &Defaults) -> Result<String> {
+fn architecture(fields: &Fields<'_>, family: Option<&'static Family>) -> Result<String> {
     let Some(value) = fields.get("architectures") else {
-        return match defaults.architecture {
-            "" => Err(fields.bad("architectures", "is missing")),
-            known => Ok(known.to_string()),
+        return match family {
+            None => Err(fields.bad("architectures", "is missing")),
+            Some(known) => Ok(known.architecture.to_string()),
         };
     };
     let first = value
@@ -272,66 +285,6 @@ fn first_text<'a>(fields: &Fields<'a>, keys: &[&str]) -> Result<Option<&'a str>>
         }
     }
     Ok(None)
-}
-
-/// The window of each layer.
-fn windows(fields: &Fields<'_>, rule: &Windows, layers: usize) -> Result<Vec<Option<usize>>> {
-    const KEY: &str = "sliding_window";
-    let (default, on, first) = match rule {
-        Windows::Never => return Ok(vec![None; layers]),
-        Windows::All { default } => (
-            *default,
-            fields.flag("use_sliding_window")?.unwrap_or(true),
-            0,
-        ),
-        Windows::Upper { default, first } => {
-            let first = match fields.get("max_window_layers") {
-                // 0 is a real value here: a window on every layer.
-                Some(v) if v.as_u64() == Some(0) => 0,
-                _ => fields
-                    .count("max_window_layers", bounds::WINDOW)?
-                    .unwrap_or(*first),
-            };
-            (
-                Some(*default),
-                fields.flag("use_sliding_window")?.unwrap_or(false),
-                first,
-            )
-        }
-    };
-    let default = if fields.mentions(KEY) { None } else { default };
-    let window = if on {
-        fields.count(KEY, bounds::WINDOW)?.or(default)
-    } else {
-        None
-    };
-    match fields.get("layer_types") {
-        None => Ok((0..layers).map(|i| window.filter(|_| i >= first)).collect()),
-        Some(types) => layer_types(fields, types, window, layers),
-    }
-}
-
-fn layer_types(
-    fields: &Fields<'_>,
-    types: &Value,
-    window: Option<usize>,
-    layers: usize,
-) -> Result<Vec<Option<usize>>> {
-    const KEY: &str = "layer_types";
-    let types = types.as_array().filter(|t| t.len() == layers);
-    let types =
-        types.ok_or_else(|| fields.bad(KEY, format_args!("expected a list of {layers} names")))?;
-    types
-        .iter()
-        .map(|kind| match kind.as_str() {
-            Some("full_attention") => Ok(None),
-            Some("sliding_attention") if window.is_some() => Ok(window),
-            Some("sliding_attention") => {
-                Err(fields.bad(KEY, "needs sliding_window, which is not set or not in use"))
-            }
-            _ => Err(fields.bad(KEY, format_args!("{kind} is not supported"))),
-        })
-        .collect()
 }
 
 /// All ids that the files name under `key`, each once. Ids beyond the vocabulary can never occur and are left out.

@@ -9,8 +9,11 @@ pub(crate) mod gguf;
 pub(crate) mod hf;
 mod rope;
 mod sampling;
+mod scales;
+mod windows;
 
 pub use sampling::Sampling;
+pub use scales::Scales;
 
 /// How rotary frequencies are stretched for long contexts. Formulas: transformers `modeling_rope_utils.py`.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,8 +58,35 @@ pub enum RopeScaling {
         /// Whether correction bounds are rounded to whole dimensions (true by default).
         truncate: bool,
     },
+    /// Phi's longrope: one divisor a frequency, of two sets (arXiv 2402.13753).
+    LongRope {
+        /// For contexts of at most `original` positions.
+        short: Vec<f64>,
+        /// For longer ones.
+        long: Vec<f64>,
+        /// Positions of the original training.
+        original: usize,
+        /// Factor on cos and sin.
+        attention_factor: f64,
+    },
     /// One factor a frequency: as GGUF's `rope_freqs.weight` gives them (each inverse frequency is divided by its factor).
     Factors(Vec<f32>),
+}
+
+/// How one layer rotates.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Rotation {
+    /// By [`Config::rope_theta`] and [`Config::rope_scaling`].
+    Main,
+    /// By frequencies of its own.
+    Own {
+        /// Base.
+        theta: f64,
+        /// Stretching.
+        scaling: RopeScaling,
+    },
+    /// Not at all.
+    None,
 }
 
 /// Numbers that shape a dense decoder. Every field has been checked to be plausible (non-zero, divisible, bounded).
@@ -91,6 +121,12 @@ pub struct Config {
     pub rotary_dim: usize,
     /// A query at position i sees keys at j with `i - window < j <= i`; one entry a layer, `None` = full attention.
     pub windows: Vec<Option<usize>>,
+    /// How each layer rotates.
+    pub rotations: Vec<Rotation>,
+    /// Factors and caps beside the matrices.
+    pub scales: Scales,
+    /// Whether attention and feed-forward part read the same residual stream, where the checkpoint says so.
+    pub parallel_residual: Option<bool>,
     /// Whether the output matrix is the embedding.
     pub tie_word_embeddings: bool,
     /// Activation of the MLP, e.g. `silu`.
@@ -153,6 +189,15 @@ impl Config {
             if let Some(factor) = factors.iter().find(|f| !f.is_finite() || **f <= 0.0) {
                 return bad(format!(
                     "the rotary frequency factor {factor} is not positive"
+                ));
+            }
+        }
+        if let RopeScaling::LongRope { short, long, .. } = &self.rope_scaling {
+            let half = self.rotary_dim / 2;
+            if short.len() != half || long.len() != half {
+                let (s, l) = (short.len(), long.len());
+                return bad(format!(
+                    "{s} short and {l} long rotary factors for {half} frequencies"
                 ));
             }
         }

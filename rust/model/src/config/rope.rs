@@ -1,23 +1,56 @@
 //! Rotary embedding settings as transformers 4 and 5 and GGUF write them. Semantics: `modeling_rope_utils.py` of
 //! transformers 5 and `llama_hparams`/`llama-context.cpp` of llama.cpp. Computes no frequencies.
-use serde_json::Map;
+use serde_json::{Map, Value};
 
 use super::{RopeScaling, bounds, fields::Fields};
 use crate::{Error, Result};
 
-/// Base of the frequencies where a checkpoint names none.
+/// Base of the frequencies where a GGUF file names none.
 const DEFAULT_THETA: f64 = 10_000.0;
 
 /// What a configuration says of rotary embedding.
 pub(super) struct Rope {
     pub theta: f64,
+    /// Hunyuan's `dynamic` scaling: a larger base at any length, see [`Rope::base`].
+    alpha: Option<f64>,
     pub scaling: RopeScaling,
-    /// Share of a head that rotates, 1 unless the checkpoint says otherwise.
+    /// Share of a head that rotates.
     pub partial: f64,
+    /// Base and stretching of the layers with a window, where they have their own.
+    pub local: Option<(f64, RopeScaling)>,
+    /// The object of settings.
+    map: Map<String, Value>,
 }
 
+impl Rope {
+    /// The base for `dim` rotating dimensions.
+    pub fn base(&self, dim: usize) -> f64 {
+        let grown = |a: f64| a.powf(dim as f64 / (dim as f64 - 2.0));
+        self.theta * self.alpha.filter(|_| dim > 2).map_or(1.0, grown)
+    }
+
+    /// The object of settings.
+    pub fn fields<'a>(&'a self, place: &'a str) -> Fields<'a> {
+        Fields::new(place, &self.map)
+    }
+}
+
+/// `original_max_position_embeddings` of an object of settings.
+pub(super) fn original_positions(inner: &Fields<'_>) -> Result<Option<usize>> {
+    inner.count(ORIGINAL, bounds::POSITIONS)
+}
+
+const ORIGINAL: &str = "original_max_position_embeddings";
+
 /// Reads `rope_scaling` (version 4), `rope_parameters` (version 5) and the keys beside them.
-pub(super) fn from_hf(place: &str, top: &Fields<'_>, max_position: usize) -> Result<Rope> {
+/// `defaults`: the family's base and share of a head; `kinds`: whether layers with a window may have settings of their own.
+pub(super) fn from_hf(
+    place: &str,
+    top: &Fields<'_>,
+    max_position: usize,
+    (theta, partial): (f64, f64),
+    kinds: bool,
+) -> Result<Rope> {
     let empty = Map::new();
     let filled = |key: &'static str| {
         Ok::<_, Error>(top.object(key)?.filter(|m| !m.is_empty()).map(|m| (key, m)))
@@ -30,14 +63,74 @@ pub(super) fn from_hf(place: &str, top: &Fields<'_>, max_position: usize) -> Res
     let (key, map) = found.unwrap_or(("rope_parameters", &empty));
     let place = format!("{place}: {key}");
     let inner = Fields::new(&place, map);
-    if let Some((name, _)) = map.iter().find(|(_, v)| v.is_object()) {
-        return Err(inner.bad(name, "settings for each kind of layer are not supported"));
+    let (full, sliding) = (inner.object(FULL)?, inner.object(SLIDING)?);
+    let other = |(name, value): &(&String, &Value)| {
+        value.is_object() && !(kinds && [FULL, SLIDING].contains(&name.as_str()))
+    };
+    if let Some((name, _)) = map.iter().find(other) {
+        return Err(inner.bad(
+            name,
+            "settings for such layers are not supported in this architecture",
+        ));
     }
+    let map = full.unwrap_or(map);
+    let inner = Fields::new(&place, map);
+    let theta = first(
+        &inner,
+        top,
+        &["rope_theta", "rotary_emb_base"],
+        checked_theta,
+    )?
+    .unwrap_or(theta);
+    let keys = ["partial_rotary_factor", "rotary_pct", "rope_percent"];
+    let local = match sliding {
+        Some(map) => {
+            let own = Fields::new(&place, map);
+            let theta = first(&own, top, &["rope_theta"], checked_theta)?.unwrap_or(theta);
+            Some((theta, scaling(top, &own, max_position)?))
+        }
+        None => match top.number("rope_local_base_freq")? {
+            Some(theta) => {
+                let theta = checked_theta(top, "rope_local_base_freq", theta)?;
+                Some((theta, RopeScaling::None))
+            }
+            None => None,
+        },
+    };
+    let alpha = match inner.text("rope_type")?.or(inner.text("type")?) {
+        Some("dynamic") => inner.positive("alpha")?,
+        _ => None,
+    };
     Ok(Rope {
-        theta: either(&inner, top, "rope_theta", checked_theta)?.unwrap_or(DEFAULT_THETA),
-        partial: either(&inner, top, "partial_rotary_factor", checked_partial)?.unwrap_or(1.0),
-        scaling: scaling(top, &inner, max_position)?,
+        theta,
+        alpha,
+        partial: first(&inner, top, &keys, checked_partial)?.unwrap_or(partial),
+        scaling: match alpha {
+            Some(_) => RopeScaling::None,
+            None => scaling(top, &inner, max_position)?,
+        },
+        local,
+        map: map.clone(),
     })
+}
+
+/// Settings of layers without a window, and of those with one.
+const FULL: &str = "full_attention";
+const SLIDING: &str = "sliding_attention";
+
+/// The first of `keys` that stands in the inner object or else in the outer one.
+fn first(
+    inner: &Fields<'_>,
+    top: &Fields<'_>,
+    keys: &[&str],
+    check: fn(&Fields<'_>, &str, f64) -> Result<f64>,
+) -> Result<Option<f64>> {
+    for key in keys {
+        if let Some(value) = either(inner, top, key, check)? {
+            return Ok(Some(value));
+        }
+    }
+    Ok(None)
 }
 
 /// The number `key` of the inner object, or else of the outer one.
@@ -70,9 +163,10 @@ fn scaling(top: &Fields<'_>, inner: &Fields<'_>, max_position: usize) -> Result<
         }),
         "llama3" => llama3(inner, original(top, inner, max_position)?),
         "yarn" => yarn(inner, original(top, inner, max_position)?, max_position),
+        "longrope" | "su" => longrope(inner, original(top, inner, max_position)?, max_position),
         _ => Err(inner.bad(
             key,
-            "this rotary scaling is not supported (linear, dynamic, llama3 and yarn are)",
+            "this rotary scaling is not supported (linear, dynamic, llama3, yarn and longrope are)",
         )),
     }
 }
@@ -95,10 +189,9 @@ fn checked_partial(fields: &Fields<'_>, key: &str, partial: f64) -> Result<f64> 
 
 /// Positions of the original training: beside the dictionary (which wins), in it, or all of them.
 fn original(top: &Fields<'_>, inner: &Fields<'_>, max_position: usize) -> Result<usize> {
-    const KEY: &str = "original_max_position_embeddings";
-    match top.count(KEY, bounds::POSITIONS)? {
+    match top.count(ORIGINAL, bounds::POSITIONS)? {
         Some(n) => Ok(n),
-        None => Ok(inner.count(KEY, bounds::POSITIONS)?.unwrap_or(max_position)),
+        None => Ok(original_positions(inner)?.unwrap_or(max_position)),
     }
 }
 
@@ -155,6 +248,40 @@ fn yarn(fields: &Fields<'_>, original: usize, max_position: usize) -> Result<Rop
     })
 }
 
+fn longrope(fields: &Fields<'_>, original: usize, max_position: usize) -> Result<RopeScaling> {
+    let stretch = max_position as f64 / original as f64;
+    let factor = match fields.positive("factor")? {
+        // transformers takes the ratio wherever the original length is known.
+        Some(factor) if original == max_position => factor,
+        _ => stretch,
+    };
+    Ok(RopeScaling::LongRope {
+        short: positives(fields, "short_factor")?,
+        long: positives(fields, "long_factor")?,
+        original,
+        attention_factor: match fields.positive("attention_factor")? {
+            Some(given) => given,
+            None => longrope_factor(factor, original),
+        },
+    })
+}
+
+fn longrope_factor(factor: f64, original: usize) -> f64 {
+    if factor <= 1.0 {
+        1.0
+    } else {
+        (1.0 + factor.ln() / (original as f64).ln()).sqrt()
+    }
+}
+
+/// The list of positive numbers `key`.
+fn positives(fields: &Fields<'_>, key: &str) -> Result<Vec<f64>> {
+    let list = fields.need(key, fields.get(key))?;
+    let number = |v: &Value| v.as_f64().filter(|n| n.is_finite() && *n > 0.0);
+    let numbers = list.as_array().and_then(|l| l.iter().map(number).collect());
+    numbers.ok_or_else(|| fields.bad(key, "expected a list of numbers above 0"))
+}
+
 fn mscale(factor: f64, mscale: f64) -> f64 {
     if factor <= 1.0 {
         1.0
@@ -169,7 +296,7 @@ pub(super) fn from_gguf(
     prefix: &str,
     context: usize,
     factors: Option<Vec<f32>>,
-) -> Result<(f64, RopeScaling)> {
+) -> Result<Rope> {
     let key = |name: &str| format!("{prefix}.rope.{name}");
     let base = key("freq_base");
     let theta = fields.number(&base)?.unwrap_or(DEFAULT_THETA);
@@ -194,14 +321,26 @@ pub(super) fn from_gguf(
             ));
         }
     };
-    match (factors, scaling) {
-        (None, scaling) => Ok((theta, scaling)),
-        (Some(factors), RopeScaling::None) => Ok((theta, RopeScaling::Factors(factors))),
-        (Some(_), _) => Err(fields.bad(
-            &kind_key,
-            "not supported together with the tensor rope_freqs.weight",
-        )),
-    }
+    let scaling = match (factors, scaling) {
+        (None, scaling) => scaling,
+        (Some(factors), RopeScaling::None) => RopeScaling::Factors(factors),
+        (Some(_), _) => {
+            return Err(fields.bad(
+                &kind_key,
+                "not supported together with the tensor rope_freqs.weight",
+            ));
+        }
+    };
+    let local = fields.number(&key("freq_base_swa"))?;
+    let local = local.map(|theta| checked_theta(fields, &key("freq_base_swa"), theta));
+    Ok(Rope {
+        theta,
+        alpha: None,
+        scaling,
+        partial: 1.0,
+        local: local.transpose()?.map(|theta| (theta, RopeScaling::None)),
+        map: Map::new(),
+    })
 }
 
 fn gguf_yarn(
@@ -219,9 +358,7 @@ fn gguf_yarn(
         return Err(fields.bad(&ext, "only 1 is supported"));
     }
     let log_mul = key("scaling.yarn_log_multiplier");
-    if fields.number(&log_mul)?.is_some_and(|m| m != 0.0) {
-        return Err(fields.bad(&log_mul, "is not supported"));
-    }
+    let log_mul = fields.number(&log_mul)?.filter(|m| *m != 0.0);
     let beta =
         |name: &str, default: f64| Ok::<_, Error>(fields.positive(&key(name))?.unwrap_or(default));
     let (beta_fast, beta_slow) = (
@@ -239,7 +376,14 @@ fn gguf_yarn(
         None => fields.positive(&key("scaling.attn_factor"))?,
     };
     // llama.cpp multiplies what the factor gives; transformers' attention_factor is the product.
-    let attention_factor = attn.filter(|a| *a != 1.0).map(|a| a * mscale(factor, 1.0));
+    let attention_factor = match log_mul {
+        Some(all) => Some(mscale(factor, 1.0) / mscale(factor, all)),
+        None => attn.filter(|a| *a != 1.0).map(|a| a * mscale(factor, 1.0)),
+    };
+    if attention_factor.is_some_and(|a| !a.is_finite() || a <= 0.0) {
+        let what = "gives no usable attention factor";
+        return Err(fields.bad(&key("scaling.yarn_log_multiplier"), what));
+    }
     Ok(RopeScaling::Yarn {
         factor,
         original,

@@ -1,93 +1,138 @@
 //! The self-attention part of a layer.
 use std::sync::Arc;
 
+use candle_vllm_kernels::cpu::attention::Temperature;
+
+use super::{Place, norm};
 use crate::{
-    Kv, Result, Tensor,
-    backend::{Backend, Pass},
-    layers::{Linear, Norm, Rope},
-    loader::Loader,
-    quant::Role,
+    Error, Kv, Result, Tensor,
+    backend::{Attend, Backend, Join, Linear, Norm, Normed, Pass, QkNorm},
+    family::{self, NormRule},
+    quant::{Role, Shard},
+    rope::Rope,
 };
 
-/// `x + o(attention(rope(q), rope(k), v))` with q, k, v from the normalised x.
+/// Attention over queries, keys and values of the (normalised) residual stream, and the way back to it.
 pub struct Attention {
     /// Before the matrices.
-    pub norm: Norm,
+    pub norm: Option<Norm>,
     /// Queries, keys, values.
     pub qkv: [Linear; 3],
+    /// What is done with them.
+    pub attend: Attend,
     /// Back to the residual stream.
-    pub output: Linear,
-    /// Per-head norms of queries and keys, where the architecture has them.
-    pub qk_norm: Option<[Norm; 2]>,
-    /// Shape and scale.
-    pub heads: Heads,
-    /// Rotary frequencies, shared by all layers.
-    pub rope: Arc<Rope>,
+    pub output: Join,
 }
 
-/// Shape and scale of one layer's attention.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Heads {
-    /// This layer's number, counted from 0.
-    pub layer: usize,
-    /// Query heads.
-    pub heads: usize,
-    /// Key/value heads; divides `heads`.
-    pub kv_heads: usize,
-    /// Width of a head.
-    pub head_dim: usize,
-    /// Dimensions of a head that rotate.
-    pub rotary_dim: usize,
-    /// Factor on the scores before softmax.
-    pub scale: f32,
-    /// A query sees this many keys, its own included; `None` = all before it.
-    pub window: Option<usize>,
+/// Three matrices, or one that holds the rows of all three.
+fn qkv(place: &Place<'_>) -> Result<[Linear; 3]> {
+    let (names, loader, c) = (&place.family.names, place.loader, place.loader.config());
+    let (h, queries, keys) = (c.hidden_size, c.heads * c.head_dim, c.kv_heads * c.head_dim);
+    if let Some(name) = place.found(names.qkv) {
+        let part = |role, first: usize, n: usize| {
+            loader.linear(&name, role, Shard::Rows(first..first + n), [n, h])
+        };
+        return Ok([
+            part(Role::Query, 0, queries)?,
+            part(Role::Key, queries, keys)?,
+            part(Role::Value, queries + keys, keys)?,
+        ]);
+    }
+    let part = |name: &str, role, n| {
+        let name = place.name(name).unwrap_or_default();
+        loader.linear(&name, role, Shard::Whole, [n, h])
+    };
+    Ok([
+        part(names.q, Role::Query, queries)?,
+        part(names.k, Role::Key, keys)?,
+        part(names.v, Role::Value, keys)?,
+    ])
+}
+
+fn qk_norm(place: &Place<'_>) -> Result<Option<QkNorm>> {
+    let (family, loader, c) = (place.family, place.loader, place.loader.config());
+    let names = &family.names;
+    let (Some(q), Some(k)) = (place.name(names.q_norm), place.name(names.k_norm)) else {
+        return Ok(None);
+    };
+    let rows = [c.heads * c.head_dim, c.kv_heads * c.head_dim];
+    let (of, rule, [q_width, k_width]) = match family.qk_norm {
+        family::QkNorm::Head => (Normed::Head, family.norm, [c.head_dim; 2]),
+        family::QkNorm::RotatedHead => (Normed::RotatedHead, family.norm, [c.head_dim; 2]),
+        family::QkNorm::Row => (Normed::Row, family.norm, rows),
+        family::QkNorm::EachHead if place.found(names.q_norm).is_some() => {
+            (Normed::Head, NormRule::Layer, rows)
+        }
+        family::QkNorm::EachHead => return one_by_one(place, &q, &k),
+        family::QkNorm::None => return Ok(None),
+    };
+    Ok(Some(QkNorm {
+        q: norm(loader, &q, q_width, rule)?,
+        k: norm(loader, &k, k_width, rule)?,
+        of,
+    }))
+}
+
+/// Norms of heads that stand as one tensor a head (StableLM); none where there are no such tensors.
+fn one_by_one(place: &Place<'_>, q: &str, k: &str) -> Result<Option<QkNorm>> {
+    let (loader, c) = (place.loader, place.loader.config());
+    let name = |stem: &str, head: usize| format!("{stem}.norms.{head}.weight");
+    if !loader.contains(&name(q, 0)) {
+        return Ok(None);
+    }
+    let load = |stem: &str, heads: usize| {
+        let names: Vec<String> = (0..heads).map(|head| name(stem, head)).collect();
+        Ok::<_, Error>(Norm {
+            weight: loader.joined(&names, heads * c.head_dim)?,
+            bias: None,
+            eps: c.norm_eps as f32,
+            centred: true,
+        })
+    };
+    Ok(Some(QkNorm {
+        q: load(q, c.heads)?,
+        k: load(k, c.kv_heads)?,
+        of: Normed::Head,
+    }))
 }
 
 impl Attention {
-    /// Loads layer `layer` under `prefix`.
-    pub fn load(
-        loader: &Loader<'_>,
-        prefix: &str,
-        layer: usize,
-        qk_norm: bool,
-        rope: Arc<Rope>,
-    ) -> Result<Self> {
-        let c = loader.config();
-        let (h, d) = (c.hidden_size, c.head_dim);
-        let part = |name: &str, role, shape| {
-            Linear::load(
-                loader,
-                &format!("{prefix}.self_attn.{name}_proj"),
-                role,
-                shape,
-            )
+    /// Loads the part of a layer.
+    pub fn load(place: &Place<'_>, rope: Arc<Rope>) -> Result<Self> {
+        let (family, loader, c) = (place.family, place.loader, place.loader.config());
+        let (names, h, d) = (&family.names, c.hidden_size, c.head_dim);
+        let norm = |part: &str| {
+            let name = place.name(part);
+            name.map(|n| norm(loader, &n, h, family.norm)).transpose()
         };
-        let head_norm =
-            |name: &str| Norm::load(loader, &format!("{prefix}.self_attn.{name}_norm"), d);
+        let sinks = place.name(names.sinks);
+        let temperature = |(beta, original): (f64, usize)| Temperature {
+            beta: beta as f32,
+            original,
+        };
+        let output = place.name(names.output).unwrap_or_default();
+        let scale = c.scales.attention.unwrap_or((d as f64).powf(-0.5));
         Ok(Self {
-            norm: Norm::load(loader, &format!("{prefix}.input_layernorm"), h)?,
-            qkv: [
-                part("q", Role::Query, [c.heads * d, h])?,
-                part("k", Role::Key, [c.kv_heads * d, h])?,
-                part("v", Role::Value, [c.kv_heads * d, h])?,
-            ],
-            output: part("o", Role::Output, [h, c.heads * d])?,
-            qk_norm: if qk_norm {
-                Some([head_norm("q")?, head_norm("k")?])
-            } else {
-                None
+            norm: norm(names.input_norm)?,
+            qkv: qkv(place)?,
+            output: Join {
+                linear: loader.linear(&output, Role::Output, Shard::Whole, [h, c.heads * d])?,
+                norm: norm(names.post_attention)?,
+                factor: c.scales.residual as f32,
             },
-            heads: Heads {
-                layer,
+            attend: Attend {
+                layer: place.number,
                 heads: c.heads,
                 kv_heads: c.kv_heads,
                 head_dim: d,
-                rotary_dim: c.rotary_dim,
-                scale: 1.0 / (d as f32).sqrt(),
-                window: c.windows.get(layer).copied().flatten(),
+                scale: scale as f32,
+                window: c.windows.get(place.number).copied().flatten(),
+                softcap: c.scales.attention_cap.map(|cap| cap as f32),
+                sinks: sinks.map(|n| loader.vector(&n, c.heads, 0.0)).transpose()?,
+                temperature: c.scales.temperature.map(temperature),
+                qk_norm: qk_norm(place)?,
+                rope,
             },
-            rope,
         })
     }
 
@@ -100,7 +145,7 @@ impl Attention {
         kv: &mut Kv,
     ) -> Result<Tensor> {
         let [q, k, v] = &self.qkv;
-        let qkv = backend.norm_linears(x, &self.norm, [q, k, v])?;
-        backend.attention(self, qkv, pass, kv)
+        let qkv = backend.project(x, self.norm.as_ref(), [q, k, v])?;
+        backend.attend(&self.attend, qkv, pass, kv)
     }
 }

@@ -1,50 +1,106 @@
-//! The gated feed-forward part of a layer.
-use candle_vllm_kernels::cpu::Activation;
+//! The feed-forward part of a layer, with or without a gate.
+use candle_vllm_kernels::cpu::{Activation, Xielu};
 
+use super::{Place, norm};
 use crate::{
-    Result, Tensor,
-    backend::Backend,
-    layers::{Linear, Norm},
-    loader::Loader,
-    quant::Role,
+    Error, Result,
+    backend::{Feed, Join, Linear, Norm},
+    quant::{Role, Shard},
 };
 
-/// `x + down(act(gate(norm x)) * up(norm x))`.
+/// From the (normalised) residual stream to hidden rows and back.
 pub struct Mlp {
-    /// Before the matrices.
-    pub norm: Norm,
-    /// Into the activation.
-    pub gate: Linear,
-    /// Beside the activation.
-    pub up: Linear,
+    /// Before the matrices; `None`: none, or attention's where both read the same stream.
+    pub norm: Option<Norm>,
+    /// Into the hidden rows.
+    pub feed: Feed,
     /// Back to the residual stream.
-    pub down: Linear,
-    /// Applied to the gate.
-    pub activation: Activation,
+    pub down: Join,
+}
+
+/// The numbers of a layer's xIELU: tensors of its own, or in GGUF metadata.
+fn xielu(place: &Place<'_>) -> Result<Xielu> {
+    let number = |name: &str, default: Option<f32>| {
+        let tensor = place
+            .name(&format!("mlp.act_fn.{name}"))
+            .unwrap_or_default();
+        if place.loader.contains(&tensor) {
+            let values = place.loader.floats(&tensor, &Shard::Whole)?;
+            return Ok(values.first().copied().or(default));
+        }
+        let list = place.loader.config().raw.get(format!("xielu.{name}"));
+        let own = list.and_then(|l| l.get(place.number)?.as_f64());
+        Ok::<_, Error>(own.map(|v| v as f32).or(default))
+    };
+    let need = |name: &str| {
+        let missing = || Error::Load(format!("layer {}: there is no {name}", place.number));
+        number(name, None)?.ok_or_else(missing)
+    };
+    let softplus = |x: f32| f64::from(x).exp().ln_1p() as f32;
+    let beta = number("beta", Some(0.5))?.unwrap_or_default();
+    Ok(Xielu {
+        positive: softplus(need("alpha_p")?),
+        negative: beta + softplus(need("alpha_n")?),
+        beta,
+        eps: number("eps", Some(-1e-6))?.unwrap_or_default(),
+    })
+}
+
+fn activation(place: &Place<'_>) -> Result<Activation> {
+    Ok(match place.loader.config().activation.as_str() {
+        "silu" | "swish" => Activation::Silu,
+        "gelu" => Activation::Gelu,
+        "gelu_pytorch_tanh" | "gelu_new" | "gelu_fast" => Activation::GeluTanh,
+        "relu" => Activation::Relu,
+        "relu2" => Activation::Relu2,
+        "xielu" => Activation::Xielu(xielu(place)?),
+        other => {
+            return Err(Error::Load(format!(
+                "hidden_act {other:?} is not supported; silu, gelu, relu, relu2 and xielu are"
+            )));
+        }
+    })
 }
 
 impl Mlp {
-    /// Loads `{prefix}.mlp.*` and the norm before it.
-    pub fn load(loader: &Loader<'_>, prefix: &str, activation: Activation) -> Result<Self> {
-        let (h, f) = (
-            loader.config().hidden_size,
-            loader.config().intermediate_size,
-        );
-        let part = |name: &str, role, shape| {
-            Linear::load(loader, &format!("{prefix}.mlp.{name}_proj"), role, shape)
+    /// Loads the part of a layer. `parallel`: it reads what attention reads.
+    pub fn load(place: &Place<'_>, parallel: bool) -> Result<Self> {
+        let (family, loader, c) = (place.family, place.loader, place.loader.config());
+        let (names, h, f) = (&family.names, c.hidden_size, c.intermediate_size);
+        let own = if parallel {
+            place.found(names.mlp_norm)
+        } else {
+            place.name(names.mlp_norm)
+        };
+        let norm =
+            |name: Option<String>| name.map(|n| norm(loader, &n, h, family.norm)).transpose();
+        let part = |name: &str, role, shard, shape| {
+            let name = place.name(name).unwrap_or_default();
+            loader.linear(&name, role, shard, shape)
+        };
+        let half =
+            |name, role, first: usize| part(name, role, Shard::Rows(first..first + f), [f, h]);
+        let (gate, up): (Option<Linear>, Linear) = if !names.gate_up.is_empty() {
+            let gate = half(names.gate_up, Role::Gate, 0)?;
+            (Some(gate), half(names.gate_up, Role::Up, f)?)
+        } else if names.gate.is_empty() {
+            (None, part(names.up, Role::Gate, Shard::Whole, [f, h])?)
+        } else {
+            let gate = part(names.gate, Role::Gate, Shard::Whole, [f, h])?;
+            (Some(gate), part(names.up, Role::Up, Shard::Whole, [f, h])?)
         };
         Ok(Self {
-            norm: Norm::load(loader, &format!("{prefix}.post_attention_layernorm"), h)?,
-            gate: part("gate", Role::Gate, [f, h])?,
-            up: part("up", Role::Up, [f, h])?,
-            down: part("down", Role::Down, [h, f])?,
-            activation,
+            norm: norm(own)?,
+            feed: Feed {
+                gate,
+                up,
+                activation: activation(place)?,
+            },
+            down: Join {
+                linear: part(names.down, Role::Down, Shard::Whole, [h, f])?,
+                norm: norm(place.name(names.post_mlp))?,
+                factor: c.scales.residual as f32,
+            },
         })
-    }
-
-    /// Adds this part's output to `x`, shape `[rows, hidden]`.
-    pub fn forward(&self, backend: &mut dyn Backend, x: &mut Tensor) -> Result<()> {
-        let hidden = backend.gate_up(x, self)?;
-        backend.linear_add(&hidden, &self.down, x)
     }
 }

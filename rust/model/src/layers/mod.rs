@@ -1,12 +1,38 @@
-//! The parts that decoders are made of. They hold weights and numbers and call the backend; they compute nothing.
-pub mod attention;
-pub mod linear;
-pub mod mlp;
-pub mod norm;
-pub mod rope;
+//! The parts that decoders are made of: they load the weights that a family names and call the backend; they compute
+//! nothing, and the backend knows nothing of them.
+mod attention;
+mod mlp;
+mod norm;
 
 pub use attention::Attention;
-pub use linear::Linear;
 pub use mlp::Mlp;
-pub use norm::Norm;
-pub use rope::Rope;
+pub use norm::norm;
+
+use crate::{family::Family, loader::Loader};
+
+/// What a layer's parts are loaded by.
+#[derive(Clone, Copy)]
+pub struct Place<'a> {
+    /// The checkpoint.
+    pub loader: &'a Loader<'a>,
+    /// The family.
+    pub family: &'a Family,
+    /// This layer's number, counted from 0.
+    pub number: usize,
+}
+
+impl Place<'_> {
+    /// The Hugging Face name of a part of this layer; `None` when the family has no such part.
+    pub fn name(&self, part: &str) -> Option<String> {
+        let Self { family, number, .. } = self;
+        (!part.is_empty()).then(|| format!("{}.{number}.{part}", family.names.layers))
+    }
+
+    /// As [`Place::name`], of a part that the checkpoint has.
+    pub fn found(&self, part: &str) -> Option<String> {
+        let name = self.name(part)?;
+        self.loader
+            .contains(&format!("{name}.weight"))
+            .then_some(name)
+    }
+}

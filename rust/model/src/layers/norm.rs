@@ -1,27 +1,17 @@
-//! Root-mean-square normalisation.
-use crate::{Error, Result, loader::Loader};
+//! Loads norms.
+use crate::{Result, backend::Norm, family::NormRule, loader::Loader};
 
-/// RMSNorm: `x / sqrt(mean(x^2) + eps) * weight` (arXiv 1910.07467).
-pub struct Norm {
-    /// One factor a column.
-    pub weight: Vec<f32>,
-    /// Added to the mean square.
-    pub eps: f32,
-}
-
-impl Norm {
-    /// Loads `name.weight`, which must have `width` elements.
-    pub fn load(loader: &Loader<'_>, name: &str, width: usize) -> Result<Self> {
-        let weight = loader.vector(&format!("{name}.weight"))?;
-        if weight.len() != width {
-            let found = weight.len();
-            return Err(Error::Load(format!(
-                "tensor {name}.weight has {found} elements, the configuration says {width}"
-            )));
-        }
-        Ok(Self {
-            weight,
-            eps: loader.config().norm_eps as f32,
-        })
-    }
+/// The norm `name` over `width` columns, with a bias where the checkpoint has one.
+///
+/// # Errors
+/// `Load` when it is missing or of another width.
+pub fn norm(loader: &Loader<'_>, name: &str, width: usize, rule: NormRule) -> Result<Norm> {
+    let bias = format!("{name}.bias");
+    let bias = loader.contains(&bias).then_some(bias);
+    Ok(Norm {
+        weight: loader.vector(&format!("{name}.weight"), width, rule.offset())?,
+        bias: bias.map(|b| loader.vector(&b, width, 0.0)).transpose()?,
+        eps: loader.config().norm_eps as f32,
+        centred: rule.centred(),
+    })
 }

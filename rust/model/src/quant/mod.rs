@@ -1,18 +1,23 @@
 //! Weight formats: how one stored matrix is kept and multiplied. Knows no architecture.
-//! A new format is one file here and one line in its backend's packer.
+//! A new way to keep weights is one file here and one line in `SCHEMES`; what it becomes, one in its backend's packer.
 mod dense;
 mod packed;
 mod role;
+mod source;
+mod vector;
 
 pub use dense::Dense;
 pub use packed::Packed;
 pub use role::Role;
+pub(crate) use source::rows;
+pub use source::{SCHEMES, Scheme, Shard, Source};
+pub use vector::Vector;
 
 use candle_vllm_kernels::cpu::Matrix;
 
 use crate::{Result, Tensor};
 
-/// One matrix of shape `[n, k]` (outputs, inputs) in its format. `Linear` holds it; adapters wrap a `Linear`.
+/// One matrix of shape `[n, k]` (outputs, inputs) in its format. [`crate::backend::Linear`] holds it.
 pub trait Format: Send + Sync {
     /// `[n, k]`.
     fn shape(&self) -> [usize; 2];

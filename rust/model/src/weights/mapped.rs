@@ -109,8 +109,23 @@ pub(super) struct Entry {
     pub element: Element,
     /// Shape, outermost first.
     pub shape: Vec<usize>,
-    /// `Some(heads)` where the file has the two halves of each head's rows interleaved (see [`deinterleave`]).
-    pub interleaved: Option<usize>,
+    /// How the file has it.
+    pub change: Change,
+}
+
+/// How a file's tensor differs from the one that it stands for; undone when it is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
+    /// Not at all.
+    None,
+    /// The two halves of each of so many heads' rows are interleaved (see [`deinterleave`]).
+    Interleaved(usize),
+    /// One has been added.
+    PlusOne,
+    /// Inputs x outputs.
+    Transposed,
+    /// Queries, keys and values stand together for each of so many heads.
+    ByHead(usize),
 }
 
 /// All tensors of a checkpoint by Hugging Face name, over one or several mapped files.
@@ -160,19 +175,12 @@ impl Weights for MappedWeights {
         let data = end
             .and_then(|end| file.bytes().get(entry.start..end))
             .ok_or_else(|| bad("lies outside the file".to_string()))?;
-        let data = match entry.interleaved {
-            None => Cow::Borrowed(data),
-            Some(heads) => Cow::Owned(deinterleave(
-                data,
-                entry.shape.first().copied().unwrap_or(0),
-                heads,
-            )),
-        };
-        Ok(Stored {
+        let stored = Stored {
             dtype,
             shape: entry.shape.clone(),
-            data,
-        })
+            data: Cow::Borrowed(data),
+        };
+        undo(entry.change, stored).map_err(bad)
     }
 
     fn contains(&self, name: &str) -> bool {
@@ -188,6 +196,63 @@ impl Weights for MappedWeights {
             file.release(entry.start, entry.len);
         }
     }
+}
+
+/// The tensor that a changed one stands for.
+fn undo(change: Change, stored: Stored<'_>) -> std::result::Result<Stored<'_>, String> {
+    let rows = stored.shape.first().copied().unwrap_or(0);
+    let with = |data: Vec<u8>| Stored {
+        data: Cow::Owned(data),
+        dtype: stored.dtype,
+        shape: stored.shape.clone(),
+    };
+    match change {
+        Change::None => Ok(stored),
+        Change::Interleaved(heads) => Ok(with(deinterleave(&stored.data, rows, heads))),
+        Change::ByHead(heads) if rows.is_multiple_of(3 * heads) => {
+            Ok(with(stacked(&stored.data, rows, heads)))
+        }
+        Change::ByHead(heads) => Err(format!("has {rows} rows, not 3 for each of {heads} heads")),
+        Change::PlusOne if stored.dtype == GgmlType::F32 => {
+            let less = |b: &[u8; 4]| (f32::from_le_bytes(*b) - 1.0).to_le_bytes();
+            Ok(with(
+                stored.data.as_chunks().0.iter().flat_map(less).collect(),
+            ))
+        }
+        Change::PlusOne => Err(format!("has type {}, not F32", stored.dtype.name())),
+        Change::Transposed => match (&stored.shape[..], stored.dtype.block_len()) {
+            (&[k, n], 1) => Ok(Stored {
+                data: Cow::Owned(transposed(&stored.data, k, n)),
+                shape: vec![n, k],
+                dtype: stored.dtype,
+            }),
+            _ => Err("is no dense matrix".to_string()),
+        },
+    }
+}
+
+/// `[k, n]` as `[n, k]`.
+fn transposed(data: &[u8], k: usize, n: usize) -> Vec<u8> {
+    let size = data.len() / (k * n).max(1);
+    let mut out = Vec::with_capacity(data.len());
+    for column in 0..n {
+        for row in 0..k {
+            out.extend_from_slice(&data[(row * n + column) * size..][..size]);
+        }
+    }
+    out
+}
+
+/// Rows `[head][q, k, v][width]` as `[q, k, v][head][width]`. `rows` divides by `3 * heads`.
+fn stacked(data: &[u8], rows: usize, heads: usize) -> Vec<u8> {
+    let part = data.len() / rows.max(1) * (rows / (3 * heads).max(1));
+    let mut out = Vec::with_capacity(data.len());
+    for kind in 0..3 {
+        for head in 0..heads {
+            out.extend_from_slice(&data[(head * 3 + kind) * part..][..part]);
+        }
+    }
+    out
 }
 
 /// Puts the rows of a q or k projection back in Hugging Face order. llama.cpp's converter turns each head's rows
@@ -227,5 +292,31 @@ mod tests {
         }
         assert_ne!(permuted, original);
         assert_eq!(deinterleave(&permuted, 12, 2), original);
+    }
+
+    #[test]
+    fn matrices_are_turned_and_heads_sorted() {
+        // [2, 3] elements of 2 bytes.
+        let data = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11];
+        assert_eq!(
+            transposed(&data, 2, 3),
+            [0, 1, 6, 7, 2, 3, 8, 9, 4, 5, 10, 11]
+        );
+        // 2 heads of 1 row of 2 bytes: q0 k0 v0 q1 k1 v1.
+        assert_eq!(stacked(&data, 6, 2), [0, 1, 6, 7, 2, 3, 8, 9, 4, 5, 10, 11]);
+    }
+
+    #[test]
+    fn what_cannot_be_undone_is_said() {
+        let stored = |dtype| Stored {
+            dtype,
+            shape: vec![5],
+            data: Cow::Owned(vec![0; 20]),
+        };
+        assert!(undo(Change::ByHead(2), stored(GgmlType::F32)).is_err());
+        assert!(undo(Change::Transposed, stored(GgmlType::F32)).is_err());
+        assert!(undo(Change::PlusOne, stored(GgmlType::BF16)).is_err());
+        let less = undo(Change::PlusOne, stored(GgmlType::F32));
+        assert!(less.is_ok_and(|s| s.data[..4] == (-1f32).to_le_bytes()));
     }
 }

@@ -47,6 +47,7 @@ pub struct Checkpoint {
     pub file_bytes: u64,
 }
 
+mod door;
 pub mod file;
 pub mod gguf;
 mod mapped;

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Checkpoint, TokenizerSource, gguf, mapped::MappedWeights, safetensors};
+use super::{Checkpoint, TokenizerSource, door, gguf, mapped::MappedWeights, safetensors};
 use crate::{Error, Result, config};
 
 /// File endings that hold, or may hold, Python pickles: loading one can run code.
@@ -85,7 +85,7 @@ fn open_safetensors(folder: &Path, files: &[&PathBuf]) -> Result<Checkpoint> {
     }
     // The configuration is read first: it is small and says more about what is wrong.
     let config = config::hf::read(folder)?;
-    let weights: MappedWeights = if single.exists() {
+    let mut weights: MappedWeights = if single.exists() {
         safetensors::open_single(&single)?
     } else if folder.join(safetensors::INDEX).exists() {
         safetensors::open_sharded(folder)?
@@ -99,6 +99,7 @@ fn open_safetensors(folder: &Path, files: &[&PathBuf]) -> Result<Checkpoint> {
         );
         return Err(Error::Load(what));
     };
+    door::text_model(&mut weights, &config);
     Ok(Checkpoint {
         config,
         file_bytes: weights.file_bytes(),

@@ -15,7 +15,7 @@ use serde::{
 
 use super::{
     file::read_json,
-    mapped::{Element, Entry, MappedFile, MappedWeights},
+    mapped::{Change, Element, Entry, MappedFile, MappedWeights},
 };
 use crate::{Error, Result};
 
@@ -180,7 +180,7 @@ fn read_header(file: &MappedFile, index: usize) -> Result<BTreeMap<String, Entry
             len: (end - info.data_offsets.0) as usize,
             element,
             shape,
-            interleaved: None,
+            change: Change::None,
         };
         entries.insert(name, entry);
     }

@@ -377,12 +377,16 @@ fn rotary_refusals_name_the_key() {
             "rope_scaling is []: expected an object",
         ),
         (
-            json!({"rope_scaling": {"type": "longrope"}}),
-            "rope_scaling: type is \"longrope\": this rotary scaling is not",
+            json!({"rope_scaling": {"type": "spiral"}}),
+            "rope_scaling: type is \"spiral\": this rotary scaling is not",
         ),
         (
-            json!({"rope_scaling": {"rope_type": "su"}}),
-            "rope_scaling: rope_type is \"su\"",
+            json!({"rope_scaling": {"type": "longrope"}}),
+            "rope_scaling: short_factor is missing",
+        ),
+        (
+            json!({"rope_scaling": {"rope_type": "su", "short_factor": [1, -1]}}),
+            "rope_scaling: short_factor is [1,-1]: expected a list of numbers above 0",
         ),
         (
             json!({"rope_scaling": {"type": "linear"}}),

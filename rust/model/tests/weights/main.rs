@@ -4,6 +4,7 @@ mod broken;
 mod config_gguf;
 mod config_hf;
 mod config_sampling;
+mod families;
 #[path = "../golden/mod.rs"]
 mod golden;
 mod roundtrip;

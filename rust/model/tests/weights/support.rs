@@ -240,7 +240,7 @@ pub fn sound(c: &Config) {
     assert!(c.heads > 0 && c.kv_heads > 0 && c.heads.is_multiple_of(c.kv_heads));
     assert!(c.rotary_dim <= c.head_dim && c.rotary_dim.is_multiple_of(2) && c.max_position > 0);
     assert!(c.rope_theta > 1.0 && c.rope_theta.is_finite() && (0.0..1.0).contains(&c.norm_eps));
-    assert_eq!(c.windows.len(), c.layers);
+    assert_eq!([c.windows.len(), c.rotations.len()], [c.layers; 2]);
     assert!(c.windows.iter().flatten().all(|w| *w > 0));
     assert!(
         c.eos_token_ids
@@ -271,6 +271,15 @@ pub fn sound(c: &Config) {
         } => {
             assert!(*factor > 0.0 && *original > 0 && *beta_slow > 0.0 && beta_fast >= beta_slow);
             assert!(attention_factor.is_none_or(|a| a > 0.0 && a.is_finite()));
+        }
+        RopeScaling::LongRope {
+            short,
+            long,
+            original,
+            attention_factor,
+        } => {
+            assert!(*original > 0 && *attention_factor > 0.0);
+            assert_eq!([short.len(), long.len()], [c.rotary_dim / 2; 2]);
         }
         RopeScaling::Factors(factors) => {
             assert_eq!(factors.len(), c.rotary_dim / 2);

@@ -47,6 +47,7 @@ fn loading(test: &str, tied: bool, extra: &[(&'static str, &[usize])]) -> Result
     let runtime = Runtime {
         kv_dtype: KvDtype::F32,
         exact: true,
+        context: None,
     };
     let checkpoint = Checkpoint::open(&folder).unwrap();
     let model = load_on(&checkpoint, Box::new(Portable), &runtime, &|_, _| ());

@@ -5,7 +5,7 @@ use super::super::rope::{Rope, Table};
 use super::super::threads::Rows;
 use super::super::{Compute, Cpu};
 use super::kernel::Kernel;
-use super::{AttnParams, Batch, QkNorm};
+use super::{AttnParams, Batch, QkNorm, Temperature};
 use std::ops::Range;
 
 /// Values under which the work stays on the calling thread.
@@ -17,6 +17,7 @@ const CHUNK: usize = 32;
 pub(super) struct Prepare<'a> {
     table: Table<'a>,
     norm: Option<QkNorm<'a>>,
+    temperature: Option<Temperature>,
     head_dim: usize,
 }
 
@@ -33,15 +34,16 @@ impl<'a> Prepare<'a> {
             "rotary_dim {} of {head_dim}",
             rope.rotary_dim()
         );
-        if let Some((q, k, _)) = norm {
+        if let Some(norm) = norm {
             assert!(
-                q.len() == head_dim && k.len() == head_dim,
+                norm.q.len() == head_dim && norm.k.len() == head_dim,
                 "qk norm weights: [{head_dim}]"
             );
         }
         Prepare {
             table: rope.table(batch.positions()),
             norm,
+            temperature: params.temperature,
             head_dim,
         }
     }
@@ -49,10 +51,18 @@ impl<'a> Prepare<'a> {
     /// Normalises and rotates one head of a query (or key) in place.
     #[inline(always)]
     pub fn head(&self, x: &mut [f32], position: usize, query: bool) {
-        if let Some((q, k, eps)) = self.norm {
-            normalise(x, if query { q } else { k }, eps);
+        let norm = |after: bool| self.norm.filter(|n| n.after_rope == after);
+        if let Some(n) = norm(false) {
+            normalise(x, if query { n.q } else { n.k }, n.eps);
         }
         self.table.at(position).apply(x);
+        if let Some(n) = norm(true) {
+            normalise(x, if query { n.q } else { n.k }, n.eps);
+        }
+        if let Some(temperature) = self.temperature.filter(|_| query) {
+            let factor = temperature.at(position);
+            x.iter_mut().for_each(|v| *v *= factor);
+        }
     }
 }
 

@@ -1,14 +1,15 @@
-//! Rows of activations: RMS norm, then float32, blocks of integers and bf16, with the same bits on every instruction set.
+//! Rows of activations: the norm, then float32, blocks of integers and bf16, with the same bits on every instruction set.
 //! Knows no matrix.
 #[cfg(target_arch = "aarch64")]
 use super::super::lanes::Neon;
 use super::super::lanes::{Lanes, Plain};
 #[cfg(target_arch = "x86_64")]
 use super::super::lanes::{Ymm, Zmm};
-use super::super::{Cpu, Isa};
+use super::super::norm::normalise;
+use super::super::{Cpu, Isa, Norm};
 use super::a16::{Split, a16};
 use super::quantise::{CHUNK, Chunk, Integers, Quantise};
-use super::{BLOCK, Norm, SUMS, TILE};
+use super::{BLOCK, SUMS, TILE};
 use std::cell::RefCell;
 
 /// Forms of activations: what to write.
@@ -182,37 +183,6 @@ unsafe fn float_rows<L: Lanes>(
             }
         }
         Padded { at, stride: padded }
-    }
-}
-
-/// `x / sqrt(mean(x^2) + eps) * weight`; squares are summed in 16 lanes.
-#[inline(always)]
-unsafe fn normalise<L: Lanes>(x: &[f32], norm: &Norm<'_>, row: *mut f32) {
-    let whole = x.len() / 16 * 16;
-    let mut tail = [[0f32; 16]; 2];
-    tail[0][..x.len() - whole].copy_from_slice(&x[whole..]);
-    tail[1][..x.len() - whole].copy_from_slice(&norm.weight[whole..]);
-    // SAFETY: whole vectors lie within the slices; the tails are vectors; `row` is padded to whole vectors.
-    unsafe {
-        let mut squares = L::splat(0.0);
-        for i in (0..whole).step_by(16) {
-            let v = L::load(x.as_ptr().add(i));
-            squares = v.fma(v, squares);
-        }
-        let last = L::load(tail[0].as_ptr());
-        squares = last.fma(last, squares);
-        let mean = squares.sum() / x.len() as f32;
-        let scale = L::splat(1.0 / (mean + norm.eps).sqrt());
-        for i in (0..whole).step_by(16) {
-            let v = L::load(x.as_ptr().add(i)).mul(scale);
-            v.mul(L::load(norm.weight.as_ptr().add(i)))
-                .store(row.add(i));
-        }
-        if whole < x.len() {
-            last.mul(scale)
-                .mul(L::load(tail[1].as_ptr()))
-                .store(row.add(whole));
-        }
     }
 }
 

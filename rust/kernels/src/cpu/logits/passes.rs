@@ -3,7 +3,8 @@
 use super::super::buffer::prefetch;
 use super::super::exp::exp2_lanes;
 use super::lanes::Scan;
-use super::{Few, GROUP, GROUPS, STRIPE, Softmax};
+use super::{Few, Finish, GROUP, GROUPS, STRIPE, Softmax};
+use crate::cpu::activation::tanh;
 
 const N: usize = 16;
 
@@ -33,6 +34,25 @@ fn inside(len: usize, index: usize) -> u16 {
 
 /// Vectors of a group.
 const FOUR: usize = GROUP / N;
+
+/// [`Finish`]: plain Rust, which becomes vectors of the caller's instruction set and has the same bits on all.
+#[allow(clippy::extra_unused_type_parameters)] // called as the other passes are
+#[inline(always)]
+pub(super) unsafe fn finish<L>(values: &mut [f32], by: Finish) {
+    match by.softcap {
+        None => {
+            for v in values {
+                *v *= by.scale;
+            }
+        }
+        Some(cap) => {
+            let factor = by.scale / cap;
+            for v in values {
+                *v = cap * tanh(*v * factor);
+            }
+        }
+    }
+}
 
 /// Largest values of every group; NaN in the first place of a stripe that holds NaN.
 #[inline(always)]
@@ -254,8 +274,13 @@ macro_rules! instances {
     ($name:ident, $lanes:ident, $features:literal) => {
         pub(super) mod $name {
             use super::super::super::lanes::$lanes;
-            use super::{Few, Softmax};
+            use super::{Few, Finish, Softmax};
 
+            #[target_feature(enable = $features)]
+            pub unsafe fn finish(values: &mut [f32], by: Finish) {
+                // SAFETY: this function has the instruction set.
+                unsafe { super::finish::<$lanes>(values, by) }
+            }
             #[target_feature(enable = $features)]
             pub unsafe fn maxima(row: &[f32], maxima: &mut [f32]) {
                 // SAFETY: this function has the instruction set.

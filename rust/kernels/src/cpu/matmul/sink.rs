@@ -29,6 +29,8 @@ pub(super) enum Role {
     Set,
     /// out += v
     Add,
+    /// out = act(v)
+    Activate(Activation),
     /// Kept in `[panel - first][rows][16]` for the product that follows.
     Keep {
         to: *mut f32,
@@ -111,6 +113,14 @@ impl Sink<'_> {
                         source.row(r).fma(L::splat(1.0), L::load(at)).store(at);
                     }
                 }
+                Role::Activate(act) => {
+                    for r in rows {
+                        let mut v = [0f32; LANES];
+                        source.row(r).store(v.as_mut_ptr());
+                        let v = act.of(v);
+                        L::load(v.as_ptr()).store(place(r));
+                    }
+                }
                 Role::Keep {
                     to,
                     first,
@@ -191,6 +201,7 @@ impl Sink<'_> {
             unsafe {
                 match self.role {
                     Role::Set => {}
+                    Role::Activate(act) => v = act.of(v),
                     Role::Add => {
                         let mut old = [0f32; LANES];
                         let at = self.out.add(r * self.n + first);

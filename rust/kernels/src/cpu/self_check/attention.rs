@@ -1,5 +1,5 @@
 //! Attention of a prompt and of the token after it, with every rule that a kernel knows.
-use super::super::attention::{AttnParams, Batch, qkv_attention};
+use super::super::attention::{AttnParams, Batch, QkNorm, qkv_attention};
 use super::super::kv::{KvCache, KvShape, KvType, Seq};
 use super::super::rope::Rope;
 use super::super::{Compute, Cpu};
@@ -50,6 +50,7 @@ fn attend(cx: &Compute, dtype: KvType) -> Option<Vec<f32>> {
         window: Some(PROMPT - 7),
         softcap: Some(20.0),
         sinks: Some(&sinks),
+        temperature: None,
     };
     let mut all = Vec::new();
     for (position, rows) in [(0, PROMPT), (PROMPT, 1)] {
@@ -60,7 +61,12 @@ fn attend(cx: &Compute, dtype: KvType) -> Option<Vec<f32>> {
             position,
             blocks: &blocks,
         };
-        let norms = Some((&norm[..], &norm[..], 1e-5));
+        let norms = Some(QkNorm {
+            q: &norm,
+            k: &norm,
+            eps: 1e-5,
+            after_rope: false,
+        });
         let mut batch = Batch::new(vec![seq], &cache);
         qkv_attention(
             cx, &rope, &q, &k, &v, norms, &params, &mut batch, &mut cache, 0, &mut out,

@@ -1,6 +1,6 @@
 //! Products of every kind, gated and with their maxima, through the same doors as a model.
 use super::super::ggml::GgmlType;
-use super::super::logits::maxima_len;
+use super::super::logits::{Finish, maxima_len};
 use super::super::matmul::{bf16_dot, gate_up, head};
 use super::super::pack::{Matrix, Mode, Storage};
 use super::super::{Activation, Compute, Cpu, Input, Norm};
@@ -68,17 +68,18 @@ impl Product {
     /// then the product gated by itself.
     fn on(&self, cx: &Compute, storage: Storage, rows: usize) -> Option<Vec<f32>> {
         let matrix = Matrix::pack_as(storage, self.ty, N, self.k, &self.weights).ok()?;
-        let norm = Norm {
-            weight: &self.x[..self.k],
-            eps: 1e-5,
-        };
+        let norm = Norm::rms(&self.x[..self.k], 1e-5);
         let mut input = Input::new();
         let x = &self.x[..rows * self.k];
         input.fill(cx, x, rows, self.k, Some(norm), &[&matrix]);
         let mut all = vec![0f32; rows * (2 * N + maxima_len(N))];
         let (out, rest) = all.split_at_mut(rows * N);
         let (gated, maxima) = rest.split_at_mut(rows * N);
-        head(cx, &input, &matrix, out, maxima);
+        let finish = Finish {
+            scale: 0.5,
+            softcap: Some(3.0),
+        };
+        head(cx, &input, &matrix, None, finish, out, maxima);
         let (act, bias) = (Activation::Silu, (None, None));
         gate_up(cx, &input, &matrix, &matrix, bias, act, gated);
         // Of groups that no column fills: they have no distance from each other.

@@ -6,11 +6,12 @@ use candle_vllm_kernels::cpu::ggml::GgmlType;
 
 use super::{
     Checkpoint, TokenizerSource,
-    mapped::{Element, Entry, MappedFile, MappedWeights},
+    mapped::{Change, Element, Entry, MappedFile, MappedWeights},
 };
 use crate::{
     Error, Result,
     config::{self, gguf::Facts},
+    family,
 };
 
 mod header;
@@ -99,20 +100,20 @@ fn floats(bytes: &[u8]) -> Vec<f32> {
         .collect()
 }
 
-/// Entries under Hugging Face names, with the converter's row order noted where it has to be undone.
+/// Entries under Hugging Face names, with what the converter did noted where it has to be undone.
 fn rename(
     place: &str,
     tensors: BTreeMap<String, (usize, TensorInfo)>,
     config: &config::Config,
 ) -> Result<BTreeMap<String, Entry>> {
-    let family = names::family(&config.architecture);
+    let family = family::find(&config.architecture);
     let mut entries = BTreeMap::new();
     for (name, (file, tensor)) in tensors {
         let bad = |what: String| Error::Load(format!("{place}: tensor {name} {what}"));
         let Some(target) = names::hugging_face(family, &name, config).map_err(bad)? else {
             continue;
         };
-        if let Some(heads) = target.interleaved {
+        if let Change::Interleaved(heads) = target.change {
             let rows = tensor.shape.first().copied().unwrap_or(0);
             if rows % (2 * heads) != 0 {
                 return Err(bad(format!(
@@ -130,7 +131,7 @@ fn rename(
                 len,
                 element,
                 shape,
-                interleaved: target.interleaved,
+                change: target.change,
             },
         );
     }

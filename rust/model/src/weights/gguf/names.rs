@@ -1,6 +1,10 @@
 //! Which Hugging Face name a GGUF tensor has, and which rows the converter moved. Source: llama.cpp
-//! `gguf-py/gguf/tensor_mapping.py`, `convert_hf_to_gguf.py`. A new architecture is a row of `FAMILIES`.
-use crate::config::Config;
+//! `gguf-py/gguf/tensor_mapping.py`, `convert_hf_to_gguf.py`. The names themselves: `family`.
+use super::super::mapped::Change;
+use crate::{
+    config::Config,
+    family::{Family, Layout},
+};
 
 /// llama.cpp's tensor of rotary frequency factors; it becomes part of the configuration.
 pub(super) const ROPE_FACTORS: &str = "rope_freqs.weight";
@@ -8,70 +12,12 @@ pub(super) const ROPE_FACTORS: &str = "rope_freqs.weight";
 /// Early converters stored the inverse frequencies, which follow from the configuration.
 const ROTARY: &str = "attn_rot_embd";
 
-/// Tensors outside the blocks.
-const TOP: &[(&str, &str)] = &[
-    ("token_embd", "model.embed_tokens"),
-    ("output_norm", "model.norm"),
-    ("output", "lm_head"),
-];
-
-/// Architectures whose tensors stand under the same names.
-pub(super) struct Family {
-    /// Hugging Face name of the architecture.
-    architecture: &'static str,
-    /// Parts of a block: GGUF's name after `blk.N.`, Hugging Face's after `model.layers.N.`.
-    block: &'static [(&'static str, &'static str)],
-    /// Whether the converter interleaved the rows of q and k for pairwise rotation.
-    interleaved: bool,
-}
-
-/// Pre-norm decoders with a gated MLP and, in some, q and k norms.
-const DENSE: &[(&str, &str)] = &[
-    ("attn_norm", "input_layernorm"),
-    ("attn_q", Q),
-    ("attn_k", K),
-    ("attn_v", "self_attn.v_proj"),
-    ("attn_output", "self_attn.o_proj"),
-    ("attn_q_norm", "self_attn.q_norm"),
-    ("attn_k_norm", "self_attn.k_norm"),
-    ("ffn_norm", "post_attention_layernorm"),
-    ("ffn_gate", "mlp.gate_proj"),
-    ("ffn_up", "mlp.up_proj"),
-    ("ffn_down", "mlp.down_proj"),
-];
-
-const Q: &str = "self_attn.q_proj";
-const K: &str = "self_attn.k_proj";
-
-const FAMILIES: &[Family] = &[
-    Family {
-        architecture: "LlamaForCausalLM",
-        block: DENSE,
-        interleaved: true,
-    },
-    Family {
-        architecture: "Qwen2ForCausalLM",
-        block: DENSE,
-        interleaved: false,
-    },
-    Family {
-        architecture: "Qwen3ForCausalLM",
-        block: DENSE,
-        interleaved: false,
-    },
-];
-
-/// The family of an architecture, if its tensor names are known.
-pub(super) fn family(architecture: &str) -> Option<&'static Family> {
-    FAMILIES.iter().find(|f| f.architecture == architecture)
-}
-
 /// A tensor behind the door.
 pub(super) struct Target {
     /// Hugging Face name.
     pub name: String,
-    /// Heads whose rows are interleaved, if any are.
-    pub interleaved: Option<usize>,
+    /// What the converter did to it.
+    pub change: Change,
 }
 
 /// What `name` is called; `None` for tensors that no model reads. Without a family names stay as they are, so that the
@@ -83,7 +29,7 @@ pub(super) fn hugging_face(
 ) -> std::result::Result<Option<Target>, String> {
     let plain = |name: String| Target {
         name,
-        interleaved: None,
+        change: Change::None,
     };
     let Some(family) = family else {
         return Ok(Some(plain(name.to_string())));
@@ -96,10 +42,13 @@ pub(super) fn hugging_face(
     if !matches!(kind, "weight" | "bias") {
         return Err(unknown());
     }
-    if let Some((_, top)) = TOP.iter().find(|(gguf, _)| *gguf == stem) {
-        return Ok(Some(plain(format!("{top}.{kind}"))));
-    }
-    let (n, part) = block_part(stem).ok_or_else(unknown)?;
+    let names = &family.names;
+    let Some((n, part)) = block_part(stem) else {
+        let top = names.of_gguf(false, stem).ok_or_else(unknown)?;
+        let mut target = plain(format!("{top}.{kind}"));
+        target.change = shifted(family, top == names.norm, kind);
+        return Ok(Some(target));
+    };
     if n >= config.layers {
         return Err(format!(
             "belongs to block {n}, but block_count is {}",
@@ -109,17 +58,40 @@ pub(super) fn hugging_face(
     if part == ROTARY {
         return Ok(None);
     }
-    let known = family.block.iter().find(|(gguf, _)| *gguf == part);
-    let (_, part) = known.ok_or_else(unknown)?;
-    let interleaved = match *part {
-        Q if family.interleaved => Some(config.heads),
-        K if family.interleaved => Some(config.kv_heads),
-        _ => None,
+    let part = names.of_gguf(true, part).ok_or_else(unknown)?;
+    let prefix = format!("{}.{n}.{part}", names.layers);
+    if part == names.sinks {
+        return Ok(Some(plain(prefix)));
+    }
+    let interleaves = family.layout == Layout::Interleaved;
+    let norms = [
+        names.input_norm,
+        names.post_attention,
+        names.mlp_norm,
+        names.post_mlp,
+        names.q_norm,
+        names.k_norm,
+    ];
+    let change = if interleaves && part == names.q {
+        Change::Interleaved(config.heads)
+    } else if interleaves && part == names.k {
+        Change::Interleaved(config.kv_heads)
+    } else {
+        shifted(family, norms.contains(&part), kind)
     };
     Ok(Some(Target {
-        name: format!("model.layers.{n}.{part}.{kind}"),
-        interleaved,
+        name: format!("{prefix}.{kind}"),
+        change,
     }))
+}
+
+/// llama.cpp adds the one to norms that count from one.
+fn shifted(family: &Family, norm: bool, kind: &str) -> Change {
+    if norm && kind == "weight" && family.norm.offset() != 0.0 {
+        Change::PlusOne
+    } else {
+        Change::None
+    }
 }
 
 /// The block number and part of `blk.N.PART`.

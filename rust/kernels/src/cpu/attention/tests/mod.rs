@@ -91,6 +91,18 @@ fn windows_caps_sinks_norms_and_partial_rotation_are_applied() {
         ..base()
     });
     check_accuracy(&Scenario {
+        norm: true,
+        after_rope: true,
+        ..base()
+    });
+    check_accuracy(&Scenario {
+        temperature: Some(Temperature {
+            beta: 0.1,
+            original: 32,
+        }),
+        ..base()
+    });
+    check_accuracy(&Scenario {
         rotary_dim: 16,
         interleaved: true,
         ..base()
@@ -238,6 +250,7 @@ fn mismatched_arguments_are_named() {
         window: None,
         softcap: None,
         sinks: None,
+        temperature: None,
     };
     let message = |params: AttnParams<'_>, seq: Seq<'_>, layer: usize, q: usize| {
         let call = || {

@@ -9,16 +9,20 @@ impl Scenario {
             .collect()
     }
 
-    fn prepared(&self, data: &[f32], heads: usize, weight: &[f32]) -> Vec<f64> {
+    fn normalised(&self, head: &mut [f64], weight: &[f32]) {
+        let mean = head.iter().map(|v| v * v).sum::<f64>() / self.head_dim as f64;
+        let factor = 1.0 / (mean + f64::from(Self::EPS)).sqrt();
+        head.iter_mut()
+            .zip(weight)
+            .for_each(|(v, w)| *v *= factor * f64::from(*w));
+    }
+
+    fn prepared(&self, data: &[f32], heads: usize, weight: &[f32], query: bool) -> Vec<f64> {
         let dim = self.head_dim;
         let mut all: Vec<f64> = data.iter().map(|&v| f64::from(v)).collect();
         for (i, head) in all.chunks_exact_mut(dim).enumerate() {
-            if self.norm {
-                let mean = head.iter().map(|v| v * v).sum::<f64>() / dim as f64;
-                let factor = 1.0 / (mean + f64::from(Self::EPS)).sqrt();
-                head.iter_mut()
-                    .zip(weight)
-                    .for_each(|(v, w)| *v *= factor * f64::from(*w));
+            if self.norm && !self.after_rope {
+                self.normalised(head, weight);
             }
             let position = i / heads;
             for (j, f) in self.frequencies().iter().enumerate() {
@@ -31,6 +35,14 @@ impl Scenario {
                 let (sin, cos) = f64::from(position as f32 * f).sin_cos();
                 (head[a], head[b]) = (head[a] * cos - head[b] * sin, head[b] * cos + head[a] * sin);
             }
+            if self.norm && self.after_rope {
+                self.normalised(head, weight);
+            }
+            if let Some(t) = self.temperature.filter(|_| query) {
+                let grown = (1.0 + (position / t.original) as f64).ln();
+                let factor = 1.0 + f64::from(t.beta) * grown;
+                head.iter_mut().for_each(|v| *v *= factor);
+            }
         }
         all
     }
@@ -40,8 +52,8 @@ impl Scenario {
         let [q, k, v] = self.data(sequence);
         let [wq, wk] = self.norm_weights();
         let (q, k) = (
-            self.prepared(&q, self.heads, &wq),
-            self.prepared(&k, self.kv_heads, &wk),
+            self.prepared(&q, self.heads, &wq, true),
+            self.prepared(&k, self.kv_heads, &wk, false),
         );
         let mut out = vec![0.0; q.len()];
         for (i, (q, out)) in q

@@ -6,7 +6,7 @@ use super::super::super::tile_unit::Tiles;
 use super::super::super::{Compute, Cpu};
 #[cfg(target_arch = "x86_64")]
 use super::super::tile::{PAGES, PROBS, ROWS, Rules, SCORES, Tile};
-use super::super::{AttnParams, Batch, attention, qkv_attention, write_qkv};
+use super::super::{AttnParams, Batch, QkNorm, Temperature, attention, qkv_attention, write_qkv};
 
 /// A small linear congruential generator.
 pub struct Rng(pub u64);
@@ -58,6 +58,8 @@ pub struct Scenario {
     pub softcap: Option<f32>,
     pub sinks: Vec<f32>,
     pub norm: bool,
+    pub after_rope: bool,
+    pub temperature: Option<Temperature>,
     pub rotary_dim: usize,
     pub interleaved: bool,
     pub block_size: usize,
@@ -89,6 +91,8 @@ impl Scenario {
             softcap: None,
             sinks: vec![],
             norm: false,
+            after_rope: false,
+            temperature: None,
             rotary_dim: head_dim,
             interleaved: false,
             block_size: 32,
@@ -212,6 +216,7 @@ impl Scenario {
             window: self.window,
             softcap: self.softcap,
             sinks: (!self.sinks.is_empty()).then_some(&self.sinks),
+            temperature: self.temperature,
         }
     }
 
@@ -244,9 +249,12 @@ impl Scenario {
         let cx = Compute::with_cpu(cpu, threads).unwrap();
         let rope = Rope::new(self.frequencies(), 1.0, self.interleaved);
         let weights = self.norm_weights();
-        let norm = self
-            .norm
-            .then(|| (weights[0].as_slice(), weights[1].as_slice(), Self::EPS));
+        let norm = self.norm.then(|| QkNorm {
+            q: &weights[0],
+            k: &weights[1],
+            eps: Self::EPS,
+            after_rope: self.after_rope,
+        });
         let needed: Vec<usize> = self
             .lengths
             .iter()

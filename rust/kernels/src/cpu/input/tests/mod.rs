@@ -63,13 +63,7 @@ fn forms_have_the_same_bits_on_every_level_and_thread_count() {
             x[0] = 0.0;
             x[k / 2] = 1e-33;
             let weight = random.values(k);
-            for norm in [
-                None,
-                Some(Norm {
-                    weight: &weight,
-                    eps: 1e-5,
-                }),
-            ] {
+            for norm in [None, Some(Norm::rms(&weight, 1e-5))] {
                 let mut oracle = None;
                 for cpu in cpus() {
                     for threads in [1, 3] {
@@ -96,17 +90,7 @@ fn norm_and_scales_follow_their_formulas() {
     for cpu in cpus() {
         let cx = Compute::with_cpu(cpu, 2).unwrap();
         let mut input = Input::new();
-        input.fill(
-            &cx,
-            &x,
-            rows,
-            k,
-            Some(Norm {
-                weight: &weight,
-                eps: 1e-3,
-            }),
-            &[&dense],
-        );
+        input.fill(&cx, &x, rows, k, Some(Norm::rms(&weight, 1e-3)), &[&dense]);
         for r in 0..rows {
             let row = &x[r * k..][..k];
             let mean = row.iter().map(|v| f64::from(v * v)).sum::<f64>() / k as f64;

@@ -187,3 +187,24 @@ fn every_instruction_set_gives_the_bits_of_the_scalar_one() {
         }
     }
 }
+
+#[test]
+fn logits_are_finished_alike_everywhere() {
+    let values: Vec<f32> = (0..1500).map(|i| (i as f32 * 0.77).sin() * 60.0).collect();
+    for (scale, softcap) in [(0.25, None), (1.0, Some(30.0)), (0.5, Some(4.0))] {
+        let by = Finish { scale, softcap };
+        let mut first = None;
+        for cpu in cpus() {
+            let mut got = values.clone();
+            by.apply(cpu, &mut got);
+            for (x, got) in values.iter().zip(&got) {
+                let x = f64::from(*x) * f64::from(scale);
+                let cap = softcap.map(f64::from);
+                let want = cap.map_or(x, |cap| cap * (x / cap).tanh());
+                assert!((f64::from(*got) - want).abs() < 1e-5 * want.abs().max(1.0));
+            }
+            let bits: Vec<u32> = got.iter().map(|v| v.to_bits()).collect();
+            assert_eq!(*first.get_or_insert_with(|| bits.clone()), bits);
+        }
+    }
+}

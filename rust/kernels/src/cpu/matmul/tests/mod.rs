@@ -1,8 +1,8 @@
 //! Products: the oracle against float64, every level against the oracle bit for bit.
 #![allow(clippy::unwrap_used)]
 use super::*;
+use crate::cpu::Norm;
 use crate::cpu::ggml::GgmlType;
-use crate::cpu::input::Norm;
 use crate::cpu::pack::Mode;
 use crate::cpu::testing::{Random, cpus, random_weights, storages};
 
@@ -30,7 +30,7 @@ fn product(cx: &Compute, matrix: &Matrix, x: &[f32], rows: usize) -> Vec<f32> {
         matrix,
         bias: None,
         out: &mut out,
-        add: false,
+        then: Then::Set,
     }];
     matmul(cx, &input, &mut jobs);
     out
@@ -211,19 +211,19 @@ fn jobs_bias_and_addition_are_computed_in_one_call() {
                         matrix: a,
                         bias: Some(&bias),
                         out: p,
-                        add: false,
+                        then: Then::Set,
                     },
                     Job {
                         matrix: b,
                         bias: None,
                         out: q,
-                        add: true,
+                        then: Then::Add,
                     },
                     Job {
                         matrix: c,
                         bias: Some(&bias),
                         out: r,
-                        add: true,
+                        then: Then::Add,
                     },
                 ],
             );
@@ -270,17 +270,14 @@ fn gate_and_up_meet_in_the_activation() {
             for cpu in cpus() {
                 let cx = Compute::with_cpu(cpu, 2).unwrap();
                 let mut input = Input::new();
-                let norm = Some(Norm {
-                    weight: &weight,
-                    eps: 1e-6,
-                });
+                let norm = Some(Norm::rms(&weight, 1e-6));
                 input.fill(&cx, &x, rows, k, norm, &[&gate, &up]);
                 let (mut a, mut b) = (vec![0f32; rows * n], vec![0f32; rows * n]);
                 let job = |matrix, out, bias| Job {
                     matrix,
                     bias,
                     out,
-                    add: false,
+                    then: Then::Set,
                 };
                 matmul(
                     &cx,
@@ -296,6 +293,16 @@ fn gate_and_up_meet_in_the_activation() {
                     "{act:?} {} rows {rows}",
                     cpu.name()
                 );
+                let mut alone = vec![f32::NAN; rows * n];
+                let job = Job {
+                    matrix: &gate,
+                    bias: Some(&bias),
+                    out: &mut alone,
+                    then: Then::Activate(act),
+                };
+                matmul(&cx, &input, &mut [job]);
+                let want: Vec<f32> = a.iter().map(|a| act.of([*a])[0]).collect();
+                assert_eq!(bits(&alone), bits(&want), "{act:?} {}", cpu.name());
                 let first = first.get_or_insert_with(|| bits(&got));
                 assert_eq!(*first, bits(&got));
             }
@@ -348,7 +355,34 @@ fn a_head_is_a_product_and_the_maxima_of_its_rows() {
                 input.fill(&cx, &x, rows, k, None, &[&matrix]);
                 let length = logits::maxima_len(n);
                 let (mut out, mut maxima) = (vec![0f32; rows * n], vec![0f32; rows * length]);
-                head(&cx, &input, &matrix, &mut out, &mut maxima);
+                let bias: Vec<f32> = (0..n).map(|i| i as f32 * 0.01).collect();
+                let finish = Finish {
+                    scale: 0.5,
+                    softcap: Some(9.0),
+                };
+                head(
+                    &cx,
+                    &input,
+                    &matrix,
+                    Some(&bias),
+                    finish,
+                    &mut out,
+                    &mut maxima,
+                );
+                for (out, want) in out.chunks(n).zip(want.chunks(n)) {
+                    let mut want: Vec<f32> = want.iter().zip(&bias).map(|(w, b)| w + b).collect();
+                    finish.apply(cpu, &mut want);
+                    assert_eq!(bits(out), bits(&want), "{} {}", ty.name(), cpu.name());
+                }
+                head(
+                    &cx,
+                    &input,
+                    &matrix,
+                    None,
+                    Finish::NONE,
+                    &mut out,
+                    &mut maxima,
+                );
                 assert_eq!(bits(&out), bits(&want), "{} {}", ty.name(), cpu.name());
                 for (row, maxima) in out.chunks(n).zip(maxima.chunks(length)) {
                     let mut want = vec![0f32; length];

@@ -1,7 +1,7 @@
 //! Fixed point: the oracle against float64, every way of computing it against the oracle, bit for bit.
 #![allow(clippy::unwrap_used)]
 use super::super::sink::Role;
-use super::super::{Job, PART_TILES, Work, gate_up, matmul};
+use super::super::{Job, PART_TILES, Then, Work, gate_up, matmul};
 use super::tiles::{Join, Ring, Unpack, Waiting, panels};
 use super::*;
 use crate::cpu::Activation;
@@ -26,7 +26,7 @@ fn product(cx: &Compute, matrix: &Matrix, x: &[f32], rows: usize) -> Vec<f32> {
         matrix,
         bias: None,
         out: &mut out,
-        add: false,
+        then: Then::Set,
     };
     matmul(cx, &input, &mut [job]);
     out

@@ -1,7 +1,7 @@
 //! bf16 products: the loops on emulated tiles, the machine's own instructions against them and against float64.
 #![allow(clippy::unwrap_used)]
 use super::super::sink::Role;
-use super::super::{Job, bf16_dot, matmul};
+use super::super::{Job, Then, bf16_dot, matmul};
 use super::*;
 use crate::cpu::ggml::GgmlType;
 use crate::cpu::input::Input;
@@ -49,7 +49,7 @@ fn product(cpu: Cpu, matrix: &Matrix, x: &[f32], rows: usize, threads: usize) ->
             matrix,
             bias: None,
             out: &mut out,
-            add: false,
+            then: Then::Set,
         }],
     );
     out

@@ -2,7 +2,7 @@
 //! Formulas: transformers `modeling_rope_utils.py`; YaRN: arXiv 2309.00071; Llama 3: its reference implementation.
 use std::f64::consts::PI;
 
-use crate::config::{Config, RopeScaling};
+use crate::config::{Config, RopeScaling, Rotation};
 
 /// Frequencies of a model's rotary embedding.
 #[derive(Debug, Clone, PartialEq)]
@@ -13,6 +13,8 @@ pub struct Rope {
     pub attention_factor: f32,
     /// Set when frequencies depend on the position.
     pub dynamic: Option<Dynamic>,
+    /// Whether neighbouring dimensions rotate together, not dimension i of each half.
+    pub interleaved: bool,
 }
 
 /// Dynamic NTK: position p beyond `original` uses the frequencies of a sequence of p + 1 tokens.
@@ -87,16 +89,48 @@ fn yarn_kept(
 }
 
 impl Rope {
-    /// The frequencies that `config` asks for.
-    pub fn new(config: &Config) -> Self {
-        let (theta, dim) = (config.rope_theta, config.rotary_dim);
+    /// The rotation of a layer of `config`.
+    /// `context`: the longest sequence that will be run, where that is known.
+    pub fn of(
+        config: &Config,
+        rotation: &Rotation,
+        interleaved: bool,
+        context: Option<usize>,
+    ) -> Self {
+        let (theta, scaling) = match rotation {
+            Rotation::Main => (config.rope_theta, &config.rope_scaling),
+            Rotation::Own { theta, scaling } => (*theta, scaling),
+            Rotation::None => {
+                return Self {
+                    inv_freq: Vec::new(),
+                    attention_factor: 1.0,
+                    dynamic: None,
+                    interleaved,
+                };
+            }
+        };
+        Self {
+            interleaved,
+            ..Self::new(
+                theta,
+                scaling,
+                config.rotary_dim,
+                context.unwrap_or(config.max_position),
+            )
+        }
+    }
+
+    /// The frequencies of base `theta`, stretched as `scaling` says, for `dim` dimensions.
+    /// A rotation is a key's own for good, so longrope's set follows the longest sequence, not each one's length.
+    pub fn new(theta: f64, scaling: &RopeScaling, dim: usize, context: usize) -> Self {
         let base = plain(theta, dim);
         let mut rope = Self {
             inv_freq: Vec::new(),
             attention_factor: 1.0,
             dynamic: None,
+            interleaved: false,
         };
-        let freq: Vec<f64> = match &config.rope_scaling {
+        let freq: Vec<f64> = match scaling {
             RopeScaling::None => base,
             RopeScaling::Linear { factor } => base.iter().map(|f| f / factor).collect(),
             RopeScaling::Dynamic { factor, original } => {
@@ -136,6 +170,16 @@ impl Rope {
                     .zip(&kept)
                     .map(|(f, e)| f / factor * (1.0 - e) + f * e)
                     .collect()
+            }
+            RopeScaling::LongRope {
+                short,
+                long,
+                original,
+                attention_factor,
+            } => {
+                rope.attention_factor = *attention_factor as f32;
+                let factors = if context > *original { long } else { short };
+                base.iter().zip(factors).map(|(f, s)| f / s).collect()
             }
             RopeScaling::Factors(factors) => base
                 .iter()

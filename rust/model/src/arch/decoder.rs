@@ -1,0 +1,278 @@
+//! Every dense decoder: x = embed; each layer adds attention and a feed-forward part to x, one after the other or side by
+//! side; logits = head(norm x). What a family has of it and how, its row says.
+use std::{ops::Range, sync::Arc};
+
+use candle_vllm_kernels::cpu::Compute;
+
+use super::Runtime;
+use crate::{
+    Error, Kv, Logits, Model, Pending, Result, Spec, Step, Tensor,
+    backend::{Backend, KvDtype, KvShape, Linear, LogitRule, Norm},
+    config::Config,
+    family::Family,
+    layers::{Attention, Mlp, Place, norm},
+    loader::{self, Loader},
+    quant::{Format, Role, Shard},
+    rope::Rope,
+};
+
+struct Layer {
+    attention: Attention,
+    mlp: Mlp,
+}
+
+/// A piece, loaded.
+enum Part {
+    Embedding(Box<dyn Format>),
+    Positions(Box<dyn Format>),
+    Head(Linear),
+    Layer(Box<Layer>),
+}
+
+struct Decoder {
+    spec: Spec,
+    kv: KvShape,
+    backend: Box<dyn Backend>,
+    embedding: Box<dyn Format>,
+    embedding_factor: f32,
+    /// Of families that embed positions.
+    positions: Option<Box<dyn Format>>,
+    layers: Vec<Layer>,
+    /// Whether both parts of a layer read the same x.
+    parallel: bool,
+    norm: Norm,
+    /// `None`: the embedding is the head too.
+    head: Option<Linear>,
+    logits: LogitRule,
+}
+
+/// The residual stream twice, what attention takes and gives, what the MLP holds, and the widest of them once more as
+/// the input of a product.
+fn row_bytes(c: &Config) -> usize {
+    let queries = c.heads * c.head_dim;
+    let keys = c.kv_heads * c.head_dim;
+    let widest = c.hidden_size.max(c.intermediate_size).max(queries);
+    let values = 2 * c.hidden_size + 2 * queries + 2 * keys + 2 * c.intermediate_size + widest;
+    values * size_of::<f32>()
+}
+
+fn spec(loader: &Loader<'_>, backend: &dyn Backend, kv: &KvShape, dtype: &str) -> Spec {
+    let c = loader.config();
+    let kv_dtype = match kv.dtype {
+        KvDtype::F32 => "f32",
+        KvDtype::Bf16 => "bf16",
+    };
+    Spec {
+        architecture: c.architecture.clone(),
+        layers: c.layers,
+        hidden_size: c.hidden_size,
+        vocab_size: c.vocab_size,
+        max_position: c.max_position,
+        kv_block_bytes: backend.kv_block_bytes(kv),
+        block_size: backend.block_size(),
+        row_bytes: row_bytes(c),
+        dtype: dtype.into(),
+        kv_dtype: kv_dtype.into(),
+        parameters: loader.parameters(),
+        weight_bytes: loader.packed_bytes(),
+        device: backend.name(),
+        threads: backend.threads(),
+    }
+}
+
+/// The rotation of each layer; layers that rotate alike share one.
+fn ropes(c: &Config, family: &Family, context: Option<usize>) -> Vec<Arc<Rope>> {
+    let mut known: Vec<Arc<Rope>> = Vec::new();
+    let of = |rotation| {
+        let rope = Rope::of(c, rotation, family.interleaved, context);
+        let same = known.iter().find(|k| ***k == rope).cloned();
+        same.unwrap_or_else(|| {
+            known.push(Arc::new(rope));
+            known[known.len() - 1].clone()
+        })
+    };
+    c.rotations.iter().map(of).collect()
+}
+
+/// What one thread loads at a time.
+enum Piece {
+    Embedding,
+    Positions,
+    Head,
+    Layer(usize),
+}
+
+fn piece(loader: &Loader<'_>, family: &Family, ropes: &[Arc<Rope>], piece: &Piece) -> Result<Part> {
+    let (c, names) = (loader.config(), &family.names);
+    let table = |name: &str, role, rows| {
+        let source = loader.source(name, role, Shard::Whole)?;
+        loader.matrix(source, [rows, c.hidden_size])
+    };
+    Ok(match piece {
+        Piece::Embedding => {
+            let both = c.tie_word_embeddings;
+            let role = if both { Role::Head } else { Role::Embedding };
+            Part::Embedding(table(names.embedding, role, c.vocab_size)?)
+        }
+        Piece::Positions => {
+            Part::Positions(table(names.positions, Role::Embedding, c.max_position)?)
+        }
+        Piece::Head => {
+            let shape = [c.vocab_size, c.hidden_size];
+            Part::Head(loader.linear(names.head, Role::Head, Shard::Whole, shape)?)
+        }
+        Piece::Layer(number) => {
+            let number = *number;
+            let place = Place {
+                loader,
+                family,
+                number,
+            };
+            let rope = ropes[number].clone();
+            Part::Layer(Box::new(Layer {
+                attention: Attention::load(&place, rope)?,
+                mlp: Mlp::load(&place, is_parallel(c, family))?,
+            }))
+        }
+    })
+}
+
+fn is_parallel(c: &Config, family: &Family) -> bool {
+    c.parallel_residual.unwrap_or(family.parallel)
+}
+
+/// Loads all weights, on the threads that will compute.
+pub fn load(
+    loader: &Loader<'_>,
+    backend: Box<dyn Backend>,
+    runtime: &Runtime,
+    family: &Family,
+) -> Result<Box<dyn Model>> {
+    let (c, names) = (loader.config(), &family.names);
+    let ropes = ropes(c, family, runtime.context);
+    let mut pieces = vec![Piece::Embedding];
+    if !names.positions.is_empty() {
+        pieces.push(Piece::Positions);
+    }
+    if !c.tie_word_embeddings {
+        pieces.push(Piece::Head);
+    }
+    pieces.extend((0..c.layers).map(Piece::Layer));
+    let (mut embedding, mut positions, mut head) = (None, None, None);
+    let mut layers = Vec::with_capacity(c.layers);
+    let load = |i: usize| piece(loader, family, &ropes, &pieces[i]);
+    for part in loader::on_threads(backend.compute(), pieces.len(), load)? {
+        match part {
+            Part::Embedding(table) => embedding = Some(table),
+            Part::Positions(table) => positions = Some(table),
+            Part::Head(linear) => head = Some(linear),
+            Part::Layer(layer) => layers.push(*layer),
+        }
+    }
+    let embedding = embedding.ok_or_else(|| Error::Load("the model has no embedding".into()))?;
+    let norm = norm(loader, names.norm, c.hidden_size, family.norm)?;
+    let kv = KvShape {
+        layers: c.layers,
+        kv_heads: c.kv_heads,
+        head_dim: c.head_dim,
+        dtype: runtime.kv_dtype,
+    };
+    let dtype = match layers.first() {
+        Some(l) if !runtime.exact => l
+            .mlp
+            .feed
+            .gate
+            .as_ref()
+            .unwrap_or(&l.mlp.feed.up)
+            .format
+            .label(),
+        _ => "f32",
+    };
+    let spec = spec(loader, backend.as_ref(), &kv, dtype);
+    Ok(Box::new(Decoder {
+        spec,
+        kv,
+        backend,
+        embedding,
+        embedding_factor: c.scales.embedding as f32,
+        positions,
+        parallel: is_parallel(c, family),
+        layers,
+        norm,
+        head,
+        logits: LogitRule {
+            factor: c.scales.logits as f32,
+            cap: c.scales.logit_cap.map(|cap| cap as f32),
+        },
+    }))
+}
+
+impl Model for Decoder {
+    fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    fn compute(&self) -> Option<&Compute> {
+        self.backend.compute()
+    }
+
+    fn new_kv(&self, blocks: usize) -> Result<Kv> {
+        self.backend.new_kv(&self.kv, blocks)
+    }
+
+    fn launch<'a>(&'a mut self, step: &'a Step, kv: &'a mut Kv) -> Result<Pending<'a>> {
+        Ok(Pending::new(move || self.run(step, kv)))
+    }
+}
+
+impl Decoder {
+    fn embed(&mut self, step: &Step) -> Result<Tensor> {
+        let (backend, factor) = (self.backend.as_mut(), self.embedding_factor);
+        let mut x = backend.embed(self.embedding.as_ref(), &step.tokens, factor)?;
+        if let Some(table) = &self.positions {
+            let places = step.slices.iter().flat_map(|s| {
+                let first = s.position as u32;
+                first..first + s.tokens.len() as u32
+            });
+            let places = backend.embed(table.as_ref(), &places.collect::<Vec<_>>(), 1.0)?;
+            backend.add(&mut x, &places, 1.0)?;
+        }
+        Ok(x)
+    }
+
+    fn run(&mut self, step: &Step, kv: &mut Kv) -> Result<Logits> {
+        let mut x = self.embed(step)?;
+        let backend = self.backend.as_mut();
+        let wanted: Vec<Range<usize>> = step.slices.iter().map(|s| s.logits.clone()).collect();
+        let all = step.logits_rows() == step.tokens.len();
+        let mut pass = backend.begin(step, kv)?;
+        for (i, Layer { attention, mlp }) in self.layers.iter().enumerate() {
+            let mut mixed = attention.mix(backend, &x, &mut pass, kv)?;
+            if i + 1 == self.layers.len() && !all {
+                if step.logits_rows() == 0 {
+                    return Ok(Tensor::new(0, self.spec.vocab_size, Vec::new()).into());
+                }
+                // Nothing reads the other rows any more.
+                (mixed, x) = (
+                    backend.select(&mixed, &wanted)?,
+                    backend.select(&x, &wanted)?,
+                );
+            }
+            if self.parallel {
+                let norm = mlp.norm.as_ref().or(attention.norm.as_ref());
+                let hidden = backend.feed(&x, norm, &mlp.feed)?;
+                backend.join(&mixed, &attention.output, &mut x)?;
+                backend.join(&hidden, &mlp.down, &mut x)?;
+            } else {
+                backend.join(&mixed, &attention.output, &mut x)?;
+                let hidden = backend.feed(&x, mlp.norm.as_ref(), &mlp.feed)?;
+                backend.join(&hidden, &mlp.down, &mut x)?;
+            }
+        }
+        let head = match &self.head {
+            Some(head) => (head.format.as_ref(), head.bias.as_ref()),
+            None => (self.embedding.as_ref(), None),
+        };
+        backend.head(&x, &self.norm, head, self.logits)
+    }
+}

@@ -1,0 +1,113 @@
+//! What the operations of a backend take beside rows: weights and small descriptions, with nothing of a model in them.
+use std::sync::Arc;
+
+use candle_vllm_kernels::cpu::{Activation, attention::Temperature};
+
+use crate::{
+    quant::{Format, Vector},
+    rope::Rope,
+};
+
+/// `y = x W^T + b`, W of shape `[n, k]`.
+pub struct Linear {
+    /// The matrix.
+    pub format: Box<dyn Format>,
+    /// One value an output, if there is a bias.
+    pub bias: Option<Vector>,
+}
+
+impl Linear {
+    /// Outputs.
+    pub fn n(&self) -> usize {
+        self.format.shape()[0]
+    }
+}
+
+/// `x / sqrt(mean(x^2) + eps) * weight + bias`, of x less its mean where `centred`: RMSNorm (arXiv 1910.07467) or
+/// LayerNorm (arXiv 1607.06450).
+pub struct Norm {
+    /// One factor a column.
+    pub weight: Vector,
+    /// One summand a column.
+    pub bias: Option<Vector>,
+    /// Added to the mean square.
+    pub eps: f32,
+    /// LayerNorm.
+    pub centred: bool,
+}
+
+/// Into the hidden rows of a feed-forward part.
+pub struct Feed {
+    /// `act(gate x) * up x` rather than `act(up x)`.
+    pub gate: Option<Linear>,
+    /// Beside the gate or into the activation.
+    pub up: Linear,
+    /// The activation.
+    pub activation: Activation,
+}
+
+/// How rows join the residual stream: `residual += factor * norm(x W^T + b)`.
+pub struct Join {
+    /// W and b.
+    pub linear: Linear,
+    /// Of the product.
+    pub norm: Option<Norm>,
+    /// Of all of it.
+    pub factor: f32,
+}
+
+/// What attention does with queries, keys and values.
+pub struct Attend {
+    /// The cache's layer, counted from 0.
+    pub layer: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key/value heads; divides `heads`.
+    pub kv_heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+    /// Factor on the scores before softmax.
+    pub scale: f32,
+    /// A query sees this many keys, its own included; `None` = all before it.
+    pub window: Option<usize>,
+    /// Scores become `cap * tanh(score / cap)`.
+    pub softcap: Option<f32>,
+    /// One logit a query head that takes part in the softmax and has no value.
+    pub sinks: Option<Vector>,
+    /// Queries far on are made larger.
+    pub temperature: Option<Temperature>,
+    /// Norms of queries and keys.
+    pub qk_norm: Option<QkNorm>,
+    /// Rotation of queries and keys.
+    pub rope: Arc<Rope>,
+}
+
+/// Norms of queries and keys.
+pub struct QkNorm {
+    /// Of queries.
+    pub q: Norm,
+    /// Of keys.
+    pub k: Norm,
+    /// What is normalised.
+    pub of: Normed,
+}
+
+/// What a norm of queries or keys takes at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Normed {
+    /// A head, before it rotates.
+    Head,
+    /// A head, after it has rotated.
+    RotatedHead,
+    /// All heads, before they rotate.
+    Row,
+}
+
+/// From rows to logits: `cap * tanh(s / cap)` with `s = factor * (norm(x) W^T + b)`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LogitRule {
+    /// Factor.
+    pub factor: f32,
+    /// No logit is larger.
+    pub cap: Option<f32>,
+}

@@ -1,0 +1,142 @@
+//! Hugging Face names of a family's tensors, without `.weight` and `.bias`. Empty: the family has no such part.
+
+/// Parts of a decoder. Parts of a layer stand under `{layers}.{number}.`.
+#[derive(Debug, Clone, Copy)]
+pub struct Names {
+    /// Token embedding.
+    pub embedding: &'static str,
+    /// Position embedding.
+    pub positions: &'static str,
+    /// Before the numbers of layers.
+    pub layers: &'static str,
+    /// Last norm.
+    pub norm: &'static str,
+    /// Into the logits.
+    pub head: &'static str,
+    /// Before attention.
+    pub input_norm: &'static str,
+    /// Queries.
+    pub q: &'static str,
+    /// Keys.
+    pub k: &'static str,
+    /// Values.
+    pub v: &'static str,
+    /// Queries, keys and values in one matrix, in place of the three.
+    pub qkv: &'static str,
+    /// Norm of queries.
+    pub q_norm: &'static str,
+    /// Norm of keys.
+    pub k_norm: &'static str,
+    /// One logit a head that takes part in the softmax; the whole name.
+    pub sinks: &'static str,
+    /// From attention to the residual stream.
+    pub output: &'static str,
+    /// Of what attention gives.
+    pub post_attention: &'static str,
+    /// Before the feed-forward part.
+    pub mlp_norm: &'static str,
+    /// Into the activation of a gated feed-forward part.
+    pub gate: &'static str,
+    /// Beside the gate, or into the activation where there is none.
+    pub up: &'static str,
+    /// Gate and up in one matrix, in place of the two.
+    pub gate_up: &'static str,
+    /// From the feed-forward part to the residual stream.
+    pub down: &'static str,
+    /// Of what the feed-forward part gives.
+    pub post_mlp: &'static str,
+}
+
+/// Llama's.
+pub(super) const LLAMA: Names = Names {
+    embedding: "model.embed_tokens",
+    positions: "",
+    layers: "model.layers",
+    norm: "model.norm",
+    head: "lm_head",
+    input_norm: "input_layernorm",
+    q: "self_attn.q_proj",
+    k: "self_attn.k_proj",
+    v: "self_attn.v_proj",
+    qkv: "",
+    q_norm: "",
+    k_norm: "",
+    sinks: "",
+    output: "self_attn.o_proj",
+    post_attention: "",
+    mlp_norm: "post_attention_layernorm",
+    gate: "mlp.gate_proj",
+    up: "mlp.up_proj",
+    gate_up: "",
+    down: "mlp.down_proj",
+    post_mlp: "",
+};
+
+impl Names {
+    /// With norms of queries and keys.
+    pub(super) const fn with_qk_norm(self) -> Names {
+        Names {
+            q_norm: "self_attn.q_norm",
+            k_norm: "self_attn.k_norm",
+            ..self
+        }
+    }
+
+    /// With norms on both sides of each part (Gemma 2).
+    pub(super) const fn sandwiched(self) -> Names {
+        Names {
+            post_attention: "post_attention_layernorm",
+            mlp_norm: "pre_feedforward_layernorm",
+            post_mlp: "post_feedforward_layernorm",
+            ..self
+        }
+    }
+
+    /// With norms behind each part only (OLMo 2).
+    pub(super) const fn post_normed(self) -> Names {
+        Names {
+            input_norm: "",
+            mlp_norm: "",
+            ..self.sandwiched()
+        }
+    }
+
+    /// With gate and up in one matrix.
+    pub(super) const fn fused_mlp(self) -> Names {
+        Names {
+            gate: "",
+            up: "",
+            gate_up: "mlp.gate_up_proj",
+            ..self
+        }
+    }
+
+    /// The Hugging Face name of a GGUF tensor outside the blocks, and of one inside (after `blk.N.`), by llama.cpp's
+    /// `gguf-py/gguf/tensor_mapping.py`; `None` when the family has no such part.
+    pub fn of_gguf(&self, block: bool, part: &str) -> Option<&'static str> {
+        let name = match (block, part) {
+            (false, "token_embd") => self.embedding,
+            (false, "position_embd") => self.positions,
+            (false, "output_norm") => self.norm,
+            (false, "output") => self.head,
+            (true, "attn_norm") => self.input_norm,
+            (true, "attn_q") => self.q,
+            (true, "attn_k") => self.k,
+            (true, "attn_v") => self.v,
+            (true, "attn_qkv") => self.qkv,
+            (true, "attn_q_norm") => self.q_norm,
+            (true, "attn_k_norm") => self.k_norm,
+            (true, "attn_sinks") => self.sinks,
+            (true, "attn_output") => self.output,
+            (true, "post_attention_norm" | "attn_post_norm") => self.post_attention,
+            (true, "ffn_norm") => self.mlp_norm,
+            (true, "ffn_gate") => self.gate,
+            (true, "ffn_up") if self.up.is_empty() => self.gate_up,
+            (true, "ffn_up") => self.up,
+            (true, "ffn_down") => self.down,
+            (true, "post_ffw_norm" | "ffn_post_norm") => self.post_mlp,
+            _ => "",
+        };
+        Some(name).filter(|n| !n.is_empty())
+    }
+}

@@ -1,0 +1,60 @@
+//! The rows: dense decoders, by kinship. Sources: transformers `models/<model_type>/`, llama.cpp `src/models/`.
+mod cohere;
+mod gemma;
+mod glm;
+mod granite;
+mod layernorm;
+mod llama;
+mod olmo;
+mod phi;
+mod qwen;
+
+use super::{Defaults, Family, Windows};
+
+const DEFAULTS: Defaults = Defaults {
+    heads: None,
+    kv_heads: None,
+    head_dim: None,
+    vocab: None,
+    max_position: None,
+    theta: 10_000.0,
+    partial: 1.0,
+    tied: false,
+    activation: "silu",
+    windows: Windows::Never,
+};
+
+/// All of them.
+pub(super) const FAMILIES: &[&Family] = &[
+    &llama::LLAMA,
+    &llama::MISTRAL,
+    &llama::MINISTRAL,
+    &llama::MINISTRAL3,
+    &qwen::QWEN2,
+    &qwen::QWEN3,
+    &gemma::GEMMA,
+    &gemma::GEMMA2,
+    &gemma::GEMMA3,
+    &phi::PHI,
+    &phi::PHI3,
+    &olmo::OLMO2,
+    &olmo::OLMO3,
+    &granite::GRANITE,
+    &granite::GRANITE_SWA,
+    &llama::SMOLLM3,
+    &glm::GLM,
+    &glm::GLM4,
+    &cohere::COHERE,
+    &cohere::COHERE2,
+    &layernorm::STARCODER2,
+    &layernorm::STABLELM,
+    &layernorm::GPT2,
+    &layernorm::GPT_NEOX,
+    &layernorm::NEMOTRON,
+    &olmo::EXAONE4,
+    &llama::SEED_OSS,
+    &llama::ARCEE,
+    &llama::APERTUS,
+    &llama::ERNIE,
+    &llama::HUNYUAN,
+];
