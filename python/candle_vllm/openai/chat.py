@@ -204,7 +204,6 @@ class ChatWriter:
             "created": now(),
             "model": request.model,
             "service_tier": "default",
-            "system_fingerprint": None,
         }
         if self._usage_at_end:
             self._head["usage"] = None

@@ -103,7 +103,6 @@ class CompletionWriter:
             "object": "text_completion",
             "created": now(),
             "model": request.model,
-            "system_fingerprint": None,
         }
 
     def chunks(self, event: Event) -> Sequence[Completion]:
