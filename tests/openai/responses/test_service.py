@@ -75,6 +75,15 @@ def test_a_stream_that_fails_says_so(responses: Responses, engine: FakeEngine) -
         list(responses.stream({"input": "x", "previous_response_id": "none"}))
 
 
+def test_logprobs_of_calls_are_no_texts(responses: Responses, engine: FakeEngine) -> None:
+    engine.answer = 'Hm.<tool_call>{"name": "f", "arguments": {}}</tool_call>'
+    asked = {"input": "x", "top_logprobs": 1, "tools": [{"type": "function", "name": "f"}]}
+    message, call = responses.create(asked).output
+    assert message.type == "message" and call.type == "function_call"
+    assert "".join(entry.token for entry in message.content[0].logprobs) == message.content[0].text == "Hm."
+    assert responses.create({**asked, "stream": True}).status == "completed"
+
+
 def test_from_many_threads(responses: Responses) -> None:
     said: list[str] = []
 

@@ -17,6 +17,7 @@ from candle_vllm.openai.errors import ApiError, api_error, invalid
 from candle_vllm.openai.responses.events import StreamEvent, TextDelta
 from candle_vllm.openai.responses.items import MOST_ITEMS, InputItem, fresh_item_id, listed
 from candle_vllm.openai.responses.objects import Deleted, InputTokens, ItemList, Response
+from candle_vllm.openai.responses.parse import wants_logprobs
 from candle_vllm.openai.responses.row import INPUT_TOKENS, RESPONSE
 from candle_vllm.openai.responses.store import Record, ResponseStore, Told
 from candle_vllm.openai.responses.types import PromptRequest, ResponsesRequest
@@ -92,9 +93,20 @@ class Responses:
         """The whole response; `timeout` is how many seconds it may wait for its model."""
         account = account or Account()
         resolved = self.resolved(self._typed(request, account), owner)
-        response = await self.adapter.areply(RESPONSE, resolved, account, timeout)
-        self._keep(resolved, owner, response)
-        return response
+        # Log-probabilities can be told from those of calls and thoughts only as they come.
+        opened = self.adapter.open(
+            RESPONSE, resolved, stream=wants_logprobs(resolved), account=account, timeout=timeout
+        )
+        writer = _writer(opened)
+        try:
+            async for event in opened.events:
+                writer.chunks(event)
+        except Exception as error:
+            raise api_error(error) from error
+        finally:
+            await opened.events.aclose()
+        self._keep(resolved, owner, writer.response)
+        return writer.response
 
     async def astream(self, request: Asked) -> AsyncGenerator[StreamEvent, None]:
         """The events of a response, each as soon as it is there; a failure on the way is the last of them."""
