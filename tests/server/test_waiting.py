@@ -263,3 +263,16 @@ def events(reply: httpx.Response) -> list[dict[str, Any]]:
     """What a stream of a response held."""
     blocks = [block for block in reply.text.split("\n\n") if block.startswith("event: ")]
     return [json.loads(block.split("\ndata: ")[1]) for block in blocks]
+
+
+async def test_a_response_goes_on_with_another_model() -> None:
+    async with served(Loader(), "a", "b") as (_manager, http):
+        first = (await http.post(RESPONSES, json={"model": "a", "input": "one"})).json()
+        asked = {"model": "b", "input": "two", "previous_response_id": first["id"]}
+        second = (await http.post(RESPONSES, json=asked)).json()
+        assert (first["model"], second["model"], second["status"]) == ("a", "b", "completed")
+        items = (await http.get(f"{RESPONSES}/{second['id']}/input_items?order=asc")).json()["data"]
+        assert [item["role"] for item in items] == ["user", "assistant", "user"]
+        assert items[1]["id"] == first["output"][0]["id"]
+        missing = await http.post(RESPONSES, json={**asked, "model": "c"})
+        assert (missing.status_code, missing.json()["error"]["code"]) == (404, "model_not_found")

@@ -166,6 +166,20 @@ def test_items_of_every_form(client: openai.OpenAI, engine: FakeEngine) -> None:
     assert [item.type for item in everything[4:8]] == ["function_call"] * 2 + ["function_call_output"] * 2
 
 
+def test_a_call_that_was_cut_off_is_left_out_of_what_follows(client: openai.OpenAI, engine: FakeEngine) -> None:
+    engine.answer = f"Hm. {CALL}"
+    cut = client.responses.create(model="fake", input="one", tools=[WEATHER], max_output_tokens=70)
+    assert [(item.type, item.status) for item in cut.output] == [  # type: ignore[union-attr]
+        ("message", "completed"),
+        ("function_call", "incomplete"),
+    ]
+    engine.answer = None
+    client.responses.create(model="fake", input="two", tools=[WEATHER], previous_response_id=cut.id)
+    assert "assistant\nHm. Let me look.\nuser\ntwo\n" in engine.detokenize(engine.submitted[-1][0]).replace(
+        "\n\n", "\n"
+    )
+
+
 def test_a_chain_of_turns(client: openai.OpenAI, engine: FakeEngine) -> None:
     made = client.responses.create(model="fake", input="turn 0", instructions="be brief")
     for turn in range(1, 5):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -140,11 +141,18 @@ class _Gathered:
             self._begin()["reasoning_content"] = text
 
     def _call(self, item: InputItem) -> None:
+        if item.status == "incomplete" and not _is_json(item.arguments or ""):
+            # It was cut off: nobody can have made it, and templates cannot show it.
+            return
         self._calls.add(item.call_id or "")
         self._add_call(item.call_id, item)
 
     def _add_call(self, call_id: str | None, item: InputItem) -> None:
-        call = {"name": item.name, "arguments": item.arguments}
+        arguments = item.arguments or ""
+        if item.type == "mcp_call" and not _is_json(arguments):
+            # The model was told so; templates cannot show it.
+            arguments = "{}"
+        call = {"name": item.name, "arguments": arguments}
         turn = self._turn or self._begin()
         turn.setdefault("tool_calls", []).append({"id": call_id, "type": "function", "function": call})
 
@@ -173,6 +181,14 @@ class _Gathered:
         self._turn = {"role": "assistant", "content": ""}
         self._messages.append(self._turn)
         return self._turn
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _text(content: Content | None, place: str) -> str:
