@@ -347,6 +347,15 @@ response(
 response("numbers for items", input=list(range(200_000)))
 response("a million items", (400, 413), input=[{}] * 1_000_000)
 response("more parts than bounds", input=item(role="user", content=[{"type": "input_text", "text": "a"}] * 2_000))
+chat("an MCP server of the network", mcp={"url": "http://169.254.169.254/"})
+chat("an MCP server to start", mcp={"command": "sh", "args": ["-c", "id"]})
+chat("MCP servers that there are not", mcp={"servers": ["x"] * 900})
+chat("50,000 MCP servers", mcp={"servers": ["x"] * 50_000})
+chat("turns without number", mcp={"max_turns": 2**63})
+chat(
+    "30,000 calls of MCP tools",
+    messages=[{"role": "assistant", "mcp_calls": [{"id": "x", "turn": 1, "name": "f", "arguments": "{"}] * 30_000}],
+)
 response("more items than bounds", input=[{"role": "user", "content": "a"}] * 20_000)
 response("a long text", input="word " * 1_200_000)
 response("a long text that no leaving out makes short", truncation="auto", input="word " * 1_200_000)

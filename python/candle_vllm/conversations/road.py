@@ -152,6 +152,9 @@ def _unable(request: GenerationRequest) -> tuple[str, str] | None:
         return "server_tools", "needs messages."
     if request.input.continue_final_message or not request.input.add_generation_prompt:
         return "continue_final_message", "cannot be used where tools are run here."
+    if request.constraint is not None:
+        # It would hold every turn, and leave no room for calls.
+        return request.constraint.field, "cannot be held where tools are run here."
     return None
 
 
