@@ -74,6 +74,9 @@ async def test_followed_from_anywhere_by_anyone(client: openai.AsyncOpenAI, engi
     assert check(everything)["output"][0]["content"][0]["text"] == "You said: hello"
     again = [event.to_dict() async for event in await client.responses.retrieve(name, stream=True)]
     assert again == everything
+    async with client.responses.stream(response_id=name, starting_after=4) as resumed:
+        assert [event.sequence_number async for event in resumed][:2] == [5, 6]
+        assert (await resumed.get_final_response()).output_text == "You said: hello"
     last = await client.responses.retrieve(name, stream=True, starting_after=len(again) - 2)
     assert [event.type async for event in last] == ["response.completed"]
     assert [event async for event in await client.responses.retrieve(name, stream=True, starting_after=999)] == []

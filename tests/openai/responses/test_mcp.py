@@ -12,6 +12,7 @@ import httpx2
 import pytest
 
 import openai
+from candle_vllm import InferenceEngine
 from candle_vllm.mcp import McpServer, McpServers, Timeouts
 from candle_vllm.server import McpSettings, create_app
 from responses_facts import check
@@ -167,3 +168,24 @@ async def test_in_the_background_and_by_default(servers: McpServers) -> None:
         last = check([event.to_dict() async for event in stream])
         assert [item["type"] for item in last["output"]] == ["mcp_call", "mcp_call", "mcp_call", "message"]
         assert (await client.responses.retrieve(last["id"])).to_dict()["output"] == last["output"]
+
+
+async def test_a_real_model_calls_the_tool_that_was_chosen(
+    servers: McpServers, smollm2_engine: InferenceEngine
+) -> None:
+    app = create_app(smollm2_engine, model_names=["smollm2"], mcp=McpSettings(servers=servers))
+    http = httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://localhost", timeout=120)
+    choice: Any = {"type": "mcp", "server_label": "shelf", "name": "count"}
+    async with openai.AsyncOpenAI(
+        base_url="http://localhost/v1", api_key="x", max_retries=0, http_client=http
+    ) as client:
+        options: Any = {"model": "smollm2", "temperature": 0, "max_output_tokens": 120, "tools": [SHELF]}
+        events = await client.responses.create(
+            input="How many apples are on the shelf?", tool_choice=choice, max_tool_calls=1, stream=True, **options
+        )
+        last = check([event.to_dict() async for event in events])
+        [first, *_] = [item for item in last["output"] if item["type"] == "mcp_call"]
+        assert first["name"] == "count"
+        assert "thing" in json.loads(first["arguments"])
+        made = await client.responses.create(input="Thank you.", previous_response_id=last["id"], **options)
+        assert made.usage is not None and made.usage.input_tokens_details.cached_tokens > 64
