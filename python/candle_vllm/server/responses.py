@@ -105,7 +105,7 @@ async def _create(request: Request, responses: Responses, limit: float | None) -
     if typed.background:
         # The work outlives the call, and so does what it costs.
         caller = account.key or (request.client.host if request.client else "")
-        record = await responses.astart(typed, account.key, replace(account), caller)
+        record = await responses.astart(typed, account.key, replace(account, finish_reasons=[]), caller)
         return EventStream(record.events()) if typed.stream else json_reply(record.text)
     patience = patience_of(request.headers, None if typed.stream else limit)
     if not typed.stream:

@@ -109,6 +109,14 @@ ROWS: list[tuple[dict[str, Any], str | None, str | None]] = [
         "tool_choice",
         "unsupported_parameter",
     ),
+    (
+        {
+            "tools": [TOOL, {"type": "mcp", "server_label": "x"}],
+            "tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "mcp", "server_label": "x"}]},
+        },
+        "tool_choice",
+        "unsupported_parameter",
+    ),
     ({"input": [{"type": "mcp_call", "id": "x"}]}, "input[0]", "invalid_value"),
     ({"input": [{"type": "mcp_approval_response", "approve": True}]}, "input[0].type", "unsupported_parameter"),
     ({"tools": [TOOL, {"type": "web_search"}]}, "tools[1].type", "unsupported_parameter"),

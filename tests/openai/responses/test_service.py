@@ -57,7 +57,10 @@ def test_in_the_background(responses: Responses, engine: FakeEngine) -> None:
         time.sleep(0.005)
     assert responses.cancel(begun.name).status == "cancelled"
     assert not engine.live
-    assert json.loads(begun.text)["status"] == "cancelled"
+    shown = json.loads(begun.text)
+    assert (shown["status"], shown["model"]) == ("cancelled", "fake")
+    with pytest.raises(ApiError, match="start"):
+        responses.create({"input": "x", "background": True})
     engine.answer = "short"
     whole = responses.create({"input": "x"})
     with pytest.raises(ApiError, match="synchronous"):

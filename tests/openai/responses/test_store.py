@@ -41,6 +41,20 @@ def test_the_longest_unused_make_room() -> None:
     assert store.item(f"msg_{first.name}", "") is first.context[0]
 
 
+def test_an_item_is_found_as_long_as_any_response_holds_it() -> None:
+    store = ResponseStore()
+    parent = record()
+    name = parent.context[0].id or ""
+    child = record()
+    child.context = [*parent.context, *child.context]
+    for each in (parent, child):
+        store.put(each)
+    for gone, still in ((child, True), (parent, False)):
+        store.drop(gone)
+        assert (store.item(name, "") is parent.context[0]) is still
+    assert not store._items
+
+
 def test_bytes_are_bounded_and_given_back() -> None:
     small = record().measure()
     store = ResponseStore(most_bytes=10 * small)

@@ -92,7 +92,7 @@ class Responses:
     ) -> Response:
         """The whole response; `timeout` is how many seconds it may wait for its model."""
         account = account or Account()
-        resolved = self.resolved(self._typed(request, account), owner)
+        resolved = self._foreground(self._typed(request, account), owner)
         # Log-probabilities can be told from those of calls and thoughts only as they come.
         opened = self.adapter.open(
             RESPONSE, resolved, stream=wants_logprobs(resolved), account=account, timeout=timeout
@@ -136,10 +136,15 @@ class Responses:
         timeout: float | None = None,
     ) -> Opened[Response, Any]:
         """A response that streams, before anything of it is under way."""
-        resolved = self.resolved(request, owner)
+        resolved = self._foreground(request, owner)
         opened = self.adapter.open(RESPONSE, resolved, stream=True, account=account, timeout=timeout)
         _writer(opened).ended = lambda response: self._keep(resolved, owner, response)
         return opened
+
+    def _foreground(self, request: ResponsesRequest, owner: str) -> ResponsesRequest:
+        if request.background:
+            raise invalid("background", "A response in the background is begun with 'start'.")
+        return self.resolved(request, owner)
 
     async def astart(self, request: Asked, owner: str = "", account: Account | None = None, caller: str = "") -> Record:
         """A response in the background, begun and stored. `account` is of its own, not of the call."""
@@ -151,6 +156,7 @@ class Responses:
         streams = bool(resolved.stream)
         opened = self.adapter.open(RESPONSE, resolved, stream=streams, account=account)
         writer = _writer(opened)
+        writer.response.model = resolved.model or next(iter(self.adapter.model_names), "")
         record = Record(owner, writer.response, _context(resolved), streams=streams)
         record.tell(map(_told, writer.queue()))
         self._check_room(caller)
@@ -276,16 +282,16 @@ class Responses:
         self, name: str, owner: str = "", *, after: str | None = None, limit: int = 20, order: Order = "desc"
     ) -> ItemList:
         """A page of the items that a response was made from: `limit` of them behind the item `after`."""
-        items = [listed(item) for item in self.get(name, owner).context]
+        items = list(self.get(name, owner).context)
         if order == "desc":
             items.reverse()
         begin = 0
         if after is not None:
-            places = [at for at, item in enumerate(items) if item["id"] == after]
+            places = [at for at, item in enumerate(items) if item.id == after]
             if not places:
                 raise invalid("after", f"'after' is the id of no item of this response: '{after[:200]}'.")
             begin = places[0] + 1
-        page = items[begin : begin + limit]
+        page = [listed(item) for item in items[begin : begin + limit]]
         return ItemList(
             object="list",
             data=page,

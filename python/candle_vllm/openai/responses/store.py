@@ -24,7 +24,7 @@ Told = tuple[str, str]
 
 _RUNNING = frozenset(("queued", "in_progress"))
 # What objects take beside their texts, measured: a response, an item, a part of one, an event.
-_RESPONSE, _ITEM, _PART, _EVENT = 4_000, 1_000, 600, 200
+_RESPONSE, _ITEM, _PART, _EVENT = 4_000, 1_300, 600, 200
 
 
 class Record:
@@ -130,7 +130,8 @@ class ResponseStore:
         self.most = checks.integer("most", most, 0)
         self.most_bytes = checks.integer("most_bytes", most_bytes, 0)
         self._records: OrderedDict[str, Record] = OrderedDict()
-        self._items: dict[tuple[str, str], str] = {}
+        self._items: dict[tuple[str, str], dict[str, None]] = {}
+        """Of each item, by its owner and id: the responses that hold it."""
         self._bytes = 0
 
     def __len__(self) -> int:
@@ -151,8 +152,10 @@ class ResponseStore:
 
     def item(self, name: str, owner: str) -> InputItem | None:
         """The newest stored item of this id that is the owner's."""
-        record = self._records.get(self._items.get((owner, name), ""))
-        return None if record is None else next((item for item in record.said if item.id == name), None)
+        holders = self._items.get((owner, name))
+        if not holders:
+            return None
+        return next(item for item in self._records[next(reversed(holders))].said if item.id == name)
 
     def holds(self, record: Record) -> bool:
         """Whether it is stored."""
@@ -172,7 +175,7 @@ class ResponseStore:
         self._records[name] = record
         for item in record.said:
             if item.id is not None:
-                self._items[record.owner, item.id] = name
+                self._items.setdefault((record.owner, item.id), {})[name] = None
         for old in list(self._records.values()):
             if len(self._records) <= self.most and self._bytes <= self.most_bytes:
                 break
@@ -189,5 +192,8 @@ class ResponseStore:
         del self._records[record.name]
         self._bytes -= record.bytes
         for item in record.said:
-            if item.id is not None and self._items.get((record.owner, item.id)) == record.name:
-                del self._items[record.owner, item.id]
+            key = record.owner, item.id or ""
+            if (holders := self._items.get(key)) is not None:
+                holders.pop(record.name, None)
+                if not holders:
+                    del self._items[key]

@@ -31,6 +31,9 @@ def tool_use(request: PromptRequest) -> ToolUse | None:
     if choice is None or isinstance(choice, str):
         return ToolUse(tools=functions, choice=choice or "auto", parallel=parallel)
     if choice.type == "allowed_tools":
+        if any(tool.type == "mcp" for tool in choice.tools or ()):
+            problem = "The choice 'allowed_tools' names functions; an MCP server's tools are narrowed in 'tools'."
+            raise unsupported("tool_choice", problem)
         allowed = frozenset(_chosen(tool, given) for tool in choice.tools or ())
         return ToolUse(tools=functions, choice=choice.mode or "auto", allowed=allowed, parallel=parallel)
     return ToolUse(tools=functions, choice=_chosen(choice, given), parallel=False)
