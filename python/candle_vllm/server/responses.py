@@ -96,6 +96,8 @@ def add_responses(app: FastAPI, responses: Responses, limit: float | None) -> No
     )
     for method, path, answer, reply in rows:
         told: dict[int | str, dict[str, Any]] = {} if reply is None else {200: {"model": reply}}
+        if answer is retrieve:
+            told[200]["content"] = {"text/event-stream": {"schema": {"type": "string"}}}
         app.add_api_route(path, answer, methods=[method], response_model=None, responses=told)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -230,3 +231,61 @@ def test_truncation(client: openai.OpenAI, engine: FakeEngine) -> None:
     assert prompt.startswith("system\nrules\nuser\nquestion")
     assert prompt.endswith("user\nlast\nassistant\n")
     assert 100 < len(engine.submitted[-1][0]) <= 160
+
+
+async def test_the_asynchronous_client(live: LiveServer, engine: FakeEngine) -> None:
+    class Said(BaseModel):
+        text: str
+
+    engine.delay = 0.001
+    async with openai.AsyncOpenAI(base_url=live.url + "/v1", api_key="none", max_retries=0) as client:
+
+        async def talk(number: int) -> str:
+            first = await client.responses.create(model="fake", input=f"one {number}")
+            async with client.responses.stream(
+                model="fake", input=f"two {number}", previous_response_id=first.id
+            ) as stream:
+                said = "".join([event.delta async for event in stream if event.type == "response.output_text.delta"])
+                final = await stream.get_final_response()
+            assert final.output_text == said == f"You said: two {number}"
+            items = [item async for item in client.responses.input_items.list(final.id, order="asc", limit=2)]
+            await client.responses.delete(first.id)
+            return str(items[0].to_dict()["content"])
+
+        told = await asyncio.gather(*(talk(number) for number in range(32)))
+        assert all(f"one {number}" in text for number, text in enumerate(told))
+        engine.answer = '{"text": "hi"}'
+        parsed = await client.responses.parse(model="fake", input="x", text_format=Said)
+        assert parsed.output_parsed == Said(text="hi")
+
+
+@pytest.mark.parametrize(
+    "engine",
+    [FakeEngine(chat_templates={"default": "{# <think> #}{{ enable_thinking }}|{{ reasoning_effort }}" + CHATML})],
+)
+def test_effort_and_variables_reach_the_template(client: openai.OpenAI, engine: FakeEngine) -> None:
+    made = client.responses.create(model="fake", input="x", reasoning={"effort": "low"})
+    assert made.reasoning is not None and made.reasoning.effort == "low"
+    assert engine.detokenize(engine.submitted[-1][0]).startswith("|low")
+    client.responses.create(model="fake", input="x", extra_body={"chat_template_kwargs": {"enable_thinking": False}})
+    assert engine.detokenize(engine.submitted[-1][0]).startswith("False|")
+
+
+def test_sampling_and_more_reach_the_engine(client: openai.OpenAI, engine: FakeEngine) -> None:
+    more = {"top_k": 5, "min_p": 0.1, "repetition_penalty": 1.2, "seed": 7, "cache_salt": "mine", "priority": 3}
+    client.responses.create(model="fake", input="x", temperature=0.3, top_p=0.8, extra_body=more)
+    params = engine.submitted[-1][1]
+    assert (params.temperature, params.top_p, params.top_k, params.min_p) == (0.3, 0.8, 5, 0.1)
+    assert (params.repetition_penalty, params.seed) == (1.2, 7)
+    assert (engine.how["cache_salt"], engine.how["priority"]) == ("mine", 3)
+
+
+@pytest.mark.parametrize("engine", [FakeEngine(refused_form=True)])
+def test_a_form_that_cannot_be_held_is_refused(client: openai.OpenAI, engine: FakeEngine) -> None:
+    form: Any = {"format": {"type": "json_schema", "name": "x", "schema": {"type": "object"}}}
+    strict: Any = {**WEATHER, "strict": True}
+    for change, param in (({"text": form}, "text.format.schema"), ({"tools": [strict]}, "tools")):
+        with pytest.raises(openai.BadRequestError) as refusal:
+            client.responses.create(model="fake", input="x", **change)
+        assert refusal.value.param == param
+    assert client.responses.create(model="fake", input="x", tools=[WEATHER]).status == "completed"

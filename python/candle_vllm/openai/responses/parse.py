@@ -20,6 +20,7 @@ _FIELDS = {
     "prompt": "input",
     "messages": "input",
     "reasoning_effort": "reasoning.effort",
+    "thinking_budget": "thinking_token_budget",
     "variables": "chat_template_kwargs",
     "grammar": "tools",
     "server_tools": "tools",
@@ -37,6 +38,7 @@ def parse(request: ResponsesRequest) -> GenerationRequest:
         variables=request.chat_template_kwargs or {},
         sampling=sampling_fields(sampled),
         max_tokens=request.max_output_tokens,
+        thinking_budget=request.thinking_token_budget,
         stream=bool(request.stream),
         logprobs=(request.top_logprobs or 0) if wants_logprobs(request) else None,
         cache_salt=request.cache_salt,
@@ -49,6 +51,7 @@ def conversation(
 ) -> GenerationRequest:
     """The part that decides the prompt, and `others` beside it."""
     _refuse_unsupported_prompt(request)
+    verbosity = request.text.verbosity if request.text else None
     messages = _messages(request)
     if not messages:
         raise invalid("input", "'input' is missing: there is nothing to answer.")
@@ -56,7 +59,8 @@ def conversation(
         input=Conversation(
             messages=messages,
             shorten=request.truncation == "auto",
-            variables=variables or {},
+            # A hint, for templates that know of it.
+            variables={**({} if verbosity is None else {"verbosity": verbosity}), **(variables or {})},
             reasoning_effort=request.reasoning.effort if request.reasoning else None,
         ),
         model=request.model,
@@ -214,8 +218,6 @@ def _refuse_unsupported_prompt(request: PromptRequest) -> None:
         raise unsupported("previous_response_id", "No responses are stored here.")
     if request.conversation is not None:
         raise unsupported("conversation", "Conversations are not stored here; use 'previous_response_id'.")
-    if request.text and request.text.verbosity not in (None, "medium"):
-        raise unsupported("text.verbosity", "This model has no verbosity setting; leave it at 'medium'.")
     reasoning = request.reasoning
     if reasoning is None:
         return

@@ -241,5 +241,7 @@ class ResponsesRequest(PromptRequest):
     """Smaller runs first."""
     repetition_penalty: Annotated[float, Field(gt=0, le=100)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
+    thinking_token_budget: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    """Tokens after which thinking that still goes on is closed."""
     top_k: Annotated[int, Field(ge=-1, lt=2**31)] | None = None
     """0 and -1 mean all."""

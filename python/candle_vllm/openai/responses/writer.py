@@ -283,7 +283,7 @@ def _blank(request: ResponsesRequest) -> Response:
         service_tier="default",
         store=request.store is not False and request.history is not None,
         temperature=request.temperature,
-        text={"format": form, "verbosity": "medium"},
+        text={"format": form, "verbosity": (text.verbosity if text else None) or "medium"},
         tool_choice=choice if isinstance(choice, str) else choice.model_dump(exclude_none=True),
         tools=[_shown(tool) for tool in request.tools or ()],
         top_logprobs=request.top_logprobs or 0,
