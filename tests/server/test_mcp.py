@@ -492,6 +492,17 @@ class LeavingClient:
         self._socket.close()
 
 
+async def test_tools_that_the_operator_allows_are_all_there_are(serve_script: Callable[..., Ask]) -> None:
+    for asked in ({}, {"allowed_tools": ["put", "count"]}):
+        ask = serve_script(
+            [("count", {"thing": "pears"}), ("put", {"thing": "pears", "number": 1})],
+            "done",
+            options=ConversationOptions(allowed_tools=["count", "add"]),
+        )
+        [choice] = (await ask(mcp=asked)).json()["choices"]
+        assert [call["error"] for call in choice["message"]["mcp_calls"]] == [None, "unknown_tool"]
+
+
 async def test_options_of_the_operator_hold(serve_script: Callable[..., Ask]) -> None:
     ask = serve_script([("count", {"thing": "pears"})], options=ConversationOptions(max_turns=3, max_repeats=9))
     [choice] = (await ask(mcp={})).json()["choices"]

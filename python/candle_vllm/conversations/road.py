@@ -59,9 +59,9 @@ _SUMMED = ("prompt_tokens", "cached_tokens", "generated_tokens", "reasoning_toke
 class ToolRoad(Road):
     """A road with the tools of `servers`; `OpenAIAdapter(ToolRoad(models, servers))` has it in this process.
 
-    `options` bound each request's turns; a request may ask for less. `by_default`: whether requests that say nothing of
-    such tools have those of all servers. `heard` is told of each call. Each turn is a request of its own to observers;
-    a request's own account is the sum. The servers are their owner's to close.
+    `options` bound each request's turns and say which tools there are; a request may ask for less. `by_default`: that
+    requests which say nothing of such tools have those of all servers. `heard` is told of each call. Each turn is a
+    request of its own to observers; a request's own account is the sum. The servers are their owner's to close.
     """
 
     def __init__(
@@ -94,7 +94,12 @@ class ToolRoad(Road):
             options = self._bounds(request, wanted)
             await self._check_servers(request, wanted)
             use = request.tool_use
-            toolbox = Toolbox(self.servers, only=wanted.servers, declared=() if use is None else use.tools)
+            toolbox = Toolbox(
+                self.servers,
+                only=wanted.servers,
+                allowed=self._options.allowed_tools,
+                declared=() if use is None else use.tools,
+            )
             model = _Turn(super().run, request, total)
             told = _Telling(toolbox, total)
             assert isinstance(request.input, Conversation)
@@ -172,7 +177,6 @@ class _Turn:
         self._total = total
         total.stream, total.n, total.answers = request.stream, 1, 1
         total.max_tokens = request.max_tokens
-        self._choice = "auto" if request.tool_use is None else request.tool_use.choice
 
     async def answer(self, request: Mapping[str, Any]) -> AsyncGenerator[Event, None]:
         """The events of one turn."""

@@ -86,7 +86,8 @@ class _ServerTool:
 class Toolbox:
     """What a model may call. Functions keep their names; a server's tool of the same name gets a prefix.
 
-    `only` are the servers whose tools are meant, None for all. `declared` are tools, in OpenAI's form, that whoever
+    `only` are the servers whose tools are meant, and `allowed` the names, as the model or the servers know them, of
+    those of their tools that there are at all; None for all. `declared` are tools, in OpenAI's form, that whoever
     asks runs himself: a conversation ends where one of them is called. They keep their names too.
     """
 
@@ -96,6 +97,7 @@ class Toolbox:
         functions: Iterable[Callable[..., Any]] = (),
         *,
         only: Collection[str] | None = None,
+        allowed: Collection[str] | None = None,
         declared: Iterable[Mapping[str, Any]] = (),
     ) -> None:
         self.servers = McpServers() if servers is None else servers
@@ -103,6 +105,7 @@ class Toolbox:
         self.found: Mapping[str, Tool] = {}
         """The tools as they were last asked for."""
         self._only = only
+        self._allowed = allowed
         self._functions: dict[str, FunctionTool] = {}
         for function in functions:
             self.add(function)
@@ -120,6 +123,8 @@ class Toolbox:
         if len(self.servers):
             listed = await self.servers.tools(taken=[*found, *self.declared], only=self._only)
             for name, tool in listed.items():
+                if self._allowed is not None and name not in self._allowed and tool.name not in self._allowed:
+                    continue
                 found[name] = _ServerTool(name, tool, self.servers.client(tool.server))
         self.found = found
         return found
