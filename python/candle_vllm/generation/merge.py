@@ -44,7 +44,8 @@ async def merged(handles: Sequence[Request], *, whole: bool) -> AsyncGenerator[t
     finally:
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for at in range(0, len(tasks), AT_ONCE):
+            await asyncio.gather(*tasks[at : at + AT_ONCE], return_exceptions=True)
         # A frame that holds its own error keeps all else that it holds, the engine too, until a collection.
         item = None
 

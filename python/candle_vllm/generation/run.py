@@ -83,7 +83,7 @@ class Road:
                 try:
                     account.submitted, account.answers = time.monotonic(), len(handles)
                     yield Started(model, account.model, prepared.prompts, len(handles))
-                    splits = splitters(request, model, prepared)
+                    splits = await splitters(request, model, prepared)
                     async with aclosing(merged(handles, whole=not request.stream)) as pieces:
                         async for index, chunk in pieces:
                             ticket.begun()

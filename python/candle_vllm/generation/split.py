@@ -5,10 +5,12 @@ The same for a text that arrives in pieces and for a whole one. Must not know ho
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 
 from candle_vllm import reasoning, tools
 from candle_vllm.generation.events import Event, FinishText, Reasoning, Text, ToolArguments, ToolCallStarted
+from candle_vllm.generation.merge import AT_ONCE
 from candle_vllm.generation.prepare import Prepared
 from candle_vllm.generation.request import Conversation, GenerationRequest
 from candle_vllm.models import LoadedModel
@@ -79,15 +81,15 @@ class AnswerSplitter:
         return events
 
 
-def splitters(request: GenerationRequest, model: LoadedModel, prepared: Prepared) -> list[AnswerSplitter]:
+async def splitters(request: GenerationRequest, model: LoadedModel, prepared: Prepared) -> list[AnswerSplitter]:
     """One for each answer, as the request and the model's own notation ask."""
     use = request.tool_use
     thinks = isinstance(request.input, Conversation) and model.reasoning.marks
-    return [
-        AnswerSplitter(
-            index,
-            reasoning.Splitter(model.reasoning, prepared.thinking[index // request.n]) if thinks else None,
-            None if use is None else tools.Splitter(model.tool_format, use.tools),
-        )
-        for index in range(len(prepared.params))
-    ]
+    made: list[AnswerSplitter] = []
+    for index in range(len(prepared.params)):
+        thinking = reasoning.Splitter(model.reasoning, prepared.thinking[index // request.n]) if thinks else None
+        calls = None if use is None else tools.Splitter(model.tool_format, use.tools)
+        made.append(AnswerSplitter(index, thinking, calls))
+        if len(made) % AT_ONCE == 0:
+            await asyncio.sleep(0)
+    return made

@@ -22,6 +22,7 @@ from candle_vllm.models import Models, SamplingDefaults, SingleModel
 from candle_vllm.openai import ApiError, OpenAIAdapter, UnknownFields
 from candle_vllm.openai.endpoint import AnyEndpoint, AnyQuery, serialised
 from candle_vllm.openai.responses import INPUT_TOKENS, RESPONSE, Responses, ResponseStore
+from candle_vllm.openai.turns import serialised_in_turns
 from candle_vllm.server.bodies import read_typed
 from candle_vllm.server.boundary import Boundary, BoundarySettings
 from candle_vllm.server.document import describe, version
@@ -158,7 +159,7 @@ async def _answer(request: Request, adapter: OpenAIAdapter, endpoint: AnyEndpoin
         await stream.begun(request.receive)
         return stream
     reply = await unless_gone(request.receive, adapter.areply(endpoint, typed, account, patience))
-    return json_reply(serialised(reply))
+    return json_reply(await serialised_in_turns(reply))
 
 
 def _add_errors(app: FastAPI) -> None:

@@ -7,6 +7,7 @@ its own. Must not know of endpoints or HTTP.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter as Counted
 from collections.abc import Iterator
 from typing import get_args
 
@@ -117,13 +118,13 @@ class Metrics(Unseen):
             figures.per_token.observe(max(0.0, whole - first) / (each - 1))
 
     def _finishes(self, account: Account, figures: _Figures) -> None:
-        for reason in account.finish_reasons:
-            figures.finished(_REASONS.get(reason, "error")).inc()
+        for reason, times in Counted(account.finish_reasons).items():
+            figures.finished(_REASONS.get(reason, "error")).inc(times)
         if account.error is None:
             return
         gone = isinstance(account.error, asyncio.CancelledError | GeneratorExit | RequestCancelledError)
-        for _ in range(max(0, account.answers - len(account.finish_reasons))):
-            figures.finished("abort" if gone else "error").inc()
+        if (missing := account.answers - len(account.finish_reasons)) > 0:
+            figures.finished("abort" if gone else "error").inc(missing)
         if gone:
             self._own.cancelled.labels("prefill" if account.first_token_at is None else "decode").inc()
 

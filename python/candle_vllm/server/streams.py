@@ -17,11 +17,12 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from candle_vllm.errors import CandleVllmError
-from candle_vllm.generation import Event, Started, Status
+from candle_vllm.generation import Event, PromptLogprobs, Started, Status
 from candle_vllm.models import WaitStatus
 from candle_vllm.openai.adapter import Opened
 from candle_vllm.openai.endpoint import AnyEndpoint, Framing, serialised
 from candle_vllm.openai.errors import api_error
+from candle_vllm.openai.turns import serialised_in_turns
 from candle_vllm.server.replies import ClientGoneError, unless_gone
 
 __all__ = ["ChunkStream", "EventStream"]
@@ -44,6 +45,10 @@ def _named(text: str, kind: str) -> str:
 
 def _line(text: str, kind: str) -> str:
     return text + "\n"
+
+
+def _kind(chunk: BaseModel) -> str:
+    return getattr(chunk, "type", "")
 
 
 _FRAMES: dict[Framing, tuple[Callable[[str, str], str], str, str]] = {
@@ -131,6 +136,9 @@ class ChunkStream(Response):
             body = self._frame(quick, "")
         elif isinstance(event, Status) and not self._statuses:
             return
+        elif type(event) is PromptLogprobs:
+            told = [(await serialised_in_turns(chunk), _kind(chunk)) for chunk in self._opened.writer.chunks(event)]
+            body = "".join([self._frame(text, kind) for text, kind in told])
         else:
             body = self._framed(self._opened.writer.chunks(event))
         if body:
@@ -138,7 +146,7 @@ class ChunkStream(Response):
             await send({"type": "http.response.body", "body": body.encode(), "more_body": True})
 
     def _framed(self, chunks: Sequence[BaseModel]) -> str:
-        return "".join([self._frame(serialised(chunk), getattr(chunk, "type", "")) for chunk in chunks])
+        return "".join([self._frame(serialised(chunk), _kind(chunk)) for chunk in chunks])
 
     def _failure(self, error: Exception) -> str:
         known = api_error(error)
