@@ -74,7 +74,10 @@ def test_what_cannot_be_enforced() -> None:
 
 
 def test_over_the_api(smollm2_engine: InferenceEngine) -> None:
-    ask = {"messages": [{"role": "user", "content": "What is the capital of France?"}], "max_tokens": 24}
+    ask = {
+        "messages": [{"role": "user", "content": "What is the capital of France? Answer in one sentence."}],
+        "max_tokens": 24,
+    }
     with OpenAIAdapter(smollm2_engine) as adapter:
 
         def said(**fields: object) -> str:
