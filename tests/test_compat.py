@@ -15,7 +15,7 @@ from candle_vllm.generation import RequestError
 from candle_vllm.openai import OpenAIAdapter
 
 GREEDY = SamplingParams(temperature=0, max_tokens=12)
-ASK = [{"role": "user", "content": "What is the capital of France?"}]
+ASK = [{"role": "user", "content": "What is the capital of France? Answer in one sentence."}]
 TOOL = {
     "type": "function",
     "function": {
