@@ -189,3 +189,24 @@ async def test_a_real_model_calls_the_tool_that_was_chosen(
         assert "thing" in json.loads(first["arguments"])
         made = await client.responses.create(input="Thank you.", previous_response_id=last["id"], **options)
         assert made.usage is not None and made.usage.input_tokens_details.cached_tokens > 64
+
+
+async def test_hosted_tools_of_openai_agents(servers: McpServers) -> None:
+    agents = pytest.importorskip("agents")
+    agents.set_tracing_disabled(True)
+    _, client = served(
+        servers,
+        [("count", {"thing": "apples"}), ("count", {"thing": "stones"})],
+        lambda prompt: f"There are {told(prompt, 2)}.",
+    )
+    async with client:
+        model = agents.OpenAIResponsesModel(model="m", openai_client=client)
+        agent = agents.Agent(name="a", model=model, tools=[agents.HostedMCPTool(tool_config=SHELF)])
+        whole = await agents.Runner.run(agent, "How many?")
+        assert whole.final_output == "There are 3."
+        assert [type(item).__name__ for item in whole.new_items] == ["ToolCallItem"] * 2 + ["MessageOutputItem"]
+        streamed = agents.Runner.run_streamed(agent, "How many?")
+        assert {event.type async for event in streamed.stream_events()} >= {"raw_response_event"}
+        assert streamed.final_output == "There are 3."
+        again = await agents.Runner.run(agent, [*whole.to_input_list(), {"role": "user", "content": "Really?"}])
+        assert again.final_output == "There are 3."
