@@ -271,12 +271,13 @@ RECORD: dict[str, Any] = {
     "required": ["first_configuration", "second_configuration", "third_configuration", "fourth_configuration"],
     "additionalProperties": False,
 }
+LINES: dict[str, Any] = {"type": "array", "items": {"type": "string"}, "minItems": 200}
 
 
 def speed() -> int:
     """Whether masks cost too much or forced tokens gain too little."""
     free = GenerationParams(max_tokens=128, ignore_eos=True, seed=1)
-    held = GenerationParams(max_tokens=128, seed=1, json_schema={"type": "string", "minLength": 2000})
+    held = GenerationParams(max_tokens=128, seed=1, json_schema=LINES)
     # With log-probabilities nothing is taken that was not drawn: one token a step.
     forced = GenerationParams(max_tokens=400, seed=1, json_schema=RECORD)
     single = GenerationParams(max_tokens=400, seed=1, json_schema=RECORD, logprobs=0)
@@ -296,12 +297,11 @@ def speed() -> int:
                 if round_:
                     times[name].append(tokens / (time.perf_counter() - started))
     rate = {name: statistics.median(rates) for name, rates in times.items()}
+    # Of neighbours in time: the machine's own speed varies more than what is asked for.
+    share = statistics.median(b / a for a, b in zip(times["free"], times["held"], strict=True))
     print({name: f"{value:.0f} tok/s" for name, value in rate.items()})
-    print(
-        f"16 together: {rate['held'] / rate['free']:.3f} of free; "
-        f"forced against single: {rate['forced'] / rate['single']:.2f} x"
-    )
-    return rate["held"] < 0.95 * rate["free"] or rate["forced"] < 1.3 * rate["single"]
+    print(f"16 together: {share:.3f} of free; forced against single: {rate['forced'] / rate['single']:.2f} x")
+    return share < 0.95 or rate["forced"] < 1.3 * rate["single"]
 
 
 def main() -> int:
