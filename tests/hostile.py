@@ -386,3 +386,152 @@ raw("response: from -1", (400, 404), head(f"GET {RESPONSES}/resp_x?stream=true&s
 raw("response: no key", 401, head(f"GET {RESPONSES}/resp_x HTTP/1.1"))
 raw("response: cancelled, unknown", 404, posted(b"", f"{RESPONSES}/resp_x/cancel"))
 raw("response: deleted, unknown", 404, head(f"DELETE {RESPONSES}/resp_x HTTP/1.1", KEY))
+
+# Conversations
+
+HI = {"role": "user", "content": "hi"}
+CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+
+def conversation(name: str, *items: Any, **fields: Any) -> None:
+    """A chat with these messages."""
+    chat(f"messages: {name}", messages=list(items), **fields)
+
+
+conversation("none")
+conversation("a text", "hi")
+conversation("null", None)
+conversation("a number", 5)
+conversation("no role", {"content": "hi"})
+conversation("an unknown role", {"role": "clown", "content": "hi"})
+conversation("a role in capitals", {"role": "User", "content": "hi"})
+conversation("a role of a number", {"role": 1, "content": "hi"})
+conversation("no content", {"role": "user"})
+conversation("content null", {"role": "user", "content": None})
+conversation("content of a number", {"role": "user", "content": 5})
+conversation("content of an object", {"role": "user", "content": {"text": "hi"}})
+conversation("parts of texts", {"role": "user", "content": ["hi"]})
+conversation("a part without a type", {"role": "user", "content": [{"text": "hi"}]})
+conversation("a part without its text", {"role": "user", "content": [{"type": "text"}]})
+for kind in ("image_url", "input_audio", "file", "nonsense"):
+    conversation(f"a part of {kind}", {"role": "user", "content": [{"type": kind, kind: {"url": "x"}}]})
+conversation("a result of no call", HI, {"role": "tool", "content": "x", "tool_call_id": "c"})
+conversation("a result before its call", {"role": "tool", "content": "x", "tool_call_id": "c"}, HI)
+conversation(
+    "a result of another call",
+    HI,
+    {"role": "assistant", "tool_calls": [CALL]},
+    {"role": "tool", "content": "x", "tool_call_id": "d"},
+)
+conversation("a result without an id", HI, {"role": "tool", "content": "x"})
+conversation("calls of a user", {"role": "user", "content": "x", "tool_calls": [CALL]})
+conversation("a call without a function", HI, {"role": "assistant", "tool_calls": [{"id": "c", "type": "function"}]})
+conversation("a call without an id", HI, {"role": "assistant", "tool_calls": [{**CALL, "id": None}]})
+for name, arguments in (("no JSON", "{"), ("an object", {"a": 1}), ("null", None), ("nested", "[" * 5000)):
+    function = {"name": "f", "arguments": arguments}
+    conversation(f"arguments: {name}", HI, {"role": "assistant", "tool_calls": [{**CALL, "function": function}]})
+conversation("nothing to go on with", HI, {"role": "assistant", "content": ""}, continue_final_message=True)
+conversation("to go on and to begin", HI, continue_final_message=True, add_generation_prompt=True)
+
+# Tools
+
+
+def tool(name: str, parameters: Any, statuses: int | tuple[int, ...] = 400, **fields: Any) -> None:
+    """A chat that must call a tool with this schema."""
+    given = {"name": "f", "parameters": parameters, "strict": True}
+    chat(f"tool: {name}", statuses, tools=[{"type": "function", "function": given}], tool_choice="required", **fields)
+
+
+def nested(depth: int) -> Any:
+    schema: Any = {"type": "string"}
+    for _ in range(depth):
+        schema = {"type": "object", "properties": {"a": schema}, "required": ["a"]}
+    return schema
+
+
+tool("a schema that is a list", [])
+tool("a schema that is true", True)
+tool("a schema that is a text", "object")
+tool("a schema that is a number", 5)
+tool("a reference to nowhere", {"$ref": "#/$defs/nowhere"})
+tool("a reference to elsewhere", {"type": "object", "properties": {"a": {"$ref": "https://evil.example/s.json"}}})
+tool("a schema that nothing fits", {"type": "object", "properties": {"a": False}, "required": ["a"]})
+tool("an unknown type", {"type": "object", "properties": {"a": {"type": "nonsense"}}})
+tool("a keyword that is not held", {"type": "object", "properties": {"a": {"type": "array", "uniqueItems": True}}})
+tool("nested beyond the bound", nested(60))
+tool("a pattern that is no expression", {"type": "object", "properties": {"a": {"type": "string", "pattern": "("}}})
+tool("a pattern that looks ahead", {"type": "object", "properties": {"a": {"type": "string", "pattern": "(?=a)b"}}})
+tool("required that is a text", {"type": "object", "properties": {"a": {}}, "required": "a"})
+tool("properties that are a list", {"type": "object", "properties": ["a"]})
+for name, choice in (
+    ("another tool", {"type": "function", "function": {"name": "g"}}),
+    ("no name", {"type": "function"}),
+    ("nonsense", "sometimes"),
+    ("a number", 1),
+    ("of another kind", {"type": "custom", "custom": {"name": "f"}}),
+    ("allowed none", {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": []}}),
+):
+    chat(f"tool_choice: {name}", tools=[{"type": "function", "function": {"name": "f"}}], tool_choice=choice)
+chat("tool: null", tools=[None])
+chat("tool: a text", tools="f")
+chat("tool: a name with a blank", tools=[{"type": "function", "function": {"name": "a b"}}])
+chat("tool: a name of 200 letters", tools=[{"type": "function", "function": {"name": "a" * 200}}])
+chat("tool: both kinds", tools=[{"type": "function", "function": {"name": "f"}}], functions=[{"name": "f"}])
+
+# Forms
+
+for name, form in (
+    ("no type", {}),
+    ("an unknown type", {"type": "xml"}),
+    ("no schema", {"type": "json_schema"}),
+    ("a schema without a name", {"type": "json_schema", "json_schema": {"schema": {}}}),
+    ("a schema that is a list", {"type": "json_schema", "json_schema": {"name": "a", "schema": []}}),
+    ("rings", {"type": "json_schema", "json_schema": {"name": "a", "schema": {"$ref": "#"}}}),
+    ("a text", "json"),
+):
+    chat(f"form: {name}", response_format=form)
+for name, pattern in (
+    ("no expression", "("),
+    ("looks ahead", "(?!a)b"),
+    ("refers back", r"(a)\1"),
+    ("long", "a" * 600_000),
+):
+    chat(f"regex: {name}", guided_regex=pattern)
+chat("regex: and a grammar", guided_regex="a", guided_grammar='start: "a"')
+chat("grammar: none", guided_grammar="hello")
+chat("grammar: a rule that is not there", guided_grammar="start: nowhere")
+chat("grammar: deep groups", guided_grammar="root ::= " + "(" * 5000 + '"a"' + ")" * 5000)
+chat("choice: none", guided_choice=[])
+chat("choice: numbers", guided_choice=[1])
+chat("bad_words: blank", bad_words=[" "])
+chat("allowed_token_ids: none", allowed_token_ids=[])
+chat("allowed_token_ids: beyond the vocabulary", allowed_token_ids=[10**6])
+
+# Templates
+
+BOMB = "{% for a in range(999999999) %}{% for b in range(999999999) %}x{% endfor %}{% endfor %}"
+chat("template: of the request's own", chat_template=BOMB)
+chat("template: in place of messages", chat_template_kwargs={"messages": BOMB})
+chat("template: in place of tools", chat_template_kwargs={"tools": BOMB})
+chat("template: variables that are a text", chat_template_kwargs=BOMB)
+chat("template: documents that are texts", documents=[BOMB])
+chat("template: documents that it does not know", documents=[{"text": BOMB}])
+chat("template: an effort that is none", reasoning_effort=BOMB)
+chat("template: a budget of what it does not do", thinking_token_budget=5)
+
+# Options
+
+chat("options: of a stream that is none", stream_options={"include_usage": True})
+chat("options: unknown", stream=True, stream_options={"nonsense": True})
+chat("options: a text", stream="yes")
+chat("options: log-probabilities without their switch", top_logprobs=2)
+chat("options: audio", modalities=["text", "audio"])
+chat("options: a search", web_search_options={})
+chat("options: no tokens", max_tokens=0)
+chat("options: a budget below nothing", thinking_token_budget=-1)
+chat("options: prompt_logprobs", prompt_logprobs=-2)
+body("completion: a suffix", lambda: b'{"prompt":"a","suffix":"b"}', path=COMPLETIONS)
+body("completion: best_of", lambda: b'{"prompt":"a","best_of":9}', path=COMPLETIONS)
+body("completion: no prompt", lambda: b'{"max_tokens":1}', path=COMPLETIONS)
+body("completion: a prompt of mixed kinds", lambda: b'{"prompt":["a",1]}', path=COMPLETIONS)
+body("completion: ids beyond the vocabulary", lambda: b'{"prompt":[999999]}', path=COMPLETIONS)

@@ -236,6 +236,22 @@ def test_odd_schemas_give_grammars(form: Format, odd: Any) -> None:
         assert walker.error(form.grammar([Tool("f", odd)], choice, special=walker.special)) == ""
 
 
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "object", "properties": ["a"]},
+        {"type": "object", "properties": {"a": "string"}},
+        {"type": "object", "properties": {"a": {}}, "required": "a"},
+        {"type": "object", "properties": {"a": {}}, "required": [1]},
+    ],
+)
+@pytest.mark.parametrize("name", ["hermes", "qwen3_coder", "pythonic"])
+def test_a_strict_tool_whose_schema_is_none_is_refused(name: str, schema: dict[str, Any]) -> None:
+    find(name).grammar([Tool("f", schema)], "required")
+    with pytest.raises(ConfigError, match="no schema that can be enforced"):
+        find(name).grammar([Tool("f", schema, strict=True)], "required")
+
+
 @pytest.mark.parametrize("special", [False, True])
 @pytest.mark.parametrize("name", ["hermes", "mistral", "pythonic", "qwen3_coder", "deepseek_v31"])
 def test_thinking_may_come_first(name: str, special: bool) -> None:

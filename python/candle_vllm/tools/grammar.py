@@ -42,6 +42,8 @@ class Lark:
             near = difflib.get_close_matches(choice, known, 1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ConfigError(f"tool_choice {choice!r} names none of the tools {known}{hint}")
+        for tool in chosen:
+            _check_strict(tool)
         return chosen
 
     def text(self, start: str) -> str:
@@ -179,6 +181,20 @@ def json_answer(
     """A grammar of answers that are JSON of a schema, thinking before them allowed as in `Format.grammar`."""
     lark = Lark(special or {})
     return lark.text(f"{lark.thinking(thinking)} {lark.json(schema, strict=strict)}".strip())
+
+
+def _check_strict(tool: Tool) -> None:
+    """An error where a strict tool's schema is none: what others say nothing with cannot be held here."""
+    if not tool.strict:
+        return
+    properties, required = tool.parameters.get("properties", {}), tool.parameters.get("required", [])
+    if not isinstance(properties, Mapping) or not all(isinstance(each, Mapping | bool) for each in properties.values()):
+        problem = "'properties' must be an object of schemas"
+    elif not isinstance(required, list) or not all(isinstance(name, str) for name in required):
+        problem = "'required' must be a list of names"
+    else:
+        return
+    raise ConfigError(f"the strict tool {tool.name!r} has no schema that can be enforced: {problem}")
 
 
 def _combines(schema: Mapping[str, Any]) -> bool:
