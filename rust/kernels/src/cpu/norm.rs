@@ -55,28 +55,23 @@ impl<'a> Norm<'a> {
     }
 }
 
-/// Sixteen values of `x` from `i` on; what lies beyond its end is `fill`.
+/// What lies behind the last whole vector of `x`, as one that ends in `fill`.
 #[inline(always)]
-unsafe fn sixteen<L: Lanes>(x: &[f32], i: usize, fill: f32) -> L {
-    // SAFETY: whole vectors lie in the slice; `last` is one.
-    unsafe {
-        if i + 16 <= x.len() {
-            return L::load(x.as_ptr().add(i));
-        }
-        let mut last = [fill; 16];
-        last[..x.len() - i].copy_from_slice(&x[i..]);
-        L::load(last.as_ptr())
-    }
+fn last(x: &[f32], fill: f32) -> [f32; 16] {
+    let whole = x.len() / 16 * 16;
+    let mut last = [fill; 16];
+    last[..x.len() - whole].copy_from_slice(&x[whole..]);
+    last
 }
 
 /// The mean of a row, summed in 16 lanes.
 #[inline(always)]
 unsafe fn mean<L: Lanes>(x: &[f32]) -> f32 {
-    // SAFETY: the caller's instruction set.
+    // SAFETY: whole vectors lie within the slice; the caller's instruction set.
     unsafe {
-        let (one, mut sum) = (L::splat(1.0), L::splat(0.0));
-        for i in (0..x.len()).step_by(16) {
-            sum = sixteen::<L>(x, i, 0.0).fma(one, sum);
+        let (one, mut sum) = (L::splat(1.0), L::load(last(x, 0.0).as_ptr()));
+        for i in (0..x.len() / 16 * 16).step_by(16) {
+            sum = L::load(x.as_ptr().add(i)).fma(one, sum);
         }
         sum.sum() / x.len() as f32
     }
@@ -90,23 +85,67 @@ unsafe fn mean<L: Lanes>(x: &[f32]) -> f32 {
 pub(super) unsafe fn normalise<L: Lanes>(x: &[f32], norm: &Norm<'_>, row: *mut f32) {
     // SAFETY: passed on.
     unsafe {
-        let middle = if norm.centred { mean::<L>(x) } else { 0.0 };
+        if norm.centred {
+            normalise_from::<L, true>(x, norm, mean::<L>(x), row);
+        } else {
+            normalise_from::<L, false>(x, norm, 0.0, row);
+        }
+    }
+}
+
+/// As [`normalise`]; `CENTRED`: the mean is `middle`.
+#[inline(always)]
+unsafe fn normalise_from<L: Lanes, const CENTRED: bool>(
+    x: &[f32],
+    norm: &Norm<'_>,
+    middle: f32,
+    row: *mut f32,
+) {
+    let whole = x.len() / 16 * 16;
+    // SAFETY: whole vectors lie within the slices, `row` is padded to whole vectors; the caller's instruction set.
+    unsafe {
         let (one, shift) = (L::splat(1.0), L::splat(-middle));
-        let centre = |v: L| if norm.centred { v.fma(one, shift) } else { v };
+        let tail = last(x, middle);
         let mut squares = L::splat(0.0);
-        for i in (0..x.len()).step_by(16) {
-            let v = centre(sixteen::<L>(x, i, middle));
+        for i in (0..=whole).step_by(16) {
+            let at = if i < whole {
+                x.as_ptr().add(i)
+            } else {
+                tail.as_ptr()
+            };
+            let mut v = L::load(at);
+            if CENTRED {
+                v = v.fma(one, shift);
+            }
             squares = v.fma(v, squares);
         }
         let scale = L::splat(1.0 / (squares.sum() / x.len() as f32 + norm.eps).sqrt());
-        for i in (0..x.len()).step_by(16) {
-            let v = centre(sixteen::<L>(x, i, middle)).mul(scale);
-            let w = sixteen::<L>(norm.weight, i, 0.0);
-            let y = match norm.bias {
-                Some(bias) => v.fma(w, sixteen::<L>(bias, i, 0.0)),
-                None => v.mul(w),
-            };
-            y.store(row.add(i));
+        for i in (0..whole).step_by(16) {
+            let v = L::load(x.as_ptr().add(i));
+            let v = if CENTRED { v.fma(one, shift) } else { v };
+            let w = L::load(norm.weight.as_ptr().add(i));
+            let bias = norm.bias.map_or(std::ptr::null(), |b| b[i..].as_ptr());
+            weighed(v.mul(scale), w, bias).store(row.add(i));
+        }
+        if whole < x.len() {
+            let v = L::load(tail.as_ptr());
+            let v = if CENTRED { v.fma(one, shift) } else { v };
+            let (weight, bias) = (last(norm.weight, 0.0), norm.bias.map(|b| last(b, 0.0)));
+            let bias = bias.as_ref().map_or(std::ptr::null(), |b| b.as_ptr());
+            weighed(v.mul(scale), L::load(weight.as_ptr()), bias).store(row.add(whole));
+        }
+    }
+}
+
+/// `v * weight + bias`; a null bias is none.
+#[inline(always)]
+unsafe fn weighed<L: Lanes>(v: L, weight: L, bias: *const f32) -> L {
+    // SAFETY: a bias is one vector; the caller's instruction set.
+    unsafe {
+        if bias.is_null() {
+            v.mul(weight)
+        } else {
+            v.fma(weight, L::load(bias))
         }
     }
 }

@@ -46,6 +46,21 @@ pub(super) enum Role {
     },
 }
 
+impl Role {
+    /// Whether it is worth no loop of its own beside every kernel.
+    #[inline(always)]
+    fn is_rare(self) -> bool {
+        matches!(
+            self,
+            Role::Activate(_)
+                | Role::Gate {
+                    act: Activation::Xielu(_),
+                    ..
+                }
+        )
+    }
+}
+
 /// Where finished rows come from, one after the other, in registers.
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 pub(super) trait Source<L> {
@@ -88,9 +103,11 @@ impl Sink<'_> {
     #[inline(always)]
     pub unsafe fn take<L: Lanes>(&self, p: usize, rows: Range<usize>, source: &impl Source<L>) {
         let place = |r: usize| self.out.wrapping_add(r * self.n + p * LANES);
+        // A copy, so that what is rare leaves no trace in the loops below.
+        let role = self.role;
         // SAFETY: rows and panel lie within the buffers, as the caller promised.
         unsafe {
-            if self.bias.is_some() || (p + 1) * LANES > self.n {
+            if self.bias.is_some() || (p + 1) * LANES > self.n || role.is_rare() {
                 for first in rows.clone().step_by(ROWS) {
                     let mut out = [[0f32; LANES]; ROWS];
                     let height = ROWS.min(rows.end - first);
@@ -101,7 +118,8 @@ impl Sink<'_> {
                 }
                 return;
             }
-            match self.role {
+            match role {
+                Role::Activate(_) => {}
                 Role::Set => {
                     for r in rows {
                         source.row(r).store(place(r));
@@ -111,14 +129,6 @@ impl Sink<'_> {
                     for r in rows {
                         let at = place(r);
                         source.row(r).fma(L::splat(1.0), L::load(at)).store(at);
-                    }
-                }
-                Role::Activate(act) => {
-                    for r in rows {
-                        let mut v = [0f32; LANES];
-                        source.row(r).store(v.as_mut_ptr());
-                        let v = act.of(v);
-                        L::load(v.as_ptr()).store(place(r));
                     }
                 }
                 Role::Keep {
