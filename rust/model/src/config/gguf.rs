@@ -20,6 +20,8 @@ pub(crate) struct Facts {
     pub has_output: bool,
     /// Values of `rope_freqs.weight`.
     pub rope_factors: Option<Vec<f32>>,
+    /// Values of `rope_factors_short.weight` and `rope_factors_long.weight`.
+    pub longrope: Option<[Vec<f32>; 2]>,
 }
 
 /// Architectures that llama.cpp converts and this program has no family for, so that messages name them as their makers do.
@@ -50,7 +52,7 @@ pub(crate) fn read(place: &str, metadata: &Metadata, facts: &Facts) -> Result<Co
     let head_dim = head_dim(&fields, &key, hidden_size, heads)?;
     let vocab_size = vocab(&fields, &key, metadata, facts)?;
     let windows = windows(&fields, &key, family.map(|f| &f.defaults.windows), layers)?;
-    let rope = rope::from_gguf(&fields, name, context, facts.rope_factors.clone())?;
+    let rope = rope::from_gguf(&fields, name, context, facts)?;
     let original = fields.count(
         &key("rope.scaling.original_context_length"),
         bounds::POSITIONS,
@@ -136,7 +138,12 @@ fn windows(
     rule: Option<&Windows>,
     layers: usize,
 ) -> Result<Vec<Option<usize>>> {
-    let window = fields.count(&key("attention.sliding_window"), bounds::WINDOW)?;
+    let window_key = key("attention.sliding_window");
+    // 0 is how Phi-3's converter writes none.
+    let window = match fields.get(&window_key).and_then(Json::as_u64) {
+        Some(0) => None,
+        _ => fields.count(&window_key, bounds::WINDOW)?,
+    };
     Ok(match rule {
         Some(Windows::Pattern { pattern, .. }) => {
             super::windows::by_pattern(window, *pattern, layers)

@@ -200,6 +200,13 @@ impl Config {
                     "{s} short and {l} long rotary factors for {half} frequencies"
                 ));
             }
+            if let Some(factor) = short
+                .iter()
+                .chain(long)
+                .find(|f| !f.is_finite() || **f <= 0.0)
+            {
+                return bad(format!("the rotary factor {factor} is not positive"));
+            }
         }
         if matches!(self.rope_scaling, RopeScaling::Dynamic { .. }) && self.rotary_dim <= 2 {
             return bad(format!(

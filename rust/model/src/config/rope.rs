@@ -2,7 +2,7 @@
 //! transformers 5 and `llama_hparams`/`llama-context.cpp` of llama.cpp. Computes no frequencies.
 use serde_json::{Map, Value};
 
-use super::{RopeScaling, bounds, fields::Fields};
+use super::{RopeScaling, bounds, fields::Fields, gguf::Facts};
 use crate::{Error, Result};
 
 /// Base of the frequencies where a GGUF file names none.
@@ -295,7 +295,7 @@ pub(super) fn from_gguf(
     fields: &Fields<'_>,
     prefix: &str,
     context: usize,
-    factors: Option<Vec<f32>>,
+    facts: &Facts,
 ) -> Result<Rope> {
     let key = |name: &str| format!("{prefix}.rope.{name}");
     let base = key("freq_base");
@@ -321,9 +321,10 @@ pub(super) fn from_gguf(
             ));
         }
     };
-    let scaling = match (factors, scaling) {
+    let scaling = match (&facts.rope_factors, scaling) {
+        (None, _) if facts.longrope.is_some() => gguf_longrope(fields, &key, context, facts)?,
         (None, scaling) => scaling,
-        (Some(factors), RopeScaling::None) => RopeScaling::Factors(factors),
+        (Some(factors), RopeScaling::None) => RopeScaling::Factors(factors.clone()),
         (Some(_), _) => {
             return Err(fields.bad(
                 &kind_key,
@@ -340,6 +341,27 @@ pub(super) fn from_gguf(
         partial: 1.0,
         local: local.transpose()?.map(|theta| (theta, RopeScaling::None)),
         map: Map::new(),
+    })
+}
+
+fn gguf_longrope(
+    fields: &Fields<'_>,
+    key: &impl Fn(&str) -> String,
+    context: usize,
+    facts: &Facts,
+) -> Result<RopeScaling> {
+    let wide = |v: &Vec<f32>| v.iter().copied().map(f64::from).collect();
+    let [short, long] = facts
+        .longrope
+        .as_ref()
+        .map(|f| [&f[0], &f[1]].map(wide))
+        .unwrap_or_default();
+    let original = fields.count(&key("scaling.original_context_length"), bounds::POSITIONS)?;
+    Ok(RopeScaling::LongRope {
+        short,
+        long,
+        original: original.unwrap_or(context),
+        attention_factor: fields.positive(&key("scaling.attn_factor"))?.unwrap_or(1.0),
     })
 }
 

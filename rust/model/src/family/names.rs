@@ -128,13 +128,15 @@ impl Names {
             (true, "attn_k_norm") => self.k_norm,
             (true, "attn_sinks") => self.sinks,
             (true, "attn_output") => self.output,
-            (true, "post_attention_norm" | "attn_post_norm") => self.post_attention,
+            // Seed-OSS and others keep Hugging Face's name for the norm before the feed-forward part.
+            (true, "post_attention_norm") if self.post_attention.is_empty() => self.mlp_norm,
+            (true, "post_attention_norm") => self.post_attention,
             (true, "ffn_norm") => self.mlp_norm,
             (true, "ffn_gate") => self.gate,
             (true, "ffn_up") if self.up.is_empty() => self.gate_up,
             (true, "ffn_up") => self.up,
             (true, "ffn_down") => self.down,
-            (true, "post_ffw_norm" | "ffn_post_norm") => self.post_mlp,
+            (true, "post_ffw_norm") => self.post_mlp,
             _ => "",
         };
         Some(name).filter(|n| !n.is_empty())

@@ -7,6 +7,16 @@ use candle_vllm_model::{
     weights::{Checkpoint, Stored, TokenizerSource},
 };
 
+/// Of other families, for their tensors' names, turns and rows.
+const OTHERS: [&str; 6] = [
+    "olmo2",
+    "granite",
+    "smollm3",
+    "starcoder2",
+    "gpt2",
+    "gpt_neox",
+];
+
 const BOTH: [&str; 6] = [
     "llama",
     "llama_tied_bias",
@@ -40,7 +50,7 @@ fn floats(stored: &Stored<'_>) -> Vec<f32> {
 
 #[test]
 fn safetensors_and_gguf_hold_the_same_tensors() {
-    for case in BOTH {
+    for case in BOTH.into_iter().chain(OTHERS) {
         let hf = Checkpoint::open(&golden::hf(case)).unwrap();
         let gguf = Checkpoint::open(&golden::gguf(case)).unwrap();
         assert_eq!(hf.weights.names(), gguf.weights.names(), "{case}");

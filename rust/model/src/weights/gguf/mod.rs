@@ -65,29 +65,27 @@ fn facts(
     let rows = tensors
         .get("token_embd.weight")
         .and_then(|(_, t)| t.shape.first().copied());
-    let rope_factors = match tensors.get(names::ROPE_FACTORS) {
-        None => None,
-        Some((file, tensor)) => {
-            let bytes = files
-                .get(*file)
-                .and_then(|f| f.bytes().get(tensor.start..tensor.start + tensor.len));
-            match (tensor.dtype, bytes) {
-                (GgmlType::F32, Some(bytes)) => Some(floats(bytes)),
-                (other, _) => {
-                    let what = format!(
-                        "{place}: tensor {} has type {}, not F32",
-                        names::ROPE_FACTORS,
-                        other.name()
-                    );
-                    return Err(Error::Load(what));
-                }
-            }
+    let factors = |name: &str| {
+        let Some((file, tensor)) = tensors.get(name) else {
+            return Ok(None);
+        };
+        let bytes = files
+            .get(*file)
+            .and_then(|f| f.bytes().get(tensor.start..tensor.start + tensor.len));
+        match (tensor.dtype, bytes) {
+            (GgmlType::F32, Some(bytes)) => Ok(Some(floats(bytes))),
+            (other, _) => Err(Error::Load(format!(
+                "{place}: tensor {name} has type {}, not F32",
+                other.name()
+            ))),
         }
     };
+    let [short, long] = [factors(names::LONGROPE[0])?, factors(names::LONGROPE[1])?];
     Ok(Facts {
         embedding_rows: rows,
         has_output: tensors.contains_key("output.weight"),
-        rope_factors,
+        rope_factors: factors(names::ROPE_FACTORS)?,
+        longrope: short.zip(long).map(|(short, long)| [short, long]),
     })
 }
 

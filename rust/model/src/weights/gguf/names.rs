@@ -9,6 +9,9 @@ use crate::{
 /// llama.cpp's tensor of rotary frequency factors; it becomes part of the configuration.
 pub(super) const ROPE_FACTORS: &str = "rope_freqs.weight";
 
+/// The two sets of longrope's, short and long; likewise.
+pub(super) const LONGROPE: [&str; 2] = ["rope_factors_short.weight", "rope_factors_long.weight"];
+
 /// Early converters stored the inverse frequencies, which follow from the configuration.
 const ROTARY: &str = "attn_rot_embd";
 
@@ -34,7 +37,7 @@ pub(super) fn hugging_face(
     let Some(family) = family else {
         return Ok(Some(plain(name.to_string())));
     };
-    if name == ROPE_FACTORS {
+    if name == ROPE_FACTORS || LONGROPE.contains(&name) {
         return Ok(None);
     }
     let unknown = || format!("is not one that a {} has", family.architecture);
