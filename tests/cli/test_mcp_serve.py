@@ -91,6 +91,12 @@ class Served:
             time.sleep(0.02)
         return found[1]
 
+    def until(self, words: str) -> None:
+        end = time.monotonic() + 30
+        while words not in self.said:
+            assert time.monotonic() < end, self.said
+            time.sleep(0.02)
+
     def end(self, number: int = signal.SIGTERM) -> int:
         self._process.send_signal(number)
         status = self._process.wait(20)
@@ -221,6 +227,19 @@ def test_a_model_that_cannot_be_loaded_ends_it() -> None:
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert "tensor 'x' is broken" in done.stderr
+
+
+def test_one_of_several_models_that_cannot_be_loaded_does_not(
+    serve_http: Callable[..., Served], tmp_path: Path
+) -> None:
+    file = tmp_path / "models.yaml"
+    file.write_text("models:\n  - name: one\n    local_path: .\n  - name: two\n    local_path: .\n")
+    served = serve_http(CANDLE_VLLM_MODELS_CONFIG=str(file))
+    url = served.url
+    served.until("could not be loaded")
+    time.sleep(0.5)
+    assert httpx.get(url.removesuffix("/mcp") + "/health").status_code == 200
+    assert served.end() == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

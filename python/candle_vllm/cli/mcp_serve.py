@@ -21,7 +21,7 @@ from candle_vllm.cli.loading import load_with
 from candle_vllm.cli.settings import UsageError, notation
 from candle_vllm.cli.signals import on_signals
 from candle_vllm.errors import CandleVllmError
-from candle_vllm.models import EngineLoader, ModelManager, Waiting
+from candle_vllm.models import Catalog, EngineLoader, ModelManager, Waiting
 from candle_vllm.openai import OpenAIAdapter
 from candle_vllm.server import logs
 from candle_vllm.server.document import version
@@ -51,24 +51,27 @@ def run_mcp_serve(args: argparse.Namespace) -> int:
                 raise UsageError(f"--{name.replace('_', '-')}: is for --transport http")
     logs.set_up(args.log_level, json_lines=args.log_format == "json")
     operations, end_traces = operations_of(args)
-    models = _models(args)
+    catalog = catalog_of(args)
+    models = _models(args, catalog)
     server = model_server(OpenAIAdapter(models, observers=operations.observers), version=version())
     try:
-        return asyncio.run(_serve(args, models, server))
+        return asyncio.run(_serve(args, models, server, alone=len(catalog) == 1))
     finally:
         end_traces()
 
 
-def _models(args: argparse.Namespace) -> ModelManager:
+def _models(args: argparse.Namespace, catalog: Catalog) -> ModelManager:
     loader = EngineLoader(
         open_engine=lambda entry, progress: load_with(args, entry.config, progress),
         waiting=Waiting(args.max_waiting, args.max_waiting_tokens),
         notation=notation(args),
     )
-    return ModelManager(catalog_of(args), loader.load, queue_size=args.queue_size)
+    fetch = loader.fetch if len(catalog) > 1 else None
+    return ModelManager(catalog, loader.load, fetch=fetch, queue_size=args.queue_size)
 
 
-async def _serve(args: argparse.Namespace, models: ModelManager, server: Any) -> int:
+async def _serve(args: argparse.Namespace, models: ModelManager, server: Any, *, alone: bool) -> int:
+    """Serve until the end, which a model that cannot be loaded is where it stands `alone`; else calls are told."""
     ended = asyncio.Event()
     on_signals(asyncio.get_running_loop(), ended.set)
     failures: list[Exception] = []
@@ -77,8 +80,9 @@ async def _serve(args: argparse.Namespace, models: ModelManager, server: Any) ->
         try:
             await models.activate()
         except CandleVllmError as error:
-            failures.append(error.__cause__ if isinstance(error.__cause__, CandleVllmError) else error)
-            ended.set()
+            if alone:
+                failures.append(error.__cause__ if isinstance(error.__cause__, CandleVllmError) else error)
+                ended.set()
 
     serve = _over_stdio(server, ended) if args.transport == "stdio" else _over_http(args, server, ended)
     loading = asyncio.create_task(load())
