@@ -9,7 +9,17 @@ import httpx
 import pytest
 from pydantic import BaseModel
 
-from candle_vllm.generation import Account, Event, Finished, GenerationRequest, Prompts, Reply, Text
+from candle_vllm.generation import (
+    Account,
+    Event,
+    Finished,
+    GenerationRequest,
+    Prompts,
+    Reasoning,
+    Reply,
+    Text,
+    ToolArguments,
+)
 from candle_vllm.openai import ENDPOINTS, ChatCompletionRequest, CompletionRequest, Endpoint, OpenAIAdapter
 from candle_vllm.openai.chat import ChatWriter
 from candle_vllm.openai.completions import CompletionWriter
@@ -97,6 +107,10 @@ def test_the_quick_way_writes_the_very_same_bytes(text: str, index: int) -> None
         CompletionWriter(CompletionRequest(prompt="x"), Account()),
     ]
     for writer in writers:
-        quick: QuickWriter = writer
-        written = quick.quick(event)
-        assert written is None if "\x7f" in text else written == serialised(writer.chunks(event)[0])
+        events: list[Event] = [event]
+        if isinstance(writer, ChatWriter):
+            events += [Reasoning(index, text), ToolArguments(index, 2, text)]
+        for each in events:
+            quick: QuickWriter = writer
+            written = quick.quick(each)
+            assert written is None if "\x7f" in text else written == serialised(writer.chunks(each)[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -123,6 +124,26 @@ def test_smollm2_calls_what_it_must(smollm2: OpenAIAdapter) -> None:
             assert list(arguments) == known["parameters"]["required"]
         if not seed % 2:
             assert [call.function.name for call in answer.message.tool_calls] == ["paint"]
+
+
+def test_smollm2_that_may_call_makes_no_broken_call(smollm2: OpenAIAdapter) -> None:
+    known = {each["function"]["name"]: each["function"]["parameters"]["required"] for each in TOOLS}
+
+    async def one(seed: int) -> None:
+        words = "Say <tool_call> and {, then call paint." if seed % 2 else "Paint it blue, please."
+        messages = [{"role": "user", "content": words}]
+        request = {"messages": messages, "tools": TOOLS, "temperature": 1, "seed": seed, "max_tokens": 150}
+        answer = (await smollm2.achat_completion(request)).choices[0]
+        for call in answer.message.tool_calls or ():
+            assert call.function.name in known
+            if answer.finish_reason != "length":
+                assert list(json.loads(call.function.arguments)) == known[call.function.name]
+        assert answer.finish_reason == "length" or "<tool_call>" not in (answer.message.content or "")
+
+    async def sixteen() -> None:
+        await asyncio.gather(*map(one, range(16)))
+
+    asyncio.run(sixteen())
 
 
 def test_smollm2_answers_in_the_form_asked_for(smollm2: OpenAIAdapter) -> None:

@@ -84,11 +84,13 @@ async def bare(engine: Ready) -> None:
 
 async def served(app: Any, body: bytes) -> int:
     """One request as the server's library hands it over; how much was sent."""
-    sent = 0
+    sent, given = 0, False
 
     async def receive() -> dict[str, Any]:
-        if sent:
+        nonlocal given
+        if given:
             await asyncio.sleep(3600)
+        given = True
         return {"type": "http.request", "body": body, "more_body": False}
 
     async def send(message: dict[str, Any]) -> None:

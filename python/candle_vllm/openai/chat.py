@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from candle_vllm.generation import (
@@ -195,7 +196,7 @@ class ChatWriter:
         self._usage_at_end = bool(options and options.include_usage)
         self._usage_always = bool(options and options.continuous_usage_stats)
         self._started: Started | None = None
-        self._frames: dict[int, TextFrame] = {}
+        self._frames: dict[tuple[type[Event], int, int], TextFrame] = {}
         self._pending: dict[int, list[Tokens]] = {}
         self._turns = Turns()
         self._head: dict[str, Any] = {
@@ -258,14 +259,24 @@ class ChatWriter:
                 return []
 
     def quick(self, event: Event) -> str | None:
-        """The JSON text of a plain piece of text."""
-        if type(event) is not Text or self._usage_always or event.index in self._pending or self._turns.several:
+        """The JSON text of a plain piece of text, of thinking or of a call's arguments."""
+        if self._usage_always or self._turns.several:
             return None
-        self._turns.joined(event)
-        frame = self._frames.get(event.index)
+        key: tuple[type[Event], int, int]
+        match event:
+            case Text(index) | Reasoning(index):
+                if index in self._pending:
+                    return None
+                self._turns.joined(event)
+                key = (type(event), index, 0)
+            case ToolArguments(index, call) if not self._legacy:
+                key = (ToolArguments, index, call)
+            case _:
+                return None
+        frame = self._frames.get(key)
         if frame is None:
-            marked = self._chunk(event.index, ChoiceDelta(content=TextFrame.MARK))
-            frame = self._frames[event.index] = TextFrame(marked)
+            [marked] = self.chunks(replace(event, text=TextFrame.MARK))
+            frame = self._frames[key] = TextFrame(marked)
         return frame.around(event.text)
 
     def closing(self) -> Sequence[ChatCompletionChunk]:

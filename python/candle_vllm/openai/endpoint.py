@@ -126,16 +126,16 @@ def serialised(chunk: BaseModel) -> str:
 
 
 class TextFrame:
-    """The JSON text of chunks that differ in one text alone, made from one of them that holds `MARK` in its place."""
+    """The JSON text of chunks that differ in one text alone, made from one of them that holds `MARK` in its places."""
 
     MARK = "8f14e45f-ceea-467f-a0e6"
 
     def __init__(self, marked: BaseModel) -> None:
-        self._before, self._after = serialised(marked).split(f'"{self.MARK}"')
+        self._parts = serialised(marked).split(f'"{self.MARK}"')
 
     def around(self, text: str) -> str | None:
         """The chunk with this text; None for one that the two ways would escape differently."""
-        return None if "\x7f" in text else self._before + encode_basestring_ascii(text) + self._after
+        return None if "\x7f" in text else encode_basestring_ascii(text).join(self._parts)
 
 
 def fresh_id(prefix: str, account: Account) -> str:

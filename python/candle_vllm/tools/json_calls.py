@@ -49,11 +49,18 @@ def attempt(reader: Reader, calls: Calls, consumed: str, body: Parse[None], *, s
 
 
 def json_calls(
-    reader: Reader, calls: Calls, ends: tuple[str, ...] = (), *, strict: bool = False, own_ids: bool = False
+    reader: Reader,
+    calls: Calls,
+    ends: tuple[str, ...] = (),
+    *,
+    strict: bool = False,
+    known: bool = False,
+    own_ids: bool = False,
 ) -> Parse[None]:
     """One object, several, or a list of them, and the end mark if it is there.
 
     `strict` is for calls without tags around them: an object counts only if it is like nothing else than a call.
+    `known`: only if it is of one of the tools, too, where there are any.
     `own_ids` keeps the ids that the model wrote. Raises `Malformed` where no call stands.
     """
     yield from reader.space()
@@ -70,7 +77,7 @@ def json_calls(
             yield from reader.space()
             if found:
                 reader.keep()
-            yield from _JsonCall(reader, calls, ends, strict, own_ids).read()
+            yield from _JsonCall(reader, calls, ends, strict, known, own_ids).read()
             found = True
         elif (found and head and head in ",;}]") or (listed and not strict and head == "]"):
             # A bracket too many is a slip that small models make at the end of nested arguments.
@@ -94,13 +101,28 @@ def json_calls(
 class _JsonCall:
     """Reads one call."""
 
-    __slots__ = ("_begun", "_calls", "_ends", "_held", "_id", "_name", "_own_ids", "_reader", "_strict", "_wrapped")
+    __slots__ = (
+        "_begun",
+        "_calls",
+        "_ends",
+        "_held",
+        "_id",
+        "_known",
+        "_name",
+        "_own_ids",
+        "_reader",
+        "_strict",
+        "_wrapped",
+    )
 
-    def __init__(self, reader: Reader, calls: Calls, ends: tuple[str, ...], strict: bool, own_ids: bool) -> None:
+    def __init__(
+        self, reader: Reader, calls: Calls, ends: tuple[str, ...], strict: bool, known: bool, own_ids: bool
+    ) -> None:
         self._reader = reader
         self._calls = calls
         self._ends = ends
         self._strict = strict
+        self._known = known
         self._own_ids = own_ids
         self._name: str | None = None
         self._id: str | None = None
@@ -119,7 +141,8 @@ class _JsonCall:
         self._calls.end()
 
     def _begin(self) -> None:
-        if not self._name:
+        tools = self._calls.tools
+        if not self._name or (self._known and len(tools) and self._name not in tools):
             raise Malformed
         self._calls.begin(self._name, self._id if self._own_ids else None)
         self._begun = True

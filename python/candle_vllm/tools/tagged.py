@@ -28,6 +28,9 @@ class TaggedJson(Format):
     bare: ClassVar[bool] = False
     """Whether a call may stand at the beginning of a reply or line without any tag."""
 
+    guessed: ClassVar[bool] = False
+    """Whether a call without tags counts only for a tool that is known: it is not this format's own way."""
+
     own_ids: ClassVar[bool] = False
     """Whether ids that the model wrote are kept."""
 
@@ -51,7 +54,7 @@ class TaggedJson(Format):
                 calls.text((yield from reader.space()))
                 head = yield from reader.peek()
                 if head and head in "{[" and not (yield from reader.at_mark(tags)):
-                    calls_here = json_calls(reader, calls, strict=True, own_ids=self.own_ids)
+                    calls_here = json_calls(reader, calls, strict=True, known=self.guessed, own_ids=self.own_ids)
                     fresh = yield from attempt(reader, calls, "", calls_here, sure=False)
                     if fresh:
                         continue
@@ -71,7 +74,8 @@ class TaggedJson(Format):
         """What follows an opening tag or fence."""
         end = self._ending(mark)
         strict = mark in dict(self.fences)
-        yield from json_calls(reader, calls, (end,) if end else (), strict=strict, own_ids=self.own_ids)
+        known = strict and self.guessed
+        yield from json_calls(reader, calls, (end,) if end else (), strict=strict, known=known, own_ids=self.own_ids)
 
     def _ending(self, opening: str) -> str:
         return dict((*self.tags, *self.fences)).get(opening, "")

@@ -22,6 +22,7 @@ class Generic(TaggedJson):
     fences = (("```json", "```"), ("```", "```"))
     marks = ("<tool_call>", "</tool_call>")
     bare = True
+    guessed = True
     layout = ("\n", "\n")
     opening = "<tool_call>"
     separator = "\n"
