@@ -1,5 +1,5 @@
 //! A random workload on a real (tiny) model by many clients at once: arrivals, lengths, priorities, cancellations, clients
-//! that vanish, speculation, tight and ample memory, chunks of any size. Whatever happens, every answer is the one that
+//! that vanish, answers that are held to a form, speculation, tight and ample memory, chunks of any size. Whatever happens, every answer is the one that
 //! its request gets alone, all blocks come back, and memory does not grow. `CANDLE_VLLM_SOAK=1800` runs it for so many
 //! seconds; by default it takes a few.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use candle_vllm_engine::{
-    Engine, EngineConfig, FinishReason, GenerationParams, Mailbox, Prompt, Request,
+    Engine, EngineConfig, FinishReason, Form, GenerationParams, Mailbox, Prompt, Request,
+    StructuredOutput,
 };
 
 /// Distinct requests.
@@ -40,6 +41,19 @@ fn open(config: EngineConfig) -> Engine {
     Engine::open(config, None).unwrap()
 }
 
+/// Forms of one word, of many, and of what has forced parts.
+fn form(random: &mut Random) -> Option<StructuredOutput> {
+    let schema = r#"{"type":"object","properties":{"name":{"type":"string","maxLength":12},"ok":{"type":"boolean"}},
+        "required":["name","ok"],"additionalProperties":false}"#;
+    let form = match random.below(9) {
+        0 => Form::Regex("[a-z ]{1,60}".into()),
+        1 => Form::JsonSchema(schema.into()),
+        2 => Form::Choice(vec!["the sea".into(), "the seat".into(), "a ship".into()]),
+        _ => return None,
+    };
+    Some(StructuredOutput::of(form))
+}
+
 /// The `i`-th request: prompts share beginnings, and some answers repeat themselves.
 fn request(i: usize) -> Request {
     let mut random = Random(i as u64);
@@ -66,6 +80,7 @@ fn request(i: usize) -> Request {
         prompt_logprobs: [None, None, Some(1)][random.below(3)],
         ignore_eos: random.below(2) == 0,
         seed: Some(i as u64),
+        structured_output: form(&mut random),
         ..Default::default()
     };
     Request::new(Prompt::Tokens(prompt), params)
