@@ -152,3 +152,15 @@ def test_parsing_stands_alone() -> None:
 
     reply = candle_vllm.tools.parse("[TOOL_CALLS]f[ARGS]{}", find("mistral"))
     assert reply.tool_calls[0].arguments == "{}"
+
+
+def test_what_a_grammar_held_has_no_calls_that_only_resemble_one() -> None:
+    bare = '{"name": "f", "arguments": {}}'
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    for text, held, calls in ((bare, False, 1), (bare, True, 0), (f"<tool_call>\n{bare}\n</tool_call>", True, 1)):
+        splitter = Splitter("generic", tools, held=held)
+        events = [*splitter.feed(text), *splitter.end()]
+        assert sum(isinstance(event, CallStarted) for event in events) == calls
+    # Where bare objects are the format's own way they are calls all the same.
+    splitter = Splitter("llama3_json", tools, held=True)
+    assert isinstance(splitter.feed('{"name": "f", "parameters": {}}')[0], CallStarted)

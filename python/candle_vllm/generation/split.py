@@ -88,7 +88,10 @@ async def splitters(request: GenerationRequest, model: LoadedModel, prepared: Pr
     made: list[AnswerSplitter] = []
     for index in range(len(prepared.params)):
         thinking = reasoning.Splitter(model.reasoning, prepared.thinking[index // request.n]) if thinks else None
-        calls = None if use is None else tools.Splitter(model.tool_format, use.tools)
+        held = (
+            prepared.params[index].form is not None and request.constraint is None and request.vocabulary_field is None
+        )
+        calls = None if use is None else tools.Splitter(model.tool_format, use.tools, held=held)
         made.append(AnswerSplitter(index, thinking, calls))
         if len(made) % AT_ONCE == 0:
             await asyncio.sleep(0)

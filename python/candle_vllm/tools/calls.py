@@ -25,8 +25,12 @@ class Calls:
     the request; `make_id` names a call that the model gave no id.
     """
 
-    def __init__(self, reader: Reader, tools: Tools, make_id: Callable[[], str] = new_id) -> None:
+    def __init__(
+        self, reader: Reader, tools: Tools, make_id: Callable[[], str] = new_id, *, held: bool = False
+    ) -> None:
         self.reader = reader
+        self.held = held
+        """Whether a grammar held the reply to the format: what only resembles a call is none."""
         self.tools = tools
         self.truncated = False
         self.name: str | None = None

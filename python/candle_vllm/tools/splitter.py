@@ -32,15 +32,22 @@ class Splitter:
     `format` is a format or its name; `tools` are the request's, in OpenAI's form, which type the values of formats
     that write plain text. Whatever pieces the text is fed in, the events add up to the same reply. A call that the
     reply's end cut off is not ended, and `truncated` tells of it: such a reply finishes with `length`.
-    Raises :class:`ConfigError` for an unknown format.
+    `held` says that the format's grammar held the reply: what only resembles a call is none. Raises
+    :class:`ConfigError` for an unknown format.
     """
 
     __slots__ = ("_calls", "_parse", "_reader", "format")
 
-    def __init__(self, format: Format | str, tools: Iterable[Mapping[str, Any]] | Tools | None = None) -> None:  # noqa: A002
+    def __init__(
+        self,
+        format: Format | str,  # noqa: A002
+        tools: Iterable[Mapping[str, Any]] | Tools | None = None,
+        *,
+        held: bool = False,
+    ) -> None:
         self.format = find(format) if isinstance(format, str) else format
         self._reader = Reader()
-        self._calls = Calls(self._reader, Tools(tools), self.format.new_id)
+        self._calls = Calls(self._reader, Tools(tools), self.format.new_id, held=held)
         self._parse = self.format.read(self._reader, self._calls)
 
     @property

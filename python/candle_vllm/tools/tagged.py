@@ -44,11 +44,13 @@ class TaggedJson(Format):
 
     def read(self, reader: Reader, calls: Calls) -> Parse[None]:
         """Text and calls in turn."""
-        ends = dict(self.tags) | dict(self.fences)
-        fences = dict(self.fences)
+        guesses = not (self.guessed and calls.held)
+        fences = dict(self.fences) if guesses else {}
+        ends = dict(self.tags) | fences
         tags = marks(*ends)
-        wanted = marks(*ends, "\n") if self.bare else tags
-        fresh = self.bare
+        bare = self.bare and guesses
+        wanted = marks(*ends, "\n") if bare else tags
+        fresh = bare
         while True:
             if fresh:
                 calls.text((yield from reader.space()))
@@ -68,7 +70,7 @@ class TaggedJson(Format):
                 continue
             sure = mark not in fences
             found = yield from attempt(reader, calls, mark, self.read_tagged(reader, calls, mark), sure=sure)
-            fresh = found and self.bare
+            fresh = found and bare
 
     def read_tagged(self, reader: Reader, calls: Calls, mark: str) -> Parse[None]:
         """What follows an opening tag or fence."""
