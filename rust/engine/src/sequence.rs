@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use crate::blocks::Chain;
-use crate::constraint::{Helpers, Next, Shared};
+use crate::constraint::{Finders, Next, Shared};
 use crate::error::Result;
 use crate::event::{Event, Finish, FinishReason, RequestStats, StopReason, TokenLogprob};
 use crate::fault::{self, Faults, Place};
@@ -303,12 +303,12 @@ impl Sequence {
     }
 
     /// Begins the masks of the rows that the next step draws from.
-    pub(crate) fn start_masks(&mut self, helpers: &Helpers) {
+    pub(crate) fn start_masks(&mut self, finders: &Finders) {
         if let Some(constraint) = &self.constraint {
             let draft = &self.draft;
             let start = catch_unwind(AssertUnwindSafe(|| constraint.lock().start(draft)));
             self.unmasked = start.err().map(|panic| fault::message(&*panic));
-            helpers.send(constraint);
+            finders.send(constraint);
         }
     }
 

@@ -9,7 +9,7 @@ use candle_vllm_model::{Kv, Logits, Model, Step};
 use crossbeam_channel::Receiver;
 
 use crate::blocks::BlockPool;
-use crate::constraint::Helpers;
+use crate::constraint::Finders;
 use crate::error::Result;
 use crate::event::{Event, FinishReason};
 use crate::fault::{self, Faults, Place};
@@ -46,7 +46,7 @@ pub struct Worker {
     kv: Kv,
     step: Step,
     masks: Masks,
-    helpers: Helpers,
+    finders: Finders,
     scheduler: Scheduler,
     runner: Runner,
     outputs: Vec<Output>,
@@ -97,13 +97,13 @@ impl Worker {
         let vocab = model.spec().vocab_size;
         let pool = BlockPool::new(kv.blocks(), kv.block_size());
         let busy = model.compute().map_or(1, |compute| compute.pool.threads());
-        let helpers = Helpers::new(available_threads().saturating_sub(busy));
+        let finders = Finders::new(available_threads().saturating_sub(busy));
         let mut worker = Self {
             model,
             kv,
             step: Step::default(),
             masks: Masks::default(),
-            helpers,
+            finders,
             scheduler: Scheduler::new(limits, pool),
             runner: Runner::new(vocab, cpu, faults.clone()),
             outputs: Vec::new(),
@@ -271,11 +271,11 @@ impl Worker {
     /// Runs the model over the step, and meanwhile finds out which tokens may come.
     fn compute(&mut self) -> Result<Logits> {
         let rows = self.step.logits_rows();
-        self.scheduler.start_masks(&self.helpers);
+        self.scheduler.start_masks(&self.finders);
         let pending = self.model.launch(&self.step, &mut self.kv)?;
         self.masks.reset(rows, self.runner.vocab());
         let logits = pending.finish()?;
-        if let Some(compute) = self.model.compute().filter(|_| !self.helpers.any()) {
+        if let Some(compute) = self.model.compute().filter(|_| !self.finders.any()) {
             self.scheduler.find_masks(compute);
         }
         self.scheduler.fill_masks(&mut self.masks);

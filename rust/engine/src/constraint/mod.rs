@@ -6,11 +6,11 @@
 //! it (`marks.rs`), and `held.rs` is the constraint that the engine sees.
 mod cache;
 mod compile;
+mod finders;
 mod forms;
 mod gbnf;
 mod grammar;
 mod held;
-mod helpers;
 mod keywords;
 mod marks;
 mod parts;
@@ -23,8 +23,8 @@ mod tests;
 
 use crate::error::Result;
 
+pub(crate) use finders::{Finders, Shared, find};
 pub(crate) use forms::Forms;
-pub(crate) use helpers::{Helpers, Shared, find};
 pub use spec::{Form, StructuredOutput, Trigger, Whitespace};
 
 /// The rule of one answer. Calls come in this order, for each step that draws: `admit`, when there is a draft; `start`;

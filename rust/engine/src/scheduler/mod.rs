@@ -10,7 +10,7 @@ use std::ops::Bound;
 use candle_vllm_kernels::cpu::Compute;
 
 use crate::blocks::BlockPool;
-use crate::constraint::{Helpers, find};
+use crate::constraint::{Finders, find};
 use crate::sampler::Masks;
 use crate::sequence::{Key, Sequence};
 use crate::speculation::Price;
@@ -124,11 +124,11 @@ impl Scheduler {
     }
 
     /// Begins the masks of the planned step.
-    pub(crate) fn start_masks(&mut self, helpers: &Helpers) {
+    pub(crate) fn start_masks(&mut self, finders: &Finders) {
         for p in &self.plan {
             let s = &mut self.running[p.index];
             if p.completes(s) {
-                s.start_masks(helpers);
+                s.start_masks(finders);
             }
         }
     }

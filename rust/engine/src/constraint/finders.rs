@@ -12,16 +12,16 @@ use super::Constraint;
 /// More find no more to do.
 const MOST: usize = 4;
 
-/// A rule that the engine and one helper reach.
+/// A rule that the engine and one finder reach.
 pub(crate) type Shared = Arc<Mutex<Box<dyn Constraint>>>;
 
 /// The threads; dropping it ends them.
-pub(crate) struct Helpers {
+pub(crate) struct Finders {
     work: Option<Sender<Shared>>,
     threads: Vec<JoinHandle<()>>,
 }
 
-impl Helpers {
+impl Finders {
     /// As many as `spare` cores have a use for. Fewer where the system gives no more threads: the engine then does the work.
     pub(crate) fn new(spare: usize) -> Self {
         let (work, todo) = unbounded::<Shared>();
@@ -52,7 +52,7 @@ impl Helpers {
     }
 }
 
-impl Drop for Helpers {
+impl Drop for Finders {
     fn drop(&mut self) {
         self.work = None;
         for thread in self.threads.drain(..) {
