@@ -14,6 +14,7 @@ from candle_vllm import checks
 from candle_vllm.errors import GenerationError, QueueFullError, RequestCancelledError
 from candle_vllm.params import GenerationParams
 from candle_vllm.records import (
+    CachedPrefix,
     EngineStats,
     FinishReason,
     GenerationChunk,
@@ -108,6 +109,7 @@ class FakeEngine:
         self.special = dict(SPECIAL)
         self.forms: list[Any] = []
         self.refused_form = False
+        self.cached = CachedPrefix(0)
         self.live: set[FakeHandle] = set()
         self.how: dict[str, Any] = {}
         self.submitted: list[tuple[list[int], GenerationParams]] = []
@@ -191,6 +193,9 @@ class FakeEngine:
             closed=self.closed,
             failure=self.failure,
         )
+
+    def cached_prefix(self, tokens: Sequence[int], cache_salt: str | None = None) -> CachedPrefix:
+        return self.cached
 
     def check_form(self, params: GenerationParams) -> None:
         self.forms.append(params.form)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from candle_vllm.errors import TokenizationError as TokenizationError
     from candle_vllm.mcp import McpClient as McpClient
     from candle_vllm.params import GenerationParams as GenerationParams
+    from candle_vllm.records import CachedPrefix as CachedPrefix
     from candle_vllm.records import EngineStats as EngineStats
     from candle_vllm.records import FinishReason as FinishReason
     from candle_vllm.records import GenerationChunk as GenerationChunk
@@ -73,6 +74,7 @@ _HOMES = {
     "candle_vllm.mcp": ("McpClient",),
     "candle_vllm.params": ("GenerationParams",),
     "candle_vllm.records": (
+        "CachedPrefix",
         "EngineStats",
         "FinishReason",
         "GenerationChunk",

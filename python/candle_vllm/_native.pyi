@@ -33,6 +33,9 @@ class Engine:
     def check_form(self, params: Any) -> None:
         """Compile the form that `params`, a `GenerationParams`, ask of an answer."""
 
+    def cached_prefix(self, tokens: Sequence[int], salt: str | None) -> tuple[int, int | None]:
+        """What of a prompt the prefix cache holds; the fields of `CachedPrefix`."""
+
     def abort(self, request: int) -> None:
         """Cancel a request, wherever it is; nothing when it has ended."""
 

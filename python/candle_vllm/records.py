@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 __all__ = [
+    "CachedPrefix",
     "EngineStats",
     "FinishReason",
     "GenerationChunk",
@@ -44,6 +45,17 @@ class TokenLogprob:
     """Natural logarithm of the token's probability."""
     top: list[tuple[int, float]] = field(default_factory=list)
     """(token id, logprob) of the likeliest tokens, best first, as many as were asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class CachedPrefix:
+    """What of a prompt the prefix cache holds."""
+
+    tokens: int
+    """From its start, that need not be computed: whole blocks."""
+    diverges_at: int | None = None
+    """Index of the first token that differs from the cached text with most in common; None where no cached text goes on
+    otherwise."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,21 @@ from typing import Any
 import httpx
 import pytest
 
+from candle_vllm import CachedPrefix
 from candle_vllm.openai import ApiError, OpenAIAdapter
 from candle_vllm.openai.tokenize import DETOKENIZE, RENDER, TOKENIZE
 from candle_vllm.server import create_app
 from fake_engine import FakeEngine
 
 CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}]}
+
+
+def test_where_a_chat_leaves_a_cached_one() -> None:
+    engine = FakeEngine()
+    engine.cached = CachedPrefix(1, 3)
+    rendered = OpenAIAdapter(engine).query(RENDER, CHAT)
+    assert (rendered.cached_tokens, rendered.diverges_at) == (1, 3)
+    assert rendered.diverging_text == "er\nhi<|im_end|>\n<|im_start|>assista"
 
 
 @pytest.fixture
@@ -32,6 +41,7 @@ def test_what_a_chat_would_send(adapter: OpenAIAdapter) -> None:
     assert rendered.prompt == "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
     assert rendered.tokens == adapter.query(TOKENIZE, CHAT).tokens
     assert (rendered.count, rendered.room, rendered.fits) == (len(rendered.tokens), 40 - len(rendered.tokens), True)
+    assert (rendered.cached_tokens, rendered.diverges_at, rendered.diverging_text) == (0, None, None)
     long = adapter.query(RENDER, {"messages": [{"role": "user", "content": "x" * 90}]})
     assert not long.fits
     assert long.room < 0

@@ -24,7 +24,7 @@ from candle_vllm.engine.inbox import Inbox, running_loop
 from candle_vllm.engine.progress import prompts_bar
 from candle_vllm.errors import RequestCancelledError, TokenizationError
 from candle_vllm.params import GenerationParams
-from candle_vllm.records import EngineStats, GenerationOutput, ModelInfo, StepReport
+from candle_vllm.records import CachedPrefix, EngineStats, GenerationOutput, ModelInfo, StepReport
 
 if TYPE_CHECKING:
     import asyncio
@@ -190,6 +190,14 @@ class InferenceEngine:
         event loop need not wait: call this in a thread before `add_request`.
         """
         self._native.check_form(params)
+
+    def cached_prefix(self, tokens: Sequence[int], cache_salt: str | None = None) -> CachedPrefix:
+        """What of a prompt the prefix cache holds now, for requests with this salt.
+
+        Waits for the step that is being computed: call it in a thread beside an event loop. Raises GenerationError when
+        the engine is closed or has failed.
+        """
+        return CachedPrefix(*self._native.cached_prefix(list(tokens), cache_salt))
 
     def add_request(
         self,

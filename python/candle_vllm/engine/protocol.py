@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol, Self
 
 from candle_vllm.params import GenerationParams
-from candle_vllm.records import EngineStats, GenerationChunk, GenerationOutput, ModelInfo
+from candle_vllm.records import CachedPrefix, EngineStats, GenerationChunk, GenerationOutput, ModelInfo
 
 __all__ = ["Engine", "Request"]
 
@@ -84,6 +84,10 @@ class Engine(Protocol):
 
     def check_form(self, params: GenerationParams) -> None:
         """Compile the form that these ask of an answer; a request that has the same finds it compiled."""
+        ...
+
+    def cached_prefix(self, tokens: Sequence[int], cache_salt: str | None = None) -> CachedPrefix:
+        """What of a prompt the prefix cache holds now."""
         ...
 
     def add_request(

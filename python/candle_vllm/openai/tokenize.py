@@ -18,6 +18,8 @@ from candle_vllm.openai.request import TokenId, Utf8
 __all__ = ["DETOKENIZE", "RENDER", "TOKENIZE"]
 
 # Fields of a chat that decide its prompt.
+_SHOWN = 16
+"""Tokens that are shown of where a prompt leaves a cached one."""
 _CHAT_FIELDS = (
     "messages",
     "tools",
@@ -87,6 +89,13 @@ class RenderResponse(BaseModel):
     room: int
     """Tokens that are left for the answer; negative where the prompt does not fit."""
     fits: bool
+    cached_tokens: int
+    """Tokens from the start that the prefix cache holds now: they would not be computed again."""
+    diverges_at: int | None
+    """Index of the first token that differs from the cached prompt that has most in common with this one; null where
+    none goes on otherwise."""
+    diverging_text: str | None
+    """What stands there in this prompt."""
 
 
 async def _tokenize(request: TokenizeRequest, road: Road) -> TokenizeResponse:
@@ -111,7 +120,11 @@ async def _detokenize(request: DetokenizeRequest, road: Road) -> DetokenizeRespo
 
 async def _render(request: ChatCompletionRequest, road: Road) -> RenderResponse:
     async with road.models.lease(request.model or None) as model:
-        rendered = await render(parse(request), model)
+        generation = parse(request)
+        rendered = await render(generation, model)
+        cached = await asyncio.to_thread(model.engine.cached_prefix, rendered.ids, generation.cache_salt)
+        at = cached.diverges_at
+        shown = None if at is None else rendered.ids[at : at + _SHOWN]
         room = model.info.max_sequence_length - len(rendered.ids)
         return RenderResponse(
             prompt=rendered.text,
@@ -120,6 +133,9 @@ async def _render(request: ChatCompletionRequest, road: Road) -> RenderResponse:
             max_model_len=model.info.max_sequence_length,
             room=room,
             fits=room > 0,
+            cached_tokens=cached.tokens,
+            diverges_at=at,
+            diverging_text=None if shown is None else model.engine.detokenize(shown, skip_special_tokens=False),
         )
 
 

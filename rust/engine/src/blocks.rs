@@ -175,6 +175,23 @@ impl BlockPool {
         })
     }
 
+    /// How many of the first of `tokens` some cached block right after `after` begins with, and whether one begins with
+    /// these and goes on otherwise. Looks at every cached block: for questions, not for steps.
+    pub fn begins(&self, after: Chain, salt: Option<&str>, tokens: &[u32]) -> (usize, bool) {
+        let children = self.by_hash.values().filter(|&&block| {
+            let b = &self.blocks[block as usize];
+            b.parent == after.node && (after.node != 0 || b.salt.as_deref() == salt)
+        });
+        let common = children.map(|&block| {
+            let at = block as usize * self.block_size;
+            let held = &self.tokens[at..at + self.block_size];
+            held.iter().zip(tokens).take_while(|(a, b)| a == b).count()
+        });
+        common.max().map_or((0, false), |most| {
+            (most, most < tokens.len().min(self.block_size))
+        })
+    }
+
     /// Puts a full, computed block of a sequence into the cache. Returns the block that stands for this content from
     /// now on: `block` itself, or an equal one that was there first (then the owner moved to it and `block` is free).
     /// `None` when two different contents share a hash; the sequence then stays uncached from here on.

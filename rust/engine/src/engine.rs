@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use candle_vllm_kernels::cpu::Cpu;
 use candle_vllm_model::{Model, config::Sampling};
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use parking_lot::Mutex;
 
 use crate::config::EngineConfig;
@@ -23,9 +23,9 @@ use crate::sampler::{SamplingState, fresh_seed};
 use crate::scheduler::Limits;
 use crate::sequence::{Phase, Sequence};
 use crate::speculation::Speculation;
-use crate::stats::{ModelInfo, Stats, StepReport};
+use crate::stats::{CachedPrefix, ModelInfo, Stats, StepReport};
 use crate::text::{TextStream, Tokenizer};
-use crate::worker::{Command, Worker};
+use crate::worker::{Command, Probe, Worker};
 
 /// Last tokens of the prompt that decide whether the answer's text continues one.
 const PROMPT_TAIL: usize = 8;
@@ -315,6 +315,33 @@ impl Engine {
         {
             worker.obey(&here.inbox, false);
         }
+    }
+
+    /// What of a prompt the prefix cache holds now, for requests with this salt. Waits for the step that is being computed.
+    ///
+    /// # Errors
+    /// `Generation` when the engine is closed or has failed.
+    pub fn cached_prefix(&self, tokens: Vec<u32>, salt: Option<String>) -> Result<CachedPrefix> {
+        let (reply, told) = bounded(1);
+        let asked = Box::new(Probe {
+            tokens,
+            salt,
+            reply,
+        });
+        self.to_worker
+            .send(Command::Probe(asked))
+            .map_err(|_| closed())?;
+        if let Home::Inline(here) = &self.home {
+            let mut worker = here.worker.lock();
+            worker
+                .as_mut()
+                .ok_or_else(closed)?
+                .obey(&here.inbox, false);
+        }
+        told.recv().map_err(|_| {
+            let failure = self.ledger.lock().stats.failure.clone();
+            failure.map_or_else(closed, Error::Generation)
+        })
     }
 
     /// Computes one step on the calling thread; only for engines with `background` off.

@@ -33,5 +33,5 @@ pub use event::{Event, Finish, FinishReason, RequestStats, StopReason, TokenLogp
 pub use mailbox::Mailbox;
 pub use params::GenerationParams;
 pub use request::{Prompt, Request};
-pub use stats::{Counters, ModelInfo, Stats, StepCost, StepReport};
+pub use stats::{CachedPrefix, Counters, ModelInfo, Stats, StepCost, StepReport};
 pub use text::Tokenizer;

@@ -133,6 +133,16 @@ impl StepCost {
     }
 }
 
+/// What of a prompt the prefix cache holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CachedPrefix {
+    /// Tokens from its start that need not be computed: whole blocks.
+    pub tokens: usize,
+    /// Index of the first token that differs from the cached text that has most in common with the prompt; `None` where
+    /// no cached text goes on otherwise.
+    pub diverges_at: Option<usize>,
+}
+
 /// What one call of `step` did.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct StepReport {

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use candle_vllm_kernels::cpu::{Cpu, available_threads};
 use candle_vllm_model::{Kv, Logits, Model, Step};
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, Sender};
 
 use crate::blocks::BlockPool;
 use crate::constraint::Finders;
@@ -19,7 +19,7 @@ use crate::runner::{Output, Runner};
 use crate::sampler::Masks;
 use crate::scheduler::{Limits, Scheduler};
 use crate::sequence::Sequence;
-use crate::stats::{Counters, StepCost, StepReport};
+use crate::stats::{CachedPrefix, Counters, StepCost, StepReport};
 
 /// What the outside asks of a worker.
 pub enum Command {
@@ -27,8 +27,20 @@ pub enum Command {
     Add(Box<Sequence>),
     /// Cancel this request, if it is still there.
     Abort(u64),
+    /// Tell what of a prompt is cached.
+    Probe(Box<Probe>),
     /// Cancel everything and stop.
     Close,
+}
+
+/// A question about a prompt.
+pub struct Probe {
+    /// The prompt.
+    pub tokens: Vec<u32>,
+    /// See `Request::cache_salt`.
+    pub salt: Option<String>,
+    /// Who asks.
+    pub reply: Sender<CachedPrefix>,
 }
 
 /// What a worker made of its commands.
@@ -180,6 +192,12 @@ impl Worker {
             match command {
                 Command::Add(sequence) => self.scheduler.add(*sequence),
                 Command::Abort(id) => self.abort(id),
+                Command::Probe(asked) => {
+                    let salt = asked.salt.as_deref();
+                    let found = self.scheduler.cached_prefix(&asked.tokens, salt);
+                    // Whoever asked may have gone.
+                    let _ = asked.reply.send(found);
+                }
                 Command::Close => {
                     self.cancel_all();
                     return Next::Stop;

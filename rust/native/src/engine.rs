@@ -117,6 +117,18 @@ impl PyEngine {
         call::detached(py, || engine.check_form(&params))
     }
 
+    /// What of a prompt the prefix cache holds; the fields of `CachedPrefix`.
+    fn cached_prefix(
+        &self,
+        py: Python<'_>,
+        tokens: Vec<u32>,
+        salt: Option<String>,
+    ) -> PyResult<(usize, Option<usize>)> {
+        let engine = self.get()?;
+        let found = call::detached(py, || engine.cached_prefix(tokens, salt))?;
+        Ok((found.tokens, found.diverges_at))
+    }
+
     /// Cancel a request, wherever it is; nothing when it has ended.
     fn abort(&self, py: Python<'_>, request: u64) -> PyResult<()> {
         // A forked child has copies of handles that close themselves: nothing runs for them here.

@@ -1,6 +1,7 @@
 //! How a waiting sequence comes to run: what the prefix cache has of it, and room for the rest.
 use crate::blocks::Chain;
 use crate::sequence::{Key, Phase, Sequence};
+use crate::stats::CachedPrefix;
 
 use super::Scheduler;
 
@@ -136,6 +137,27 @@ impl Scheduler {
                 && r.salt == s.salt
                 && r.tokens.get(block.clone()) == Some(wanted)
         })
+    }
+
+    /// What of a prompt the prefix cache holds now. Takes nothing.
+    pub fn cached_prefix(&mut self, tokens: &[u32], salt: Option<&str>) -> CachedPrefix {
+        let mut found = CachedPrefix::default();
+        if !self.limits.prefix_cache {
+            return found;
+        }
+        // The last token's logits are always computed.
+        let tokens = &tokens[..tokens.len().saturating_sub(1)];
+        let mut chain = Chain::root(salt);
+        for block in tokens.chunks_exact(self.pool.block_size()) {
+            let Some((_, next)) = self.pool.find(chain, salt, block) else {
+                break;
+            };
+            found.tokens += block.len();
+            chain = next;
+        }
+        let (common, otherwise) = self.pool.begins(chain, salt, &tokens[found.tokens..]);
+        found.diverges_at = otherwise.then_some(found.tokens + common);
+        found
     }
 
     /// Takes the cached blocks that hold the beginning of a sequence.
