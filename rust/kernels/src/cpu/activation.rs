@@ -1,6 +1,8 @@
 //! Activation functions, with the same bits on every instruction set: plain operations that the compiler turns into
 //! vectors where the caller's instruction set has them.
 
+use super::Isa;
+
 /// The function between the gate and the up product.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Activation {
@@ -71,18 +73,69 @@ impl Activation {
                     *v = if *v < 0.0 { 0.0 } else { *v };
                 }
             }
+            Activation::Relu2 | Activation::Xielu(_) => self.rare(&mut y),
+        }
+        y
+    }
+
+    /// Those that stand beside no gate, out of the way of those that do.
+    #[cold]
+    #[inline(never)]
+    fn rare(self, values: &mut [f32]) {
+        self.alone(values);
+    }
+
+    #[inline(always)]
+    fn alone(self, values: &mut [f32]) {
+        match self {
             Activation::Relu2 => {
-                for v in &mut y {
+                for v in values {
                     *v = if *v < 0.0 { 0.0 } else { *v * *v };
                 }
             }
             Activation::Xielu(xielu) => {
-                for v in &mut y {
+                for v in values {
                     *v = xielu.of(*v);
                 }
             }
+            _ => {}
         }
-        y
+    }
+
+    /// The function of each lane of rows, by the instructions of `isa`.
+    pub(crate) fn apply(self, isa: Isa, rows: &mut [[f32; 16]]) {
+        // SAFETY: an `Isa` in a kernel's hands is one of this machine's.
+        unsafe {
+            match isa {
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx512 | Isa::Amx => self.avx512(rows),
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx2 => self.avx2(rows),
+                _ => self.each(rows),
+            }
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,fma")]
+    unsafe fn avx512(self, rows: &mut [[f32; 16]]) {
+        self.each(rows);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn avx2(self, rows: &mut [[f32; 16]]) {
+        self.each(rows);
+    }
+
+    #[inline(always)]
+    fn each(self, rows: &mut [[f32; 16]]) {
+        for row in rows {
+            match self {
+                Activation::Relu2 | Activation::Xielu(_) => self.alone(row),
+                _ => *row = self.of(*row),
+            }
+        }
     }
 }
 

@@ -167,6 +167,9 @@ impl Sink<'_> {
     pub unsafe fn store(&self, p: usize, row: usize, tile: &[[f32; LANES]]) {
         // SAFETY: passed on.
         unsafe {
+            if let Role::Activate(act) = self.role {
+                return self.activated(p, row, tile, act);
+            }
             match self.isa {
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx512 | Isa::Amx => self.avx512(p, row, tile),
@@ -174,6 +177,30 @@ impl Sink<'_> {
                 Isa::Avx2 => self.avx2(p, row, tile),
                 _ => self.body(p, row, tile),
             }
+        }
+    }
+
+    /// As [`Sink::store`] with an activation, kept apart so that it weighs on no other role.
+    #[cold]
+    #[inline(never)]
+    unsafe fn activated(&self, p: usize, row: usize, tile: &[[f32; LANES]], act: Activation) {
+        let plain = Sink {
+            role: Role::Set,
+            bias: None,
+            ..*self
+        };
+        let first = p * LANES;
+        let columns = LANES.min(self.n - first);
+        for (i, values) in tile.iter().enumerate() {
+            let mut v = [*values];
+            if let Some(b) = self.bias {
+                for (v, b) in v[0].iter_mut().zip(&b[first..first + columns]) {
+                    *v += b;
+                }
+            }
+            act.apply(self.isa, &mut v);
+            // SAFETY: passed on.
+            unsafe { plain.store(p, row + i, &v) };
         }
     }
 
@@ -211,7 +238,8 @@ impl Sink<'_> {
             unsafe {
                 match self.role {
                     Role::Set => {}
-                    Role::Activate(act) => v = act.of(v),
+                    // Done by `store`, before it comes here.
+                    Role::Activate(_) => {}
                     Role::Add => {
                         let mut old = [0f32; LANES];
                         let at = self.out.add(r * self.n + first);
