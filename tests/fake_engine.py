@@ -178,7 +178,8 @@ class FakeEngine:
         return list(self.special)
 
     def detokenize(self, tokens: Sequence[int], skip_special_tokens: bool = True) -> str:
-        return bytes(token for token in tokens if token < 256).decode(errors="replace")
+        shown = (self.token_bytes(token) for token in tokens if token < 256 or not skip_special_tokens)
+        return b"".join(shown).decode(errors="replace")
 
     def token_bytes(self, token: int) -> bytes:
         return bytes([token]) if token < 256 else next(k for k, v in self.special.items() if v == token).encode()

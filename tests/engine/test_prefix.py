@@ -19,7 +19,7 @@ def changed(at: int) -> list[int]:
 
 @pytest.mark.parametrize("background", [True, False])
 def test_where_a_prompt_leaves_a_cached_one(tiny: Callable[..., InferenceEngine], background: bool) -> None:
-    engine = tiny(background=background, block_size=32)
+    engine = tiny(background=background)
     assert engine.cached_prefix(PROMPT) == CachedPrefix(0)
     engine.generate(PROMPT, ONE)
     assert engine.cached_prefix(PROMPT) == CachedPrefix(96)
@@ -38,7 +38,7 @@ def test_where_a_prompt_leaves_a_cached_one(tiny: Callable[..., InferenceEngine]
 
 
 def test_a_request_finds_what_was_told(tiny: Callable[..., InferenceEngine]) -> None:
-    engine, random_ = tiny(block_size=32), random.Random(7)
+    engine, random_ = tiny(), random.Random(7)
     told = []
     for _ in range(60):
         prompt = [4, 5, 6] * random_.randint(5, 40) + [4 + random_.randrange(3) for _ in range(random_.randint(0, 60))]

@@ -333,10 +333,7 @@ impl Engine {
             .map_err(|_| closed())?;
         if let Home::Inline(here) = &self.home {
             let mut worker = here.worker.lock();
-            worker
-                .as_mut()
-                .ok_or_else(closed)?
-                .obey(&here.inbox, false);
+            worker.as_mut().ok_or_else(closed)?.obey(&here.inbox, false);
         }
         told.recv().map_err(|_| {
             let failure = self.ledger.lock().stats.failure.clone();

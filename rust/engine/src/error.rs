@@ -20,15 +20,9 @@ pub enum Error {
     /// A setting or parameter is out of range.
     #[error(transparent)]
     Config(#[from] Refused),
-    /// The request was cancelled.
-    #[error("{0}")]
-    RequestCancelled(String),
     /// The waiting queue is full.
     #[error("{0}")]
     QueueFull(String),
-    /// Waiting took too long.
-    #[error("{0}")]
-    Timeout(String),
 }
 
 /// Result with [`Error`].

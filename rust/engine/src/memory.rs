@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use candle_vllm_kernels::cpu::threads::cgroup::{Group, cgroups};
 use candle_vllm_model::Spec;
 
 use crate::config::EngineConfig;
@@ -142,10 +143,7 @@ pub fn available() -> Option<u64> {
     let system = fs::read_to_string("/proc/meminfo")
         .ok()
         .and_then(|text| meminfo(&text));
-    let group = cgroup(
-        Path::new("/sys/fs/cgroup"),
-        &fs::read_to_string("/proc/self/cgroup").unwrap_or_default(),
-    );
+    let group = least(&cgroups("memory"));
     match (system, group) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),
@@ -161,42 +159,21 @@ fn meminfo(text: &str) -> Option<u64> {
         .checked_mul(1024)
 }
 
-/// What the cgroups above this process leave (v2 `memory.max`, v1 `memory.limit_in_bytes`), least first. Page cache
-/// that the kernel can drop counts as free.
-fn cgroup(root: &Path, membership: &str) -> Option<u64> {
-    let mut left = None;
-    for line in membership.lines() {
-        let mut parts = line.splitn(3, ':').skip(1);
-        let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else {
-            continue;
-        };
-        let (base, max, used, cache) = match controllers {
-            "" => (
-                root.to_path_buf(),
-                "memory.max",
-                "memory.current",
-                "inactive_file ",
-            ),
-            c if c.split(',').any(|c| c == "memory") => (
-                root.join("memory"),
+/// What the groups leave (v2 `memory.max`, v1 `memory.limit_in_bytes`), the least of them. Page cache that the kernel can
+/// drop counts as free.
+fn least(groups: &[Group]) -> Option<u64> {
+    let left = |group: &Group| {
+        let (max, used, cache) = match group.old {
+            false => ("memory.max", "memory.current", "inactive_file "),
+            true => (
                 "memory.limit_in_bytes",
                 "memory.usage_in_bytes",
                 "total_inactive_file ",
             ),
-            _ => continue,
         };
-        // Inside a container the path may name a place outside of it; then the mounted root is the container's own.
-        let mut at = base.join(path.trim_start_matches('/'));
-        loop {
-            if let Some(group) = group_left(&at, max, used, cache) {
-                left = Some(left.map_or(group, |l: u64| l.min(group)));
-            }
-            if at == base || !at.pop() || !at.starts_with(&base) {
-                break;
-            }
-        }
-    }
-    left
+        group_left(&group.folder, max, used, cache)
+    };
+    groups.iter().filter_map(left).min()
 }
 
 fn group_left(at: &Path, max: &str, used: &str, cache: &str) -> Option<u64> {
@@ -220,6 +197,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use super::*;
     use crate::stats::ModelInfo;
+    use candle_vllm_kernels::cpu::threads::cgroup::groups;
 
     fn spec() -> Spec {
         Spec {
@@ -322,8 +300,9 @@ mod tests {
         fs::write(root.join("a/memory.max"), "1000\n").unwrap();
         fs::write(root.join("a/memory.current"), "700\n").unwrap();
         fs::write(root.join("a/memory.stat"), "anon 1\ninactive_file 200\n").unwrap();
-        assert_eq!(cgroup(&root, "0::/a/b\n"), Some(500));
-        assert_eq!(cgroup(&root, "0::/\n"), None);
+        let left = |membership| least(&groups(&root, membership, "memory"));
+        assert_eq!(left("0::/a/b\n"), Some(500));
+        assert_eq!(left("0::/\n"), None);
         fs::remove_dir_all(&root).unwrap();
     }
 }

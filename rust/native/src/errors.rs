@@ -13,13 +13,11 @@ mod classes {
     pyo3::import_exception!(candle_vllm.errors, GenerationError);
     pyo3::import_exception!(candle_vllm.errors, ModelLoadError);
     pyo3::import_exception!(candle_vllm.errors, QueueFullError);
-    pyo3::import_exception!(candle_vllm.errors, RequestCancelledError);
-    pyo3::import_exception!(candle_vllm.errors, RequestTimeoutError);
     pyo3::import_exception!(candle_vllm.errors, TokenizationError);
 }
 use classes::{
     CandleVllmError, ConfigError, DeviceError, GenerationError, ModelLoadError, QueueFullError,
-    RequestCancelledError, RequestTimeoutError, TokenizationError,
+    TokenizationError,
 };
 
 /// The exception for an error of the engine.
@@ -30,9 +28,7 @@ pub fn exception(error: Error) -> PyErr {
         Error::Generation(text) => GenerationError::new_err(text),
         Error::Device(text) => DeviceError::new_err(text),
         Error::Config(refused) => config(refused),
-        Error::RequestCancelled(text) => RequestCancelledError::new_err(text),
         Error::QueueFull(text) => QueueFullError::new_err(text),
-        Error::Timeout(text) => RequestTimeoutError::new_err(text),
         other => CandleVllmError::new_err(other.to_string()),
     }
 }

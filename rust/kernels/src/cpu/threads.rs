@@ -1,5 +1,6 @@
 //! The compute threads: a pool whose workers wait for parallel regions, spinning shortly and then parked.
 //! Knows nothing of what it runs. The caller is worker 0; a panic in a worker becomes one of the caller.
+pub mod cgroup;
 mod cores;
 mod park;
 mod quota;

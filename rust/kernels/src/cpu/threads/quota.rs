@@ -3,41 +3,16 @@
 use std::fs;
 use std::path::Path;
 
+use super::cgroup::{Group, cgroups};
+
 /// Cores' worth of time; `None` where nothing limits it or the system does not tell.
 pub fn cpu_quota() -> Option<f64> {
-    let membership = fs::read_to_string("/proc/self/cgroup").ok()?;
-    let root = Path::new("/sys/fs/cgroup");
-    quota(root, &membership)
+    least(&cgroups("cpu"))
 }
 
-/// The least of all groups from the process's own up to the mounted root. `membership` is `/proc/self/cgroup`.
-fn quota(root: &Path, membership: &str) -> Option<f64> {
-    let mut least: Option<f64> = None;
-    for line in membership.lines() {
-        let mut parts = line.splitn(3, ':').skip(1);
-        let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else {
-            continue;
-        };
-        let bases = match controllers {
-            // Beside v1 hierarchies v2 is mounted one level below.
-            "" => vec![root.to_path_buf(), root.join("unified")],
-            c if c.split(',').any(|c| c == "cpu") => vec![root.join(c), root.join("cpu")],
-            _ => continue,
-        };
-        for base in bases {
-            // Inside a container the path may name a place outside of it; then the mounted root is the container's own.
-            let mut at = base.join(path.trim_start_matches('/'));
-            loop {
-                if let Some(cores) = group_quota(&at) {
-                    least = Some(least.map_or(cores, |l| l.min(cores)));
-                }
-                if at == base || !at.pop() || !at.starts_with(&base) {
-                    break;
-                }
-            }
-        }
-    }
-    least
+fn least(groups: &[Group]) -> Option<f64> {
+    let quotas = groups.iter().filter_map(|group| group_quota(&group.folder));
+    quotas.reduce(f64::min)
 }
 
 /// Quota over period of one group's folder, in either version's files.
@@ -62,8 +37,13 @@ fn group_quota(at: &Path) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use super::super::cgroup::groups;
     use super::*;
     use std::path::PathBuf;
+
+    fn quota(root: &Path, membership: &str) -> Option<f64> {
+        least(&groups(root, membership, "cpu"))
+    }
 
     /// A folder of the test's own with these files; removed when dropped.
     struct Tree(PathBuf);
