@@ -21,7 +21,7 @@ def test_where_a_chat_leaves_a_cached_one() -> None:
     engine.cached = CachedPrefix(1, 3)
     rendered = OpenAIAdapter(engine).query(RENDER, CHAT)
     assert (rendered.cached_tokens, rendered.diverges_at) == (1, 3)
-    assert rendered.diverging_text == "er\nhi<|im_end|>\n<|im_start|>assista"
+    assert rendered.diverging_text == "er\nhi<|im_end|>\n<|im_start|>assistan"
 
 
 @pytest.fixture
