@@ -1,6 +1,6 @@
 """What a streamed token costs in Python: 64 chats at once, thinking and calls told apart, from engine to socket.
 
-    python tests/perf/stream_cost.py [--streams 64] [--rounds 5] [--profile]
+    PYTHONPATH=tests python tests/perf/stream_cost.py [--streams 64] [--rounds 5] [--profile]
 
 The engine is a stand-in whose pieces are made beforehand, so what is timed is the road alone: events, parsers, chunks,
 frames, the server's stream. One row is read by nobody but a bare loop; what the others take beyond it is the cost.
