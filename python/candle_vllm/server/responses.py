@@ -25,6 +25,7 @@ from candle_vllm.openai.responses import (
     ResponsesRequest,
 )
 from candle_vllm.openai.responses import Response as Made
+from candle_vllm.openai.turns import serialised_in_turns
 from candle_vllm.server.bodies import read_typed
 from candle_vllm.server.replies import answered, json_reply, unless_gone
 from candle_vllm.server.streams import ChunkStream, EventStream
@@ -112,7 +113,7 @@ async def _create(request: Request, responses: Responses, limit: float | None) -
     patience = patience_of(request.headers, None if typed.stream else limit)
     if not typed.stream:
         made = await unless_gone(request.receive, responses.acreate(typed, account.key, account, patience))
-        return json_reply(serialised(made))
+        return json_reply(await serialised_in_turns(made))
     opened = responses.open(typed, account.key, account, patience)
     stream = ChunkStream(RESPONSE, opened, statuses=wants_statuses(request.headers))
     await stream.begun(request.receive)
