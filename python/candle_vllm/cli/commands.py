@@ -25,6 +25,7 @@ _HOMES = {
     "rm": "store.run_rm",
     "bench": "bench.run_bench",
     "mcp-serve": "mcp_serve.run_mcp_serve",
+    "run-batch": "run_batch.run_run_batch",
 }
 """Where each subcommand is, below this package; imported when it runs."""
 
@@ -52,6 +53,8 @@ def _parser(subcommand: str | None) -> Parser:
             return flags.chat_parser(subcommand)
         case "mcp-serve":
             return flags.mcp_serve_parser()
+        case "run-batch":
+            return flags.run_batch_parser()
         case "complete":
             return flags.complete_parser()
         case "pull":

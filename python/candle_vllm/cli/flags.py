@@ -11,7 +11,7 @@ from candle_vllm.cli.guard import add_guard
 from candle_vllm.cli.mcp import add_mcp
 from candle_vllm.cli.parser import Parser, one_of
 
-SUBCOMMANDS = ("serve", "run", "chat", "complete", "pull", "list", "rm", "bench", "mcp-serve")
+SUBCOMMANDS = ("serve", "run", "chat", "complete", "pull", "list", "rm", "bench", "mcp-serve", "run-batch")
 
 _EPILOG = """subcommands:
   serve      serve OpenAI's API over HTTP (also what runs without a subcommand)
@@ -23,6 +23,7 @@ _EPILOG = """subcommands:
   rm         delete one
   bench      measure an engine or a server
   mcp-serve  offer a model to other agents, as an MCP server
+  run-batch  answer a file of requests
 
 examples:
   candle-vllm                                  serve the small default model on port 2000
@@ -113,6 +114,37 @@ def mcp_serve_parser() -> Parser:
     _add_names_and_queues(group)
     _add_notation(group)
     add_guard(parser)
+    _add_other_machines(parser)
+    return parser
+
+
+def run_batch_parser() -> Parser:
+    """The flags of run-batch."""
+    parser = Parser(
+        "candle-vllm run-batch",
+        description="Answer a file of requests in OpenAI's batch format. The output gets a line for each as it is "
+        "answered; its id tells the input's line. Interrupted, the same command goes on where it was.",
+        epilog="exit status: 0 all answered, 1 failed, 2 wrong usage, 3 all answered but some with an error, "
+        "130 interrupted",
+    )
+    _add_named_model(parser)
+    parser.add_argument("-i", "--input", required=True, metavar="FILE", help="lines of custom_id, method, url, body")
+    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="made, or gone on with")
+    parser.add_argument("--at-once", type=int, metavar="N", help="lines under way (twice --max-num-seqs)")
+    parser.add_argument(
+        "--window", type=int, default=1024, metavar="N", help="lines read ahead and ordered by their prompts (1024)"
+    )
+    parser.add_argument(
+        "--served-model-name",
+        action="extend",
+        nargs="+",
+        metavar="NAME",
+        help="names that requests use, the main one first",
+    )
+    _add_model(parser)
+    _add_engine(parser)
+    _add_sampling(parser)
+    _add_notation(parser.add_argument_group("notation"))
     _add_other_machines(parser)
     return parser
 
