@@ -13,8 +13,8 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
-FOR_TESTS = ("dev", "interop")
-"""Extras that the package itself does not import."""
+FOR_TESTS = ("dev", "docs", "interop")
+"""Extras of the tests and documents: the package itself does not import them."""
 
 FOR_OTHERS = {"httptools": "uvicorn.protocols.http.httptools_impl"}
 """What is declared because a module that we import needs it, which its own distribution asks for only in an extra."""

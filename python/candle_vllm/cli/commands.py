@@ -35,7 +35,7 @@ def run(argv: list[str]) -> int:
     prepare_streams()
     subcommand = argv[0] if argv and argv[0] in flags.SUBCOMMANDS else None
     rest = argv[1:] if subcommand else argv
-    parser = _parser(subcommand)
+    parser = parser_of(subcommand)
     try:
         args = parser.parse(rest)
     except SystemExit as end:
@@ -47,7 +47,8 @@ def run(argv: list[str]) -> int:
     return _run(subcommand or "serve", args, parser)
 
 
-def _parser(subcommand: str | None) -> Parser:
+def parser_of(subcommand: str | None) -> Parser:
+    """The flags of a subcommand; of `serve` without the word where there is none."""
     match subcommand:
         case "chat" | "run":
             return flags.chat_parser(subcommand)
