@@ -154,6 +154,8 @@ def test_shell_commands_run(block: Block, server: str, shell: Path, tmp_path: Pa
 def test_json_is_what_it_shows(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEARCH_TOKEN", "secret")
     value = json.loads(block.text)
+    # A line of a file of requests holds one.
+    value = value.get("body", value)
     if "mcpServers" in value:
         assert parse_config(value)
     elif "messages" in value:
