@@ -115,6 +115,47 @@ def test_throughput_varies_with_its_seed(capsys: pytest.CaptureFixture[str], ran
     assert all(50 <= inputs <= 150 and 20 <= outputs <= 60 for inputs, outputs in sizes)
 
 
+def test_costs_a_simulation_and_the_same_load_as_it_happens(
+    capsys: pytest.CaptureFixture[str], random_model: Path, tmp_path: Path
+) -> None:
+    costs, lengths = tmp_path / "costs.json", tmp_path / "lengths.jsonl"
+    engine = ("--f", str(random_model), "--threads", "1", "--max-num-seqs", "4")
+    assert main(["bench", "costs", *engine, "--repeats", "1", "--json", str(costs)]) == 0
+    assert "of a prompt" in capsys.readouterr().out
+    lengths.write_text('{"input_tokens": 9, "output_tokens": 5}\n{"input_tokens": 40, "output_tokens": 7}\n')
+    load = ("--request-rate", "40", "--requests", "30", "--lengths", str(lengths))
+    simulate = ("simulate", "--costs", str(costs), *load)
+    found = result(capsys, *simulate, "--max-num-seqs", "1,4", "--ttft-ms", "1e6", "--percentile", "90")
+    assert [(one["max_batch_size"], one["replicas"], one["met"]) for one in found["outlooks"]] == [
+        (1, 1, True),
+        (4, 1, True),
+    ]
+    assert all(ordered(one["ttft_ms"]) and ordered(one["itl_ms"]) for one in found["outlooks"])
+    assert result(capsys, *simulate, "--replicas", "3")["outlooks"][0]["replicas"] == 3
+    result(capsys, *simulate, "--itl-ms", "0", "--most-replicas", "2", status=1)
+    happened = result(capsys, "replay", *engine, *load)
+    assert ordered(happened["ttft_ms"]) and ordered(happened["itl_ms"])
+    # All 30 requests of both, and as many tokens.
+    for one in (happened, found["outlooks"][1]):
+        assert one["output_tokens_per_second"] / one["requests_per_second"] == pytest.approx(
+            happened["output_tokens_per_second"] / happened["requests_per_second"]
+        )
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "Expecting value"),
+        ("{}", "no file of bench costs"),
+        ("[]", "no file of bench costs"),
+    ],
+)
+def test_costs_that_are_none(capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "costs.json").write_text(text)
+    assert main(["bench", "simulate", "--costs", str(tmp_path / "costs.json"), "--request-rate", "1"]) == 2
+    assert said in capsys.readouterr().err
+
+
 def test_tables_and_a_json_file(capsys: pytest.CaptureFixture[str], random_model: Path, tmp_path: Path) -> None:
     out = tmp_path / "result.json"
     argv = ["bench", "throughput", "--f", str(random_model), "--requests", "2", "--output-tokens", "2"]

@@ -210,7 +210,7 @@ def throughput(
     called as each ends.
     """
     draw = random.Random(seed)
-    sizes = [(_varied(draw, input_tokens, variation), _varied(draw, output_tokens, variation)) for _ in range(requests)]
+    sizes = [(varied(draw, input_tokens, variation), varied(draw, output_tokens, variation)) for _ in range(requests)]
     _check(engine, "input_tokens", max(i for i, _ in sizes), max(o for _, o in sizes))
     prompts = [prompt(engine, draw, size) for size, _ in sizes]
     engine.generate(prompt(engine, draw, min(input_tokens, 16)), _params(2))
@@ -252,7 +252,8 @@ def _params(tokens: int) -> GenerationParams:
     return GenerationParams(max_tokens=tokens, temperature=0.0, ignore_eos=True)
 
 
-def _varied(draw: random.Random, tokens: int, variation: float) -> int:
+def varied(draw: random.Random, tokens: int, variation: float) -> int:
+    """A number drawn evenly from ``variation`` (0 to below 1) of ``tokens`` below to above them."""
     return draw.randint(max(round(tokens * (1 - variation)), 1), round(tokens * (1 + variation)))
 
 

@@ -17,6 +17,8 @@ _EXAMPLES = """examples:
   candle-vllm bench latency --m smollm2
   candle-vllm bench throughput --m smollm2 --requests 64 --json result.json
   candle-vllm bench serve --url http://127.0.0.1:2000 --concurrency 16
+  candle-vllm bench costs --m smollm2 --json costs.json
+  candle-vllm bench simulate --costs costs.json --request-rate 20 --ttft-ms 1000 --itl-ms 60
   candle-vllm bench make-model qwen3-0.6b --quant Q4_0 --out /tmp/qwen3.gguf
 """
 
@@ -36,6 +38,9 @@ def bench_parser() -> Parser:
     _latency(part("latency", "Prefill and decode rates by prompt length and batch; the prefix cache is off."))
     _throughput(part("throughput", "Requests and tokens per second of a pile of requests handed over at once."))
     _serve(part("serve", "Load on an OpenAI-compatible server, with streamed answers."))
+    _costs(part("costs", "What a step of this engine takes, by what it holds: a table to simulate with."))
+    _simulate(part("simulate", "How many replicas a load needs, and how it would fare: no model is loaded."))
+    _replay(part("replay", "The load of simulate on a real engine, to compare with."))
     _make_model(part("make-model", "Write a GGUF file of a known shape with random weights."))
     return parser
 
@@ -106,6 +111,59 @@ def _serve(parser: argparse.ArgumentParser) -> None:
         "--slo-itl-ms", type=_number(0.0, 1e9), metavar="X", help="goodput: a token within this, on a request's average"
     )
     _json(parser)
+
+
+def _costs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--repeats", type=_whole(1, 1000), default=3, metavar="N", help="medians of so many (3)")
+    _json(parser)
+    add_model_and_engine(parser)
+
+
+def _simulate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--costs", required=True, metavar="FILE", help="that bench costs --json wrote")
+    _demand(parser, requests=2000)
+    parser.add_argument(
+        "--max-num-seqs", type=_counts, default=[], metavar="A,B", help="sequences at once (as it was measured)"
+    )
+    parser.add_argument(
+        "--replicas", type=_whole(1, 1000), metavar="N", help="so many (as few as meet the targets; 1 without any)"
+    )
+    parser.add_argument("--most-replicas", type=_whole(1, 1000), default=64, metavar="N", help="to look at (64)")
+    parser.add_argument("--cached-tokens", type=_whole(0, 10**6), default=0, metavar="N", help="common to all prompts")
+    parser.add_argument("--ttft-ms", type=_number(0.0, 1e9), metavar="X", help="target: the first token within this")
+    parser.add_argument("--itl-ms", type=_number(0.0, 1e9), metavar="X", help="target: the next token within this")
+    parser.add_argument(
+        "--percentile", type=_number(0.0, 100.0), default=99.0, metavar="P", help="of requests and tokens (99)"
+    )
+    _json(parser)
+
+
+def _replay(parser: argparse.ArgumentParser) -> None:
+    _demand(parser, requests=100)
+    _json(parser)
+    add_model_and_engine(parser)
+
+
+def _demand(parser: argparse.ArgumentParser, requests: int) -> None:
+    parser.add_argument(
+        "--request-rate", type=_number(1e-6, 1e6), required=True, metavar="X", help="a second, at random (Poisson)"
+    )
+    parser.add_argument(
+        "--requests", type=_whole(2, 10**6), default=requests, metavar="N", help=f"requests ({requests})"
+    )
+    parser.add_argument("--input-tokens", type=_whole(1, 10**6), default=128, metavar="N", help="of a prompt (128)")
+    parser.add_argument("--output-tokens", type=_whole(1, 10**6), default=64, metavar="N", help="of an answer (64)")
+    parser.add_argument(
+        "--variation",
+        type=_number(0.0, 0.99),
+        default=0.5,
+        metavar="X",
+        help="lengths are drawn evenly from so much below these to so much above (0.5)",
+    )
+    parser.add_argument(
+        "--lengths", type=Path, metavar="FILE", help="in their place: lines of JSON with input_tokens, output_tokens"
+    )
+    parser.add_argument("--seed", type=_whole(0, 2**63), default=0, metavar="N", help="of arrivals and lengths (0)")
 
 
 def _make_model(parser: argparse.ArgumentParser) -> None:
