@@ -21,7 +21,7 @@ from candle_vllm import ConfigError, EngineBuilder, EngineConfig
         ("max_sequence_length", 0, "at least 1"),
         ("kv_cache_memory", 0, "at least 1"),
         ("kv_cache_memory", 1.5e9, "an integer"),
-        ("kv_cache_dtype", "fp8", "one of auto"),
+        ("kv_cache_dtype", "fp8_e5m2", "one of auto"),
         ("enable_chunked_prefill", 1, "True or False"),
         ("prefill_chunk_size", 0, "at least 1"),
         ("enable_prefix_cache", "yes", "True or False"),

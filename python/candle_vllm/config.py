@@ -18,6 +18,7 @@ _DTYPES = {
     "f16": "f16",
     "float16": "f16",
 }
+_KV_DTYPES = _DTYPES | {"int8": "int8", "fp8": "fp8", "fp8_e4m3": "fp8"}
 _DEVICE = re.compile(r"auto|cpu|metal(:0)?|cuda(:\d{1,3})?")
 _I31 = 2**31 - 1
 
@@ -44,7 +45,9 @@ class EngineConfig:
     kv_cache_memory: int | None = None
     """Bytes for keys and values; None = sized from the model, the batch and the free memory."""
     kv_cache_dtype: str = "auto"
-    """How keys and values are kept: `auto`, `f32` or `bf16`."""
+    """How keys and values are kept: `auto` (`bf16`; `f32` where that is the arithmetic), `f32`, `f16`, `bf16`, or in
+    half of bf16's memory `int8` or `fp8` (e4m3), each with a scale for a token's key and value in a head. Of the two
+    `int8` is nearer to what was computed."""
     enable_chunked_prefill: bool = True
     """Whether a prompt may be computed in pieces beside running decodes."""
     prefill_chunk_size: int = 512
@@ -95,8 +98,7 @@ class EngineConfig:
         put(self, "max_sequence_length", longest)
         memory = checks.optional_integer("kv_cache_memory", self.kv_cache_memory, 1, 2**63 - 1, none="sized by itself")
         put(self, "kv_cache_memory", memory)
-        kv_dtypes = {kind: _DTYPES[kind] for kind in ("auto", "f32", "float32", "bf16", "bfloat16")}
-        put(self, "kv_cache_dtype", kv_dtypes[checks.choice("kv_cache_dtype", self.kv_cache_dtype, kv_dtypes)])
+        put(self, "kv_cache_dtype", _KV_DTYPES[checks.choice("kv_cache_dtype", self.kv_cache_dtype, _KV_DTYPES)])
         put(self, "prefill_chunk_size", checks.integer("prefill_chunk_size", self.prefill_chunk_size, 1, 2**20))
         checks.choice("speculation", self.speculation, ("off", "ngram"))
         put(self, "threads", checks.optional_integer("threads", self.threads, 1, 1024, none="the cores at hand"))

@@ -147,7 +147,7 @@ def test_sampling_flags_become_defaults() -> None:
         ["--yarn-scaling-factor", "2"],
         ["--kv-fraction", "0.7"],
         ["--mamba-fraction", "0.1"],
-        ["--fp8-kvcache"],
+        ["--fp8-kvcache", "--kvcache-dtype", "int8"],
         ["--prefix-cache-max-tokens", "100"],
         ["--record-conversation"],
         ["--ui-server"],
@@ -250,6 +250,9 @@ def test_words_and_flags_in_any_order() -> None:
     [
         (["--dtype", "F32"], "dtype", "f32"),
         (["--kvcache-dtype", "BF16"], "kv_cache_dtype", "bf16"),
+        (["--kvcache-dtype", "int8"], "kv_cache_dtype", "int8"),
+        (["--kvcache-dtype", "fp8_e4m3"], "kv_cache_dtype", "fp8"),
+        (["--fp8-kvcache"], "kv_cache_dtype", "fp8"),
         (["--generation-config", "None"], "generation_config", "none"),
         ([], "generation_config", "auto"),
     ],

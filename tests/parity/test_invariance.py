@@ -70,6 +70,30 @@ def test_bits_are_a_function_of_the_sequence_alone(
         assert [bits(out) for out in engine.generate(PROMPTS[:8], PARAMS)] == alone[:8]
 
 
+@pytest.mark.parametrize("kind", ["f16", "int8", "fp8"])
+@pytest.mark.parametrize("case", ["hf/qwen3", "hf/granite_swa", "ggml/Q4_K"])
+def test_bits_are_the_same_in_every_cache(case: str, kind: str, checkpoint: Callable[[str], Path]) -> None:
+    """Of the types that `MODES` do not take: in a batch, in chunks, after a prefix hit and on one thread."""
+
+    def open_engine(**settings: object) -> InferenceEngine:
+        builder = InferenceEngine.builder().model_path(checkpoint(case)).kv_cache_dtype(kind).threads(2)
+        builder.max_sequence_length(512).enable_prefix_cache(False)
+        for name, value in settings.items():
+            getattr(builder, name)(value)
+        return builder.build()
+
+    with open_engine() as engine:
+        assert engine.model_info.kv_dtype == kind
+        alone = [bits(engine.generate(prompt, PARAMS)) for prompt in PROMPTS[:12]]
+    with open_engine(max_batch_size=8, prefill_chunk_size=100) as engine:
+        assert [bits(out) for out in engine.generate(PROMPTS[:12], PARAMS)] == alone
+    with open_engine(threads=1, enable_prefix_cache=True) as engine:
+        for _ in range(2):
+            again = engine.generate(PROMPTS[0], PARAMS)
+            assert bits(again) == alone[0]
+        assert again.stats.cached_tokens >= 192
+
+
 def test_bits_survive_a_prefix_hit(opener: Callable[..., AbstractContextManager[InferenceEngine]]) -> None:
     with opener(enable_prefix_cache=True) as engine:
         first = engine.generate(PROMPTS[0], PARAMS)

@@ -35,9 +35,10 @@ def engine(arithmetic: str, smollm2_path: Path) -> Iterator[InferenceEngine]:
         yield engine
 
 
-def test_log_probabilities(engine: InferenceEngine, arithmetic: str) -> None:
-    perplexity, distance = ALLOWED[arithmetic]
-    got, want = [], []
+def distances(engine: InferenceEngine) -> np.ndarray:
+    """How far each token's log-probability is from the reference's."""
+    got: list[float] = []
+    want: list[float] = []
     for text in REFERENCE["texts"]:
         output = engine.generate(text["token_ids"], GenerationParams(max_tokens=0, prompt_logprobs=0))
         assert output.prompt_logprobs is not None
@@ -46,7 +47,27 @@ def test_log_probabilities(engine: InferenceEngine, arithmetic: str) -> None:
         assert len(own) == len(text["logprobs"])
         got += own
         want += text["logprobs"]
-    gap = np.array(got) - np.array(want)
+    gap: np.ndarray = np.array(got) - np.array(want)
+    return gap
+
+
+def test_log_probabilities(engine: InferenceEngine, arithmetic: str) -> None:
+    perplexity, distance = ALLOWED[arithmetic]
+    gap = distances(engine)
+    assert abs(np.exp(-gap.mean()) - 1) <= perplexity
+    assert np.abs(gap).mean() <= distance
+
+
+# Of each type of the cache, as above, with float32 arithmetic: what is left is the cache's own.
+CACHES = {"f16": (1e-3, 0.01), "bf16": (2e-3, 0.03), "int8": (5e-3, 0.06), "fp8": (2e-2, 0.13)}
+
+
+@pytest.mark.parametrize("kind", list(CACHES))
+def test_perplexity_of_every_cache(kind: str, smollm2_path: Path) -> None:
+    builder = InferenceEngine.builder().model_path(smollm2_path).max_sequence_length(1024)
+    with builder.dtype("f32").kv_cache_dtype(kind).build() as engine:
+        perplexity, distance = CACHES[kind]
+        gap = distances(engine)
     assert abs(np.exp(-gap.mean()) - 1) <= perplexity
     assert np.abs(gap).mean() <= distance
 

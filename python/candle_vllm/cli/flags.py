@@ -238,8 +238,10 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--kvcache-mem-cpu", type=int, metavar="MB", help="the same, where the cache is on the CPU")
     group.add_argument("--kv-fraction", type=float, metavar="X", help="share of GPU memory for the KV cache")
     group.add_argument("--mamba-fraction", type=float, metavar="X", help="share of it for Mamba states")
-    group.add_argument("--kvcache-dtype", type=str.lower, default="auto", metavar="TYPE", help="auto, f32 or bf16")
-    group.add_argument("--fp8-kvcache", action="store_true", help="keep keys and values in 8 bits")
+    group.add_argument(
+        "--kvcache-dtype", type=str.lower, default="auto", metavar="TYPE", help="auto, f32, f16, bf16, int8, fp8"
+    )
+    group.add_argument("--fp8-kvcache", action="store_true", help="the same as --kvcache-dtype fp8")
     group.add_argument(
         "--prefill-chunk-size", type=int, metavar="N", help="tokens of one step at most (512); 0 = prompts in one piece"
     )

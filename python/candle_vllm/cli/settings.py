@@ -31,7 +31,6 @@ _REFUSED = {
     "yarn_scaling_factor": "set rope_scaling in the model's config.json instead",
     "kv_fraction": "it divides a GPU's memory, and this build has no GPU engine; use --mem",
     "mamba_fraction": "models with Mamba layers are not supported",
-    "fp8_kvcache": "keys and values in 8 bits are not available; see --kvcache-dtype",
     "prefix_cache_max_tokens": "the prefix cache uses the KV blocks that are free; size them with --mem",
     "record_conversation": "the server keeps no conversations; clients send the messages with each request",
     "ui_server": "no web page comes with the server; use `candle-vllm chat` or any OpenAI client",
@@ -91,7 +90,7 @@ def engine_config(args: argparse.Namespace) -> EngineConfig:
         "max_batch_size": args.max_num_seqs,
         "max_sequence_length": args.max_model_len,
         "kv_cache_memory": _kv_memory(args),
-        "kv_cache_dtype": args.kvcache_dtype,
+        "kv_cache_dtype": _kv_dtype(args),
         "enable_chunked_prefill": chunk != 0,
         "enable_prefix_cache": not args.disable_prefix_cache,
         "speculation": args.speculation,
@@ -224,6 +223,15 @@ def _device(args: argparse.Namespace) -> str:
     if len(ids) > 1:
         raise UsageError(f"--d {args.device_ids}: a model runs on one device here; give one number")
     return f"cuda:{ids[0]}"
+
+
+def _kv_dtype(args: argparse.Namespace) -> str:
+    """How keys and values are kept. The earlier `--fp8-kvcache` names one of the types."""
+    if not args.fp8_kvcache:
+        return str(args.kvcache_dtype)
+    if args.kvcache_dtype not in ("auto", "fp8", "fp8_e4m3"):
+        raise UsageError(f"--fp8-kvcache and --kvcache-dtype {args.kvcache_dtype} name two types; give one")
+    return "fp8"
 
 
 def _kv_memory(args: argparse.Namespace) -> int | None:

@@ -56,7 +56,7 @@ class EngineBuilder:
         return self._set("kv_cache_memory", size)
 
     def kv_cache_dtype(self, dtype: str) -> Self:
-        """`auto`, `f32` or `bf16`."""
+        """`auto`, `f32`, `f16`, `bf16`, `int8` or `fp8`."""
         return self._set("kv_cache_dtype", dtype)
 
     def enable_chunked_prefill(self, enabled: bool = True) -> Self:

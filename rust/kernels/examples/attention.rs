@@ -1,5 +1,5 @@
 //! Times paged attention: decode of one sequence, decode of a batch, and prefill, on the shapes of small models.
-//! `cargo run --release -p candle-vllm-kernels --example attention [threads] [length] [smollm2|qwen3|qwen2] [stream|pool|inner|decode|batch|prefill]`
+//! `cargo run --release -p candle-vllm-kernels --example attention [threads] [length] [smollm2|qwen3|qwen2] [stream|pool|inner|decode|batch|prefill] [f32|f16|bf16|int8|fp8]`
 use candle_vllm_kernels::cpu::attention::{AttnParams, Batch, qkv_attention};
 use candle_vllm_kernels::cpu::kv::{KvCache, KvShape, KvType, Seq};
 use candle_vllm_kernels::cpu::rope::Rope;
@@ -178,10 +178,10 @@ impl Bench<'_> {
         asked: &dyn Fn(&'static str) -> bool,
         only: Option<usize>,
     ) -> Result<(), Box<dyn Error>> {
-        let long = if self.dtype == KvType::Bf16 {
-            8192
-        } else {
+        let long = if self.dtype == KvType::F32 {
             2048
+        } else {
+            8192
         };
         let wanted = |n: usize| n <= long && only.is_none_or(|o| o == n);
         if asked("inner") {
@@ -307,9 +307,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     // Enough for the queries of 4,096 rows.
     let wave: Vec<f32> = (0..1 << 23).map(|i| (i as f32 * 0.37).sin()).collect();
     for model in &MODELS {
-        for dtype in [KvType::Bf16, KvType::F32] {
-            let named = if dtype == KvType::Bf16 { "bf16" } else { "f32" };
-            if asked(model.name, &["smollm2", "qwen3", "qwen2"]) && asked(named, &["bf16", "f32"]) {
+        for dtype in KvType::ALL {
+            let types = KvType::ALL.map(KvType::name);
+            if asked(model.name, &["smollm2", "qwen3", "qwen2"]) && asked(dtype.name(), &types) {
                 let half = model.head_dim / 2;
                 let frequency = |i: usize| 1e4f32.powf(-(i as f32) / half as f32);
                 let rope = Rope::new((0..half).map(frequency).collect(), 1.0, false);

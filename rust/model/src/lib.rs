@@ -24,7 +24,7 @@ pub use pending::Pending;
 pub use step::{Slice, Step};
 
 use backend::{
-    Backend, KvDtype,
+    Backend, KvType,
     cpu::{Activations, Arithmetic, Dtype},
 };
 use candle_vllm_kernels::cpu::{Compute, CoreError, check_cores};
@@ -51,7 +51,7 @@ pub struct Spec {
     pub row_bytes: usize,
     /// How the weights are computed with: `f32`, `bf16`, `q4_1` ...
     pub dtype: String,
-    /// How keys and values are kept: `f32`, `bf16`.
+    /// How keys and values are kept: `f32`, `f16`, `bf16`, `int8`, `fp8`.
     pub kv_dtype: String,
     /// Number of weights.
     pub parameters: u64,
@@ -97,7 +97,7 @@ pub struct LoadOptions {
     pub dtype: String,
     /// `auto`, `int8`, `int16`: what activations are rounded to that quantised weights meet.
     pub activations: String,
-    /// `auto` (f32 in the exact mode, else bf16), `f32`, `bf16`.
+    /// `auto` (f32 in the exact mode, else bf16), `f32`, `f16`, `bf16`, `int8`, `fp8`.
     pub kv_dtype: String,
     /// The longest sequence that will be run; `None` = as long as the model was made for.
     pub context: Option<usize>,
@@ -159,15 +159,18 @@ fn dtype(name: &str) -> Result<Dtype> {
     })
 }
 
-fn kv_dtype(name: &str, weights: Dtype) -> Result<KvDtype> {
-    Ok(match name {
-        "auto" if weights == Dtype::F32 => KvDtype::F32,
-        "auto" | "bf16" | "bfloat16" => KvDtype::Bf16,
-        "f32" | "float32" => KvDtype::F32,
-        _ => {
-            return Err(Refused::new("kv_cache_dtype", name, "one of auto, f32, bf16").into());
-        }
-    })
+fn kv_dtype(name: &str, weights: Dtype) -> Result<KvType> {
+    let name = match name {
+        "auto" if weights == Dtype::F32 => "f32",
+        "auto" | "bfloat16" => "bf16",
+        "float16" => "f16",
+        "float32" => "f32",
+        "fp8_e4m3" => "fp8",
+        name => name,
+    };
+    let found = KvType::ALL.into_iter().find(|ty| ty.name() == name);
+    let expected = "one of auto, f32, f16, bf16, int8, fp8";
+    Ok(found.ok_or_else(|| Refused::new("kv_cache_dtype", name, expected))?)
 }
 
 /// Loads the weights of `checkpoint`. `progress` is told (bytes done, bytes in all), from several threads.

@@ -9,7 +9,7 @@ mod data;
 use candle_vllm_model::{
     Model, Step,
     arch::Runtime,
-    backend::{Backend, KvDtype, Portable, cpu},
+    backend::{Backend, KvType, Portable, cpu},
     load_on,
     weights::Checkpoint,
 };
@@ -46,13 +46,13 @@ const CASES: [&str; 21] = [
     "ggml/Q6_K.gguf",
 ];
 
-fn open(name: &str, backend: Box<dyn Backend>, kv_dtype: KvDtype) -> Box<dyn Model> {
+fn open(name: &str, backend: Box<dyn Backend>, kv_dtype: KvType) -> Box<dyn Model> {
     load_on(
         &Checkpoint::open(&golden(name)).unwrap(),
         backend,
         &Runtime {
             kv_dtype,
-            exact: kv_dtype == KvDtype::F32,
+            exact: kv_dtype == KvType::F32,
             context: None,
         },
         &|_, _| (),
@@ -76,9 +76,9 @@ fn arithmetics() -> [cpu::Arithmetic; 4] {
 
 fn on_cpu(name: &str, arithmetic: cpu::Arithmetic, threads: usize) -> Box<dyn Model> {
     let kv = if arithmetic.dtype == cpu::Dtype::F32 {
-        KvDtype::F32
+        KvType::F32
     } else {
-        KvDtype::Bf16
+        KvType::Bf16
     };
     open(
         name,
@@ -124,7 +124,7 @@ fn exact_mode_agrees_with_the_portable_backend() {
     for case in CASES {
         let tokens = prompt(75, 1);
         let want = logits(
-            open(case, Box::new(Portable), KvDtype::F32).as_mut(),
+            open(case, Box::new(Portable), KvType::F32).as_mut(),
             &tokens,
             75,
             &[0, 1, 2],
@@ -145,7 +145,7 @@ fn rounded_activations_stay_near_the_portable_backend() {
     for (case, arithmetic) in CASES.iter().flat_map(|c| arithmetics().map(|a| (c, a))) {
         let tokens = prompt(75, 2);
         let want = logits(
-            open(case, Box::new(Portable), KvDtype::F32).as_mut(),
+            open(case, Box::new(Portable), KvType::F32).as_mut(),
             &tokens,
             75,
             &[0, 1, 2],
@@ -192,6 +192,62 @@ fn bits_do_not_depend_on_chunks_threads_or_block_placement() {
                     .all(|(a, b)| a.to_bits() == b.to_bits()),
                 "{case} {arithmetic:?} by {chunk}"
             );
+        }
+    }
+}
+
+/// Every type of the cache, with float32 arithmetic beside it.
+fn on_cache(case: &str, kv: KvType, threads: usize) -> Box<dyn Model> {
+    let cpu = cpu::Cpu::new(cpu::Dtype::F32.into(), Some(threads)).unwrap();
+    open(case, Box::new(cpu), kv)
+}
+
+#[test]
+fn every_cache_keeps_what_its_type_says() {
+    for case in ["hf/qwen3"] {
+        for (dtype, near) in [
+            (KvType::F16, 1e-3),
+            (KvType::Bf16, 0.02),
+            // Where products are of bf16, some codes fall to the neighbour.
+            (KvType::Int8, 0.05),
+            (KvType::Fp8, 0.2),
+        ] {
+            let tokens = prompt(75, 1);
+            let of = |mut model: Box<dyn Model>| logits(model.as_mut(), &tokens, 75, &[0, 1, 2]);
+            let (want, got) = (
+                of(open(case, Box::new(Portable), dtype)),
+                of(on_cache(case, dtype, 2)),
+            );
+            let exact = of(open(case, Box::new(Portable), KvType::F32));
+            let (off, moved) = (worst(&got, &want), worst(&want, &exact));
+            let scale = spread(&exact);
+            assert!(off <= near * scale, "{case} {dtype:?}: {}", off / scale);
+            assert!(moved > 0.0, "{case} {dtype:?}: nothing was rounded");
+        }
+    }
+}
+
+#[test]
+fn bits_of_every_cache_do_not_depend_on_chunks_blocks_and_threads() {
+    for (case, dtype) in ["hf/qwen3", "hf/granite_swa"]
+        .into_iter()
+        .flat_map(|case| KvType::ALL.map(|dtype| (case, dtype)))
+    {
+        let tokens = prompt(90, 3);
+        let whole = logits(on_cache(case, dtype, 2).as_mut(), &tokens, 90, &[0, 1, 2]);
+        for (chunk, blocks, threads) in [(1, [7, 3, 5], 1), (17, [5, 0, 9], 2), (40, [2, 1, 0], 3)]
+        {
+            let other = logits(
+                on_cache(case, dtype, threads).as_mut(),
+                &tokens,
+                chunk,
+                &blocks,
+            );
+            let same = whole
+                .iter()
+                .map(|v| v.to_bits())
+                .eq(other.iter().map(|v| v.to_bits()));
+            assert!(same, "{case} {dtype:?} in chunks of {chunk}");
         }
     }
 }

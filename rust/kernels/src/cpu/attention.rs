@@ -6,8 +6,10 @@
 //! merged in order of position. Masked keys take no part in the maximum and weigh exactly 0. The sums run in the same
 //! order for one query as for a tile of them, whichever thread computes a segment.
 mod batch;
+mod element;
 mod kernel;
 mod plan;
+mod scales;
 mod softmax;
 mod tile;
 mod unit;
@@ -16,6 +18,8 @@ mod write;
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
+#[cfg(target_arch = "x86_64")]
+mod bytes;
 #[cfg(target_arch = "x86_64")]
 mod dot;
 #[cfg(target_arch = "x86_64")]

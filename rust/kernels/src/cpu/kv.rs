@@ -1,39 +1,25 @@
 //! The paged cache of keys and values: shape, memory and layout. Knows nothing of attention.
 //!
 //! A block holds `block_size` tokens of all layers. Inside, per layer, 32 tokens and key/value head, lies a *page*:
-//! - keys: two groups of 16 tokens, a lane being a token: F32 `[dims][16]`, Bf16 `[dims / 2][16][2]`
-//! - values: F32 `[32][dims]`, Bf16 `[dims / 16][16 pairs of tokens][16][2]`
+//! - keys: two groups of 16 tokens, a lane being a token: `[dims][16]`, Bf16 `[dims / 2][16][2]`
+//! - values: F32 `[32][dims]`, Bf16 `[dims / 16][16 pairs of tokens][16][2]`, others `[dims / 16][32][16]`
+//! - of types that need them, scales of 32 keys behind the keys and of 32 values behind the values, in bf16
 //!
 //! so that both operands of AMX tiles and of `vdpbf16ps` are read in place.
+pub(crate) mod codes;
 mod memory;
+mod page;
+mod types;
 
-use super::buffer::LINE;
 use memory::Memory;
+pub(crate) use page::Page;
 use std::ops::Range;
+pub use types::KvType;
 
 /// Tokens a page.
 pub(crate) const PAGE: usize = 32;
 /// Tokens a group: the lanes of a vector.
 pub(crate) const GROUP: usize = 16;
-
-/// Element type of keys and values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KvType {
-    /// Exact: attention computes in f32.
-    F32,
-    /// Fast: attention multiplies bf16 and adds f32.
-    Bf16,
-}
-
-impl KvType {
-    /// Bytes an element.
-    pub fn bytes(self) -> usize {
-        match self {
-            KvType::F32 => 4,
-            KvType::Bf16 => 2,
-        }
-    }
-}
 
 /// What a cache holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,10 +62,10 @@ impl KvShape {
     }
 
     pub(crate) fn page(&self) -> Page {
-        // Keys are multiplied 2 or, in Bf16, 32 dimensions at a time; padding is zero and stays so.
+        // Keys are multiplied 2 or, as bf16, 32 dimensions at a time; padding is zero and stays so.
         let keys = match self.dtype {
-            KvType::F32 => self.head_dim.next_multiple_of(8),
-            KvType::Bf16 => self.head_dim.next_multiple_of(32),
+            KvType::F32 | KvType::F16 => self.head_dim.next_multiple_of(8),
+            KvType::Bf16 | KvType::Int8 | KvType::Fp8 => self.head_dim.next_multiple_of(32),
         };
         Page {
             key_dims: keys,
@@ -120,93 +106,6 @@ impl KvShape {
 
 /// Widest head.
 pub const MAX_HEAD_DIM: usize = 256;
-
-/// Layout of the keys and values of one head and 32 tokens.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Page {
-    /// Padded width of a key.
-    pub key_dims: usize,
-    /// Padded width of a value.
-    pub value_dims: usize,
-    pub dtype: KvType,
-}
-
-impl Page {
-    /// Bytes of a group of 16 keys.
-    pub fn group_bytes(&self) -> usize {
-        GROUP * self.key_dims * self.dtype.bytes()
-    }
-    /// Bytes of all keys: where the values begin.
-    pub fn key_bytes(&self) -> usize {
-        2 * self.group_bytes()
-    }
-    /// Bytes of all values.
-    pub fn value_bytes(&self) -> usize {
-        PAGE * self.value_dims * self.dtype.bytes()
-    }
-    /// Bytes of both.
-    pub fn bytes(&self) -> usize {
-        self.key_bytes() + self.value_bytes()
-    }
-
-    /// Writes the token at `slot` (0..32) of the page at `page`.
-    ///
-    /// # Safety
-    /// `page` is a whole page of this layout that no one else reads or writes; `key` and `value` are no wider than it.
-    pub unsafe fn write(&self, page: *mut u8, slot: usize, key: &[f32], value: &[f32]) {
-        debug_assert!(slot < PAGE && key.len() <= self.key_dims && value.len() <= self.value_dims);
-        let narrow = |v: f32| half::bf16::from_f32(v).to_bits();
-        // SAFETY: all offsets lie in the page: slot < 32, and dims are below the padded widths.
-        unsafe {
-            let group = page.add(slot / GROUP * self.group_bytes());
-            let lane = slot % GROUP;
-            let values = page.add(self.key_bytes());
-            match self.dtype {
-                KvType::F32 => {
-                    for (d, &k) in key.iter().enumerate() {
-                        group.cast::<f32>().add(d * GROUP + lane).write(k);
-                    }
-                    let row = values.cast::<f32>().add(slot * self.value_dims);
-                    row.copy_from_nonoverlapping(value.as_ptr(), value.len());
-                }
-                KvType::Bf16 => {
-                    for (i, k) in key.chunks(2).enumerate() {
-                        let pair = [narrow(k[0]), k.get(1).map_or(0, |&k| narrow(k))];
-                        group.cast::<[u16; 2]>().add(i * GROUP + lane).write(pair);
-                    }
-                    for (d, &v) in value.iter().enumerate() {
-                        let at = d / 16 * 512 + slot / 2 * 32 + d % 16 * 2 + slot % 2;
-                        values.cast::<u16>().add(at).write(narrow(v));
-                    }
-                }
-            }
-        }
-    }
-
-    /// Where in the page the cache lines lie that [`Page::write`] writes for `slot`, in bytes.
-    pub fn lines(self, slot: usize) -> impl Iterator<Item = usize> {
-        let (value, step, values) = match self.dtype {
-            KvType::F32 => (slot * self.value_dims * 4, LINE, self.value_dims * 4 / LINE),
-            KvType::Bf16 => (slot / 2 * LINE, GROUP * LINE, self.value_dims / GROUP),
-        };
-        let (key, value) = (slot / GROUP * self.group_bytes(), self.key_bytes() + value);
-        let keys = (0..self.group_bytes() / LINE).map(move |i| key + i * LINE);
-        keys.chain((0..values).map(move |i| value + i * step))
-    }
-
-    /// Zeroes the values of a page before its first token is written: a probability of 0 times what an earlier owner
-    /// left (a NaN, say) must be 0. Keys need no zeroing, scores of absent keys are never looked at.
-    ///
-    /// # Safety
-    /// As [`Page::write`].
-    pub unsafe fn clear(&self, page: *mut u8) {
-        // SAFETY: the values lie behind the keys.
-        unsafe {
-            page.add(self.key_bytes())
-                .write_bytes(0, self.value_bytes())
-        };
-    }
-}
 
 /// One sequence's part of a step.
 #[derive(Debug, Clone)]

@@ -8,6 +8,7 @@
 #[cfg(target_arch = "aarch64")]
 mod neon;
 
+use super::kv::codes::{fp8_value, int8_value};
 #[cfg(target_arch = "aarch64")]
 pub(crate) use neon::Neon;
 
@@ -23,6 +24,10 @@ pub(crate) trait Lanes: Copy {
     unsafe fn load_f16(from: *const u16) -> Self;
     /// 16 pairs of bf16, widened: the first of each pair, the second of each pair.
     unsafe fn load_bf16_pairs(from: *const u16) -> (Self, Self);
+    /// 16 integers of a byte.
+    unsafe fn load_i8(from: *const u8) -> Self;
+    /// 16 numbers in e4m3, none of them a NaN.
+    unsafe fn load_e4m3(from: *const u8) -> Self;
     /// Writes 16 values.
     unsafe fn store(self, to: *mut f32);
     /// `self * b`
@@ -94,6 +99,14 @@ impl Lanes for Plain {
         (part(0), part(1))
     }
     #[inline(always)]
+    unsafe fn load_i8(from: *const u8) -> Self {
+        Plain(unsafe { from.cast::<[u8; 16]>().read_unaligned() }.map(int8_value))
+    }
+    #[inline(always)]
+    unsafe fn load_e4m3(from: *const u8) -> Self {
+        Plain(unsafe { from.cast::<[u8; 16]>().read_unaligned() }.map(fp8_value))
+    }
+    #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
         unsafe { to.cast::<[f32; 16]>().write_unaligned(self.0) };
     }
@@ -129,8 +142,12 @@ pub(crate) use x86::{Ymm, Zmm};
 // SAFETY (all blocks): inlined into a function with the instruction set; pointers are valid, as the trait demands.
 #[allow(clippy::undocumented_unsafe_blocks)]
 mod x86 {
+    use super::super::kv::codes::FP8_SHIFT;
     use super::Lanes;
     use std::arch::x86_64::*;
+
+    /// Sign, exponent and fraction of an e4m3 where a float32 has them.
+    const E4M3: i32 = 0x87f0_0000_u32 as i32;
 
     /// AVX2, FMA and F16C.
     #[derive(Clone, Copy)]
@@ -174,6 +191,33 @@ mod x86 {
                         _mm256_castsi256_ps(_mm256_and_si256(b, high)),
                     ),
                 )
+            }
+        }
+        #[inline(always)]
+        unsafe fn load_i8(from: *const u8) -> Self {
+            unsafe {
+                let v = _mm_loadu_si128(from.cast());
+                Ymm(
+                    _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(v)),
+                    _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_unpackhi_epi64(v, v))),
+                )
+            }
+        }
+        #[inline(always)]
+        unsafe fn load_e4m3(from: *const u8) -> Self {
+            unsafe {
+                let v = _mm_loadu_si128(from.cast());
+                let (a, b) = (
+                    _mm256_cvtepi8_epi32(v),
+                    _mm256_cvtepi8_epi32(_mm_unpackhi_epi64(v, v)),
+                );
+                let bits = _mm256_set1_epi32(E4M3);
+                let (a, b) = (
+                    _mm256_and_si256(_mm256_slli_epi32::<20>(a), bits),
+                    _mm256_and_si256(_mm256_slli_epi32::<20>(b), bits),
+                );
+                let size = Self::splat(FP8_SHIFT);
+                Ymm(_mm256_castsi256_ps(a), _mm256_castsi256_ps(b)).mul(size)
             }
         }
         #[inline(always)]
@@ -290,6 +334,21 @@ mod x86 {
                     Zmm(_mm512_castsi512_ps(even)),
                     Zmm(_mm512_castsi512_ps(odd)),
                 )
+            }
+        }
+        #[inline(always)]
+        unsafe fn load_i8(from: *const u8) -> Self {
+            unsafe {
+                let v = _mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast()));
+                Zmm(_mm512_cvtepi32_ps(v))
+            }
+        }
+        #[inline(always)]
+        unsafe fn load_e4m3(from: *const u8) -> Self {
+            unsafe {
+                let v = _mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast()));
+                let v = _mm512_and_si512(_mm512_slli_epi32::<20>(v), _mm512_set1_epi32(E4M3));
+                Zmm(_mm512_castsi512_ps(v)).mul(Self::splat(FP8_SHIFT))
             }
         }
         #[inline(always)]

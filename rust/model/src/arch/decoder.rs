@@ -7,7 +7,7 @@ use candle_vllm_kernels::cpu::Compute;
 use super::Runtime;
 use crate::{
     Error, Kv, Logits, Model, Pending, Result, Spec, Step, Tensor,
-    backend::{Backend, KvDtype, KvShape, Linear, LogitRule, Norm},
+    backend::{Backend, KvShape, Linear, LogitRule, Norm},
     config::Config,
     family::Family,
     layers::{Attention, Mlp, Place, norm},
@@ -58,10 +58,6 @@ fn row_bytes(c: &Config) -> usize {
 
 fn spec(loader: &Loader<'_>, backend: &dyn Backend, kv: &KvShape, dtype: &str) -> Spec {
     let c = loader.config();
-    let kv_dtype = match kv.dtype {
-        KvDtype::F32 => "f32",
-        KvDtype::Bf16 => "bf16",
-    };
     Spec {
         architecture: c.architecture.clone(),
         layers: c.layers,
@@ -72,7 +68,7 @@ fn spec(loader: &Loader<'_>, backend: &dyn Backend, kv: &KvShape, dtype: &str) -
         block_size: backend.block_size(),
         row_bytes: row_bytes(c),
         dtype: dtype.into(),
-        kv_dtype: kv_dtype.into(),
+        kv_dtype: kv.dtype.name().into(),
         parameters: loader.parameters(),
         weight_bytes: loader.packed_bytes(),
         device: backend.name(),

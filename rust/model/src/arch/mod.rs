@@ -7,7 +7,7 @@ use crate::{Model, Result, backend::Backend, family, loader::Loader};
 #[derive(Debug, Clone, Copy)]
 pub struct Runtime {
     /// How keys and values are kept.
-    pub kv_dtype: crate::backend::KvDtype,
+    pub kv_dtype: crate::backend::KvType,
     /// Whether activations and sums are float32 whatever the weights are.
     pub exact: bool,
     /// The longest sequence that will be run; `None` = as long as the model was made for.

@@ -7,13 +7,12 @@ use std::{ops::Range, sync::Arc};
 use candle_vllm_kernels::cpu::{
     self as kernels, Compute, Input, Job, Matrix, Then,
     attention::{self, AttnParams, Batch},
-    kv::{KvCache, KvType, Seq},
+    kv::{KvCache, Seq},
     logits::Finish,
 };
 
 use super::{
-    Attend, Backend, Feed, Join, KvDtype, KvShape, Linear, LogitRule, Norm, Normed, Packer, Pass,
-    QkNorm,
+    Attend, Backend, Feed, Join, KvShape, Linear, LogitRule, Norm, Normed, Packer, Pass, QkNorm,
 };
 use crate::{
     Error, Kv, Logits, Result, Slice, Step, Tensor,
@@ -158,10 +157,7 @@ fn layout(shape: &KvShape, blocks: usize, block_size: usize) -> kernels::kv::KvS
         block_size,
         kv_heads: shape.kv_heads,
         head_dim: shape.head_dim,
-        dtype: match shape.dtype {
-            KvDtype::F32 => KvType::F32,
-            KvDtype::Bf16 => KvType::Bf16,
-        },
+        dtype: shape.dtype,
     }
 }
 

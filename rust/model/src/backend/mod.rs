@@ -11,6 +11,7 @@ use std::ops::Range;
 use candle_core::Device;
 use candle_vllm_kernels::cpu::{Compute, attention::Batch};
 
+pub use candle_vllm_kernels::cpu::kv::KvType;
 pub use cpu::Cpu;
 pub use operands::{Attend, Feed, Join, Linear, LogitRule, Norm, Normed, QkNorm};
 pub use portable::Portable;
@@ -20,15 +21,6 @@ use crate::{
     quant::{Format, Role, Vector},
     weights::Stored,
 };
-
-/// How keys and values are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KvDtype {
-    /// 4 bytes: the exact mode.
-    F32,
-    /// 2 bytes.
-    Bf16,
-}
 
 /// What a KV cache holds for each token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +32,7 @@ pub struct KvShape {
     /// Width of a head.
     pub head_dim: usize,
     /// Element type.
-    pub dtype: KvDtype,
+    pub dtype: KvType,
 }
 
 /// Turns stored matrices into the backend's own formats; used from several threads at once while loading.

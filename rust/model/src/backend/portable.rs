@@ -4,7 +4,7 @@ use std::ops::Range;
 use candle_core::{D, DType, Device, Tensor as Candle};
 use candle_vllm_kernels::cpu::{Activation, ggml};
 
-use super::{Attend, Backend, KvShape, Linear, LogitRule, Norm, Normed, Packer};
+use super::{Attend, Backend, KvShape, KvType, Linear, LogitRule, Norm, Normed, Packer};
 use crate::{
     Error, Kv, Logits, Result, Slice, Step, Tensor,
     quant::{Dense, Format, Role, Vector},
@@ -41,6 +41,8 @@ impl Packer for DensePacker {
 struct Pages {
     keys: Vec<Vec<f32>>,
     values: Vec<Vec<f32>>,
+    /// What they are rounded to.
+    dtype: KvType,
 }
 
 pub fn block_bytes(shape: &KvShape, block_size: usize) -> usize {
@@ -56,6 +58,7 @@ pub fn new_kv(shape: &KvShape, blocks: usize, block_size: usize) -> Kv {
         Box::new(Pages {
             keys: layers(),
             values: layers(),
+            dtype: shape.dtype,
         }),
     )
 }
@@ -228,8 +231,12 @@ impl Pages {
         for (i, (k, v)) in k.chunks(width).zip(v.chunks(width)).enumerate() {
             let p = from + i;
             let at = (table[p / size] as usize * size + p % size) * width;
-            self.keys[heads.layer][at..at + width].copy_from_slice(k);
-            self.values[heads.layer][at..at + width].copy_from_slice(v);
+            for (to, from) in [(&mut self.keys, k), (&mut self.values, v)] {
+                let to = &mut to[heads.layer][at..at + width];
+                to.copy_from_slice(from);
+                let heads = to.chunks_exact_mut(heads.head_dim);
+                heads.for_each(|head| self.dtype.round(head));
+            }
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::fs;
 use crate::support::{Gguf, llama_config, refusal, safetensors, scratch};
 use candle_vllm_model::{
     arch::Runtime,
-    backend::{KvDtype, Portable},
+    backend::{KvType, Portable},
     load_on,
     weights::Checkpoint,
 };
@@ -45,7 +45,7 @@ fn loading(test: &str, tied: bool, extra: &[(&'static str, &[usize])]) -> Result
     all.extend(extra.iter().map(|(name, shape)| zeros(name, shape)));
     fs::write(folder.join("model.safetensors"), safetensors(&all)).unwrap();
     let runtime = Runtime {
-        kv_dtype: KvDtype::F32,
+        kv_dtype: KvType::F32,
         exact: true,
         context: None,
     };

@@ -22,7 +22,7 @@ unsafe fn pairs_ahead(at: *const u8, ahead: isize) -> __m512bh {
 
 /// As [`Tile::ahead`]; the rows from `row` on, unless they are the first, read the same again.
 #[inline(always)]
-fn ahead(t: &Tile, row: usize, page: usize, values: bool, n: usize) -> isize {
+pub(super) fn ahead(t: &Tile, row: usize, page: usize, values: bool, n: usize) -> isize {
     if row == 0 {
         t.ahead(page, values, n)
     } else {
@@ -31,7 +31,7 @@ fn ahead(t: &Tile, row: usize, page: usize, values: bool, n: usize) -> isize {
 }
 
 #[inline(always)]
-unsafe fn broadcast(at: *const u8) -> __m512bh {
+pub(super) unsafe fn broadcast(at: *const u8) -> __m512bh {
     // SAFETY: 4 readable bytes; as above.
     unsafe {
         let pair = at.cast::<i32>().read_unaligned();

@@ -26,12 +26,15 @@ pub(super) struct Tile {
     pub rows: usize,
     /// Whether they are the first of their unit, for which pages come from memory; the others find them in the caches.
     pub first_rows: bool,
+    /// Layout of the keys and values.
     pub page: Page,
     pub rules: Rules,
-    /// `[rows][page.key_dims]` of the cache's type.
+    /// `[rows][page.key_dims]`, f32 or bf16 ([`KvType::query_bytes`](super::super::kv::KvType)).
     pub q: *const u8,
-    /// Pages of the segment; `first..last` are set.
+    /// Pages of the segment as `page` says; `first..last` are set.
     pub pages: [*const u8; PAGES],
+    /// Scales of their keys, and of their values, where the cache's type has them: bf16 `[32]`.
+    pub scales: [[*const u16; 2]; PAGES],
     pub first: usize,
     pub last: usize,
     /// The page that is read after these.
@@ -75,7 +78,7 @@ impl Tile {
 
     /// Bytes from one query to the next.
     pub fn query_bytes(&self) -> usize {
-        self.page.key_dims * self.page.dtype.bytes()
+        self.page.key_dims * self.page.dtype.query_bytes()
     }
 }
 
@@ -103,6 +106,7 @@ mod tests {
             q: at(0),
             // In no order, as pages of a cache are.
             pages: std::array::from_fn(|i| at(100 - i)),
+            scales: [[std::ptr::null(); 2]; PAGES],
             first: 2,
             last: 5,
             next: at(7),

@@ -51,17 +51,20 @@ thread_local! {
 /// Places in the working memory.
 struct Scratch {
     q: *mut u8,
+    /// A segment's pages as Bf16 pages, where the kernel takes such.
+    wide: *mut u8,
     scores: *mut f32,
     tile_out: *mut f32,
     state: State,
 }
 
 impl Scratch {
-    /// Lays out the memory for `rows` rows; `memory` grows as needed.
-    fn new(memory: &mut Vec<Line>, page: Page, rows: usize) -> Scratch {
+    /// Lays out the memory for `rows` rows, and for pages of the layout `wide`; `memory` grows as needed.
+    fn new(memory: &mut Vec<Line>, page: Page, wide: Option<Page>, rows: usize) -> Scratch {
         let rows = rows.next_multiple_of(ROWS);
         let sizes = [
-            rows * page.key_dims * page.dtype.bytes(),
+            rows * page.key_dims * page.dtype.query_bytes(),
+            wide.map_or(0, |page| PAGES * page.bytes()),
             ROWS * SCORES * 4,
             ROWS * page.value_dims * 4,
             rows * page.value_dims * 4,
@@ -74,7 +77,7 @@ impl Scratch {
             memory.resize(lines, Line([0; 64]));
         }
         let mut at = memory.as_mut_ptr();
-        let [q, scores, tile_out, out, max, sum] = sizes.map(|lines| {
+        let [q, wide, scores, tile_out, out, max, sum] = sizes.map(|lines| {
             let start = at;
             // SAFETY: the vector holds the sum of all sizes.
             at = unsafe { at.add(lines) };
@@ -82,6 +85,7 @@ impl Scratch {
         });
         Scratch {
             q: q.cast(),
+            wide: wide.cast(),
             scores: scores.cast(),
             tile_out: tile_out.cast(),
             state: State {
@@ -101,7 +105,10 @@ struct Current<'a> {
     next: Option<&'a Unit>,
     seq: &'a Seq<'a>,
     rows: usize,
+    /// Layout of the cache's pages.
     page: Page,
+    /// Layout of the pages that are computed with, where they are made of the cache's first.
+    wide: Option<Page>,
     scratch: Scratch,
 }
 
@@ -159,13 +166,15 @@ impl<'a> Region<'a> {
         let mut memory = SCRATCH.take();
         let rows = unit.queries.len() * self.params.group();
         let page = self.cache.page();
-        let scratch = Scratch::new(&mut memory, page, rows);
+        let wide = self.wide(page, rows);
+        let scratch = Scratch::new(&mut memory, page, wide, rows);
         let current = Current {
             unit,
             next,
             seq,
             rows,
             page,
+            wide,
             scratch,
         };
         // SAFETY: as the caller's.
@@ -181,6 +190,14 @@ impl<'a> Region<'a> {
             }
         }
         SCRATCH.set(memory);
+    }
+
+    /// The layout that a unit's pages are widened to, if they are.
+    fn wide(&self, page: Page, rows: usize) -> Option<Page> {
+        let widen = self.kernel.widen.as_ref()?;
+        let dtype = KvType::Bf16;
+        let few = widen.few.is_some_and(|(most, _)| rows <= most);
+        (!few).then_some(Page { dtype, ..page })
     }
 
     /// Query head of row `row` of a unit, and its row in q and out.
@@ -214,15 +231,12 @@ impl<'a> Region<'a> {
             }
             // SAFETY: the scratch holds `rows` padded queries; `own` holds the widest.
             unsafe {
-                match current.page.dtype {
-                    KvType::F32 => {
-                        let to = current.scratch.q.cast::<f32>().add(row * key_dims);
-                        to.copy_from_nonoverlapping(own.as_ptr(), key_dims);
-                    }
-                    KvType::Bf16 => {
-                        let to = current.scratch.q.cast::<u16>().add(row * key_dims);
-                        (self.kernel.narrow)(own.as_ptr(), to, key_dims);
-                    }
+                if current.page.dtype.query_bytes() == size_of::<f32>() {
+                    let to = current.scratch.q.cast::<f32>().add(row * key_dims);
+                    to.copy_from_nonoverlapping(own.as_ptr(), key_dims);
+                } else {
+                    let to = current.scratch.q.cast::<u16>().add(row * key_dims);
+                    (self.kernel.narrow)(own.as_ptr(), to, key_dims);
                 }
             }
         }
@@ -243,13 +257,19 @@ impl<'a> Region<'a> {
     /// Computes `segments` in order: merges them, or keeps each result apart for [`Region::part`].
     unsafe fn walk(&self, current: &Current<'_>, segments: Range<usize>, split: Option<Split>) {
         let mut tile = self.blank(current);
+        let few = self.kernel.widen.as_ref().and_then(|w| w.few);
+        let compute = match few {
+            Some((_, few)) if current.wide.is_none() => few,
+            _ => self.kernel.segment,
+        };
         // SAFETY: the scratch holds all rows; `fill` takes pages that exist.
         unsafe {
             (self.kernel.begin)();
             for segment in segments {
+                self.widen(current, segment);
                 for first in (0..current.rows).step_by(ROWS) {
                     if self.fill(&mut tile, current, segment, first) {
-                        (self.kernel.segment)(&mut tile);
+                        compute(&mut tile);
                     }
                     self.put(current, &mut tile, segment, first, split);
                 }
@@ -258,18 +278,40 @@ impl<'a> Region<'a> {
         }
     }
 
+    /// Widens the pages of `segment` that any row sees, where they are computed with widened.
+    unsafe fn widen(&self, current: &Current<'_>, segment: usize) {
+        let (Some(wide), Some(widen)) = (current.wide, &self.kernel.widen) else {
+            return;
+        };
+        let (base, window) = (segment * SEGMENT, self.params.window);
+        let [first, last] = [0, current.rows - 1].map(|row| self.position(current, row));
+        let from = visible(window, first).start.max(base);
+        let to = (last + 1).min(base + SEGMENT);
+        for page in from / PAGE..to.div_ceil(PAGE).max(from / PAGE) {
+            let at = self.page(current.unit, page);
+            let next = match (page + 1) * PAGE < to {
+                true => self.page(current.unit, page + 1),
+                false => self.after(current, segment),
+            };
+            let place = (page - base / PAGE) * wide.bytes();
+            // SAFETY: the page exists, the scratch holds a segment's pages.
+            unsafe { (widen.page)(current.page, at, next, current.scratch.wide.add(place)) };
+        }
+    }
+
     /// A tile without rows.
     fn blank(&self, current: &Current<'_>) -> Tile {
         Tile {
             rows: 0,
             first_rows: true,
-            page: current.page,
+            page: current.wide.unwrap_or(current.page),
             rules: Rules {
                 scale: self.params.scale,
                 softcap: self.params.softcap,
             },
             q: current.scratch.q,
             pages: [std::ptr::null(); PAGES],
+            scales: [[std::ptr::null(); 2]; PAGES],
             first: 0,
             last: 0,
             next: std::ptr::null(),
@@ -297,13 +339,22 @@ impl<'a> Region<'a> {
         );
         (tile.first, tile.last) = (pages.start, pages.end);
         tile.rows = ROWS.min(current.rows - first);
-        tile.first_rows = first == 0;
+        // Widened pages are near.
+        tile.first_rows = first == 0 && current.wide.is_none();
         if pages.is_empty() {
             (tile.max, tile.sum) = ([f32::NEG_INFINITY; ROWS], [0.0; ROWS]);
             return false;
         }
         for page in pages {
-            tile.pages[page] = self.page(current.unit, segment * PAGES + page);
+            let at = self.page(current.unit, segment * PAGES + page);
+            tile.pages[page] = at;
+            if current.page.dtype.is_scaled() {
+                let scales = [current.page.key_scales(), current.page.value_scales()];
+                tile.scales[page] = scales.map(|offset| at.wrapping_add(offset).cast());
+            }
+            if let Some(wide) = current.wide {
+                tile.pages[page] = current.scratch.wide.wrapping_add(page * wide.bytes());
+            }
         }
         tile.next = self.after(current, segment);
         // SAFETY: the scratch holds all rows.

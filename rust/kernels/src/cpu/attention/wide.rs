@@ -1,17 +1,18 @@
-//! Products in f32: of an F32 cache, and of a Bf16 cache widened: while it is read for few rows, page by page into this
-//! thread's working memory for more. Generic over the instruction set; all give the same bits: one fused multiply-add
-//! per dimension, or per key, in order.
+//! Products in f32: of an F32 cache, and of one of any other type widened: while it is read for few rows, page by page
+//! into this thread's working memory for more. Generic over the type and the instruction set; all give the same bits:
+//! one fused multiply-add per dimension, or per key, in order.
 //! Every `unsafe` here has the contract of [`Lanes`](super::super::lanes::Lanes) and takes valid tiles.
-use super::super::buffer::prefetch;
 use super::super::exp::Float;
 use super::super::kv::{GROUP, PAGE};
+use super::element::{Ahead, Element, F32};
+use super::scales;
 use super::softmax::{self, Exact, Put};
 use super::tile::{ROWS, SCORES, Tile};
 use std::cell::Cell;
 
 /// Most rows that are computed together.
 pub(super) const MOST: usize = 6;
-/// Most rows for which a Bf16 cache is widened while it is read, each time anew.
+/// Most rows for which a cache is widened while it is read, each time anew.
 const DIRECT: usize = 2 * MOST;
 /// Registers of sums up to which two groups are summed at once: beside four of keys or values, more do not fit into the 16
 /// of AVX2.
@@ -37,9 +38,9 @@ struct Work {
 }
 
 /// bf16 as f32, over the scores.
-struct Widened;
+struct Rounded;
 
-impl<L: Float> Put<L> for Widened {
+impl<L: Float> Put<L> for Rounded {
     const ROUNDED: bool = true;
     #[inline(always)]
     unsafe fn put(p: [L; 2], scores: *mut f32, _: *mut u16) {
@@ -54,13 +55,13 @@ impl<L: Float> Put<L> for Widened {
 /// Scores, softmax and values of a tile.
 ///
 /// # Safety
-/// See the module; the tile's type is Bf16 if `BF16`, F32 otherwise.
+/// See the module; the tile's type is that of `E`.
 #[inline(always)]
-pub(super) unsafe fn segment<L: Float, const BF16: bool>(t: &mut Tile) {
+pub(super) unsafe fn segment<L: Float, E: Element>(t: &mut Tile) {
     let mut memory = WORK.take();
     let queries = ROWS * t.page.key_dims / GROUP;
     let lines = queries + t.page.key_dims.max(t.page.value_dims) * PAGE / GROUP;
-    if BF16 && memory.len() < lines {
+    if E::WIDENED && memory.len() < lines {
         memory.resize(lines, Line([0.0; GROUP]));
     }
     let q = memory.as_mut_ptr().cast::<f32>();
@@ -68,13 +69,19 @@ pub(super) unsafe fn segment<L: Float, const BF16: bool>(t: &mut Tile) {
     let work = Work { q, page };
     // SAFETY: see above; the memory holds both places where they are used.
     unsafe {
-        scores::<L, BF16>(t, work);
-        if BF16 {
-            softmax::softmax::<L, Widened>(t);
+        scores::<L, E>(t, work);
+        if E::SCALED {
+            scales::keys::<L>(t);
+        }
+        if E::ROUNDED {
+            softmax::softmax::<L, Rounded>(t);
         } else {
             softmax::softmax::<L, Exact>(t);
         }
-        values::<L, BF16>(t, work);
+        if E::SCALED {
+            scales::values::<L>(t);
+        }
+        values::<L, E>(t, work);
     }
     WORK.set(memory);
 }
@@ -109,11 +116,11 @@ pub(super) use by_rows;
 
 /// Products of queries and keys into `scores`.
 #[inline(always)]
-unsafe fn scores<L: Float, const BF16: bool>(t: &Tile, work: Work) {
+unsafe fn scores<L: Float, E: Element>(t: &Tile, work: Work) {
     let mut q = t.q.cast::<f32>();
     // SAFETY: see the module.
     unsafe {
-        if BF16 {
+        if E::ROUNDED {
             for i in 0..t.rows * t.page.key_dims {
                 let bits = u32::from(*t.q.cast::<u16>().add(i));
                 work.q.add(i).write(f32::from_bits(bits << 16));
@@ -126,13 +133,13 @@ unsafe fn scores<L: Float, const BF16: bool>(t: &Tile, work: Work) {
                 at,
                 by: t.ahead(page, false, 1),
             };
-            if BF16 && t.rows > DIRECT {
-                widen::<L>(at, work.page, t.page.key_dims * GROUP);
+            if E::WIDENED && t.rows > DIRECT {
+                widen::<L, E>(at, work.page, t.page.key_dims * GROUP);
                 let at = Ahead::none(work.page.cast());
-                by_rows!(t, |row, N| keys_of::<L, false, N>(t, q, at, row, page));
+                by_rows!(t, |row, N| keys_of::<L, F32, N>(t, q, at, row, page));
             } else {
                 by_rows!(t, |row, N| {
-                    keys_of::<L, BF16, N>(t, q, at, row, page);
+                    keys_of::<L, E, N>(t, q, at, row, page);
                     at.by = 0;
                 });
             }
@@ -140,13 +147,13 @@ unsafe fn scores<L: Float, const BF16: bool>(t: &Tile, work: Work) {
     }
 }
 
-/// Widens `pairs` pairs of lanes: the first of each of 16 pairs, then the second of each.
+/// Widens `pairs` pairs of lanes: two rows of 16 after two rows.
 #[inline(always)]
-unsafe fn widen<L: Float>(from: Ahead, to: *mut f32, pairs: usize) {
+unsafe fn widen<L: Float, E: Element>(from: Ahead, to: *mut f32, pairs: usize) {
     for i in 0..pairs / GROUP {
         // SAFETY: both hold `pairs` pairs, a multiple of 16.
         unsafe {
-            let (a, b) = from.pair::<L>(i);
+            let (a, b) = E::rows::<L>(from, 2 * i * GROUP, GROUP);
             let to = to.add(2 * i * GROUP);
             a.store(to);
             b.store(to.add(GROUP));
@@ -154,84 +161,32 @@ unsafe fn widen<L: Float>(from: Ahead, to: *mut f32, pairs: usize) {
     }
 }
 
-/// Keys or values, and how far on what is read after them lies: it is asked for while they are read, for the machine
-/// itself asks for nothing beyond a page of memory.
-#[derive(Clone, Copy)]
-struct Ahead {
-    at: *const u8,
-    by: isize,
-}
-
-impl Ahead {
-    /// What lies in the caches.
-    fn none(at: *const u8) -> Self {
-        Ahead { at, by: 0 }
-    }
-
-    #[inline(always)]
-    fn add(self, bytes: usize) -> Self {
-        let at = self.at.wrapping_add(bytes);
-        Ahead { at, ..self }
-    }
-
-    /// A vector of f32 at element `i`.
-    #[inline(always)]
-    unsafe fn one<L: Float>(self, i: usize) -> L {
-        let at = self.at.cast::<f32>().wrapping_add(i);
-        prefetch::<2>(at.cast::<u8>().wrapping_offset(self.by));
-        // SAFETY: the vector exists.
-        unsafe { L::load(at) }
-    }
-
-    /// Vectors 2i and 2i + 1 of packed pairs of bf16.
-    #[inline(always)]
-    unsafe fn pair<L: Float>(self, i: usize) -> (L, L) {
-        let at = self.at.cast::<u16>().wrapping_add(i * 2 * GROUP);
-        prefetch::<2>(at.cast::<u8>().wrapping_offset(self.by));
-        // SAFETY: the vectors exist.
-        unsafe { L::load_bf16_pairs(at) }
-    }
-
-    /// The same of bf16 or of f32.
-    #[inline(always)]
-    unsafe fn two<L: Float, const BF16: bool>(self, i: usize) -> (L, L) {
-        // SAFETY: the vectors exist.
-        unsafe {
-            if BF16 {
-                self.pair(i)
-            } else {
-                (self.one(i * 2 * GROUP), self.one(i * 2 * GROUP + GROUP))
-            }
-        }
-    }
-}
-
 /// Scores of `N` rows for the keys of a page.
 #[inline(always)]
-unsafe fn keys_of<L: Float, const BF16: bool, const N: usize>(
+unsafe fn keys_of<L: Float, E: Element, const N: usize>(
     t: &Tile,
     q: *const f32,
     keys: Ahead,
     row: usize,
     page: usize,
 ) {
-    let group = GROUP * t.page.key_dims * if BF16 { 2 } else { 4 };
+    let group = GROUP * t.page.key_dims * E::BYTES;
     // SAFETY: `row..row + N` are rows of the tile; a page has two groups of keys.
     unsafe {
         let to = t.scores.add(row * SCORES + page * PAGE);
         let q = q.add(row * t.page.key_dims);
         if N * L::REGISTERS <= FEW {
-            products::<L, BF16, N, 2>(t, q, [keys, keys.add(group)], to);
+            products::<L, E, N, 2>(t, q, [keys, keys.add(group)], to);
         } else {
-            products::<L, BF16, N, 1>(t, q, [keys], to);
-            products::<L, BF16, N, 1>(t, q, [keys.add(group)], to.add(GROUP));
+            products::<L, E, N, 1>(t, q, [keys], to);
+            products::<L, E, N, 1>(t, q, [keys.add(group)], to.add(GROUP));
         }
     }
 }
 
 /// Scores of `N` rows for `G` groups of keys.
 #[inline(always)]
-unsafe fn products<L: Float, const BF16: bool, const N: usize, const G: usize>(
+unsafe fn products<L: Float, E: Element, const N: usize, const G: usize>(
     t: &Tile,
     q: *const f32,
     keys: [Ahead; G],
@@ -243,7 +198,7 @@ unsafe fn products<L: Float, const BF16: bool, const N: usize, const G: usize>(
         let mut sums = [[L::splat(0.0); G]; N];
         for pair in 0..dims / 2 {
             for g in 0..G {
-                let (a, b) = keys[g].two::<L, BF16>(pair);
+                let (a, b) = E::rows::<L>(keys[g], 2 * pair * GROUP, GROUP);
                 for (r, sums) in sums.iter_mut().enumerate() {
                     let q = q.add(r * dims + 2 * pair);
                     let sum = a.fma(L::splat(*q), sums[g]);
@@ -261,7 +216,7 @@ unsafe fn products<L: Float, const BF16: bool, const N: usize, const G: usize>(
 
 /// Sums of values weighted by probability into `out`.
 #[inline(always)]
-unsafe fn values<L: Float, const BF16: bool>(t: &Tile, work: Work) {
+unsafe fn values<L: Float, E: Element>(t: &Tile, work: Work) {
     let groups = t.page.value_dims / GROUP;
     for page in t.first..t.last {
         // SAFETY: see the module; values lie behind the keys.
@@ -271,22 +226,25 @@ unsafe fn values<L: Float, const BF16: bool>(t: &Tile, work: Work) {
                 at,
                 by: t.ahead(page, true, 1),
             };
-            if BF16 && t.rows > DIRECT {
-                widen::<L>(at, work.page, t.page.value_dims * GROUP);
+            if E::WIDENED && t.rows > DIRECT {
+                widen::<L, E>(at, work.page, t.page.value_dims * GROUP);
                 let from = Values {
                     at: Ahead::none(work.page.cast()),
                     key: GROUP,
                     group: PAGE * GROUP,
                 };
-                by_rows!(t, |row, N| values_of::<L, false, N>(
+                by_rows!(t, |row, N| values_of::<L, F32, N>(
                     t, &from, row, page, groups
                 ));
             } else {
-                let key = if BF16 { GROUP } else { t.page.value_dims };
-                let group = if BF16 { PAGE * GROUP } else { GROUP };
+                let (key, group) = if E::WIDENED {
+                    (GROUP, PAGE * GROUP)
+                } else {
+                    (t.page.value_dims, GROUP)
+                };
                 let mut from = Values { at, key, group };
                 by_rows!(t, |row, N| {
-                    values_of::<L, BF16, N>(t, &from, row, page, groups);
+                    values_of::<L, E, N>(t, &from, row, page, groups);
                     from.at.by = 0;
                 });
             }
@@ -303,7 +261,7 @@ struct Values {
 
 /// Adds the values of a page to `N` rows.
 #[inline(always)]
-unsafe fn values_of<L: Float, const BF16: bool, const N: usize>(
+unsafe fn values_of<L: Float, E: Element, const N: usize>(
     t: &Tile,
     from: &Values,
     row: usize,
@@ -314,11 +272,11 @@ unsafe fn values_of<L: Float, const BF16: bool, const N: usize>(
     // SAFETY: `row..row + N` are rows of the tile, `group..` groups of 16 dimensions.
     unsafe {
         while group + 2 <= groups && N * L::REGISTERS <= FEW {
-            add::<L, BF16, N, 2>(t, from, row, page, group);
+            add::<L, E, N, 2>(t, from, row, page, group);
             group += 2;
         }
         while group < groups {
-            add::<L, BF16, N, 1>(t, from, row, page, group);
+            add::<L, E, N, 1>(t, from, row, page, group);
             group += 1;
         }
     }
@@ -326,7 +284,7 @@ unsafe fn values_of<L: Float, const BF16: bool, const N: usize>(
 
 /// Adds `G` groups of 16 dimensions of a page's values to `N` rows.
 #[inline(always)]
-unsafe fn add<L: Float, const BF16: bool, const N: usize, const G: usize>(
+unsafe fn add<L: Float, E: Element, const N: usize, const G: usize>(
     t: &Tile,
     from: &Values,
     row: usize,
@@ -347,12 +305,8 @@ unsafe fn add<L: Float, const BF16: bool, const N: usize, const G: usize>(
         }
         for pair in 0..PAGE / 2 {
             for g in 0..G {
-                let (a, b): (L, L) = if BF16 {
-                    from.at.add((group + g) * from.group * 2).pair(pair)
-                } else {
-                    let at = (group + g) * from.group + 2 * pair * from.key;
-                    (from.at.one(at), from.at.one(at + from.key))
-                };
+                let at = (group + g) * from.group + 2 * pair * from.key;
+                let (a, b) = E::rows::<L>(from.at, at, from.key);
                 for (r, sums) in sums.iter_mut().enumerate() {
                     let p = p.add(r * SCORES + 2 * pair);
                     let sum = a.fma(L::splat(*p), sums[g]);

@@ -1,4 +1,5 @@
 //! Sixteen lanes in four registers of NEON, which every aarch64 processor has.
+use super::super::kv::codes::FP8_SHIFT;
 use super::Lanes;
 use std::arch::aarch64::*;
 use std::arch::asm;
@@ -18,6 +19,25 @@ impl Neon {
                 options(pure, nomem, nostack, preserves_flags));
         }
         wide
+    }
+}
+
+/// Sign, exponent and fraction of an e4m3 where a float32 has them.
+const E4M3: i32 = 0x87f0_0000_u32 as i32;
+
+/// 16 bytes as integers with a sign.
+#[inline(always)]
+unsafe fn signed(from: *const u8) -> [int32x4_t; 4] {
+    // SAFETY: the caller's pointer is valid for 16 bytes.
+    unsafe {
+        let v = vld1q_s8(from.cast());
+        let (a, b) = (vmovl_s8(vget_low_s8(v)), vmovl_high_s8(v));
+        [
+            vmovl_s16(vget_low_s16(a)),
+            vmovl_high_s16(a),
+            vmovl_s16(vget_low_s16(b)),
+            vmovl_high_s16(b),
+        ]
     }
 }
 
@@ -62,6 +82,29 @@ impl Lanes for Neon {
                 b.0[i] = vreinterpretq_f32_u32(vandq_u32(pairs, vdupq_n_u32(0xffff_0000)));
             }
             (a, b)
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_i8(from: *const u8) -> Self {
+        unsafe {
+            let [a, b, c, d] = signed(from);
+            Neon([
+                vcvtq_f32_s32(a),
+                vcvtq_f32_s32(b),
+                vcvtq_f32_s32(c),
+                vcvtq_f32_s32(d),
+            ])
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_e4m3(from: *const u8) -> Self {
+        unsafe {
+            let mut wide = Self::splat(0.0);
+            for (to, v) in wide.0.iter_mut().zip(signed(from)) {
+                let bits = vandq_s32(vshlq_n_s32::<20>(v), vdupq_n_s32(E4M3));
+                *to = vmulq_n_f32(vreinterpretq_f32_s32(bits), FP8_SHIFT);
+            }
+            wide
         }
     }
     #[inline(always)]

@@ -15,8 +15,8 @@ const WIDTH: usize = 40;
 
 /// Whether attention on `cpu` is that of the scalar level: the same bits, or close where the level multiplies bf16.
 pub(super) fn pass(check: &mut SelfCheck, cpu: Cpu) -> bool {
-    [KvType::F32, KvType::Bf16].into_iter().all(|dtype| {
-        let same = dtype == KvType::F32 || !cpu.bf16();
+    KvType::ALL.into_iter().all(|dtype| {
+        let same = dtype.query_bytes() == size_of::<f32>() || !cpu.bf16();
         let of = |cx: &Compute| attend(cx, dtype);
         match (check.on(cpu, of), check.on(Cpu::SCALAR, of)) {
             (Some(got), Some(want)) => agree(&got, &want, same),

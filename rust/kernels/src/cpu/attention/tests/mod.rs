@@ -38,7 +38,13 @@ fn errors(got: &[Vec<f32>], want: &[Vec<f64>]) -> (f64, f64) {
 fn check_accuracy(scenario: &Scenario) {
     let want = scenario.reference();
     for cpu in cpus() {
-        for (dtype, worst, mean) in [(KvType::F32, 3e-6, 1e-6), (KvType::Bf16, 3e-2, 8e-3)] {
+        for (dtype, worst, mean) in [
+            (KvType::F32, 3e-6, 1e-6),
+            (KvType::F16, 2e-3, 6e-4),
+            (KvType::Bf16, 3e-2, 8e-3),
+            (KvType::Int8, 6e-2, 2e-2),
+            (KvType::Fp8, 2e-1, 7e-2),
+        ] {
             let got = scenario.play(cpu, dtype, Way::Whole, &mut Rng(1));
             let (a, b) = errors(&got, &want);
             assert!(
@@ -121,10 +127,10 @@ fn f32_and_widened_bf16_have_the_same_bits_on_all_cpus() {
         softcap: Some(20.0),
         ..Scenario::new(3, 1, 40, &[70, 290])
     };
-    for dtype in [KvType::F32, KvType::Bf16] {
+    for dtype in KvType::ALL {
         let want = scenario.play(Cpu::available()[0], dtype, Way::Whole, &mut Rng(2));
         for cpu in cpus() {
-            if dtype == KvType::F32 || !cpu.bf16() {
+            if dtype.query_bytes() == 4 || !cpu.bf16() {
                 let got = scenario.play(cpu, dtype, Way::Whole, &mut Rng(2));
                 assert_same(&want, &got, cpu.name());
             }
@@ -160,7 +166,7 @@ fn bits_depend_on_the_own_tokens_only() {
             if cpu.isa() == Isa::Scalar && round % 4 != 0 {
                 continue;
             }
-            for dtype in [KvType::F32, KvType::Bf16] {
+            for dtype in KvType::ALL {
                 let want = scenario.play(cpu, dtype, Way::Whole, &mut Rng(round));
                 for way in [Way::Mixed, Way::MixedFused] {
                     let got = scenario.play(cpu, dtype, way, &mut rng);
@@ -182,7 +188,7 @@ fn long_decodes_split_over_threads_have_the_bits_of_one_thread() {
         if cpu.isa() == Isa::Scalar {
             continue;
         }
-        for dtype in [KvType::F32, KvType::Bf16] {
+        for dtype in KvType::ALL {
             let want = scenario.play(cpu, dtype, Way::Whole, &mut Rng(3));
             for threads in [1, 2, 3, 5] {
                 let got = scenario.play(cpu, dtype, Way::LastOneByOne(threads), &mut Rng(4));
@@ -199,7 +205,7 @@ fn long_decodes_split_over_threads_have_the_bits_of_one_thread() {
 #[test]
 fn a_not_a_number_stays_one() {
     for cpu in cpus() {
-        for dtype in [KvType::F32, KvType::Bf16] {
+        for dtype in KvType::ALL {
             for place in 0..3 {
                 let mut scenario = Scenario::new(2, 1, 32, &[40]);
                 scenario.poison = Some(place);

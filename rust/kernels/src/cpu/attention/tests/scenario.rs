@@ -353,6 +353,7 @@ pub fn tile_products<T: Tiles>(rows: usize, dims: usize) -> Vec<u32> {
         },
         q: q.as_ptr().cast(),
         pages: std::array::from_fn(|i| memory[i].as_ptr().cast()),
+        scales: [[std::ptr::null(); 2]; PAGES],
         next: memory[0].as_ptr().cast(),
         first: 1,
         last: PAGES - 1,

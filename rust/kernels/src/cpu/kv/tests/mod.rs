@@ -1,4 +1,5 @@
 #![allow(clippy::unwrap_used)]
+use super::super::buffer::LINE;
 use super::*;
 
 fn shape(dtype: KvType) -> KvShape {
@@ -14,7 +15,7 @@ fn shape(dtype: KvType) -> KvShape {
 
 #[test]
 fn pages_tile_the_memory() {
-    for dtype in [KvType::F32, KvType::Bf16] {
+    for dtype in KvType::ALL {
         let s = shape(dtype);
         let cache = KvCache::new(s).unwrap();
         let mut seen = Vec::new();
@@ -33,6 +34,117 @@ fn pages_tile_the_memory() {
         assert_eq!(cache.memory.len(), 3 * s.block_bytes());
         assert_eq!(cache.memory.as_ptr() as usize % 64, 0);
         assert_eq!(bytes % 64, 0);
+    }
+}
+
+#[test]
+fn a_cache_of_bytes_takes_half_of_bf16() {
+    let bytes = |dtype, head_dim| {
+        let shape = KvShape {
+            head_dim,
+            ..shape(dtype)
+        };
+        shape.block_bytes() as f64
+    };
+    for (width, most) in [(64, 0.517), (128, 0.508), (256, 0.504)] {
+        for dtype in [KvType::Int8, KvType::Fp8] {
+            assert!(bytes(dtype, width) <= most * bytes(KvType::Bf16, width));
+        }
+        assert_eq!(bytes(KvType::F16, width), bytes(KvType::Bf16, width));
+    }
+}
+
+/// The number that a page holds, with its scale.
+fn held(page: Page, bytes: &[u8], key: bool, slot: usize, d: usize) -> f32 {
+    let (element, start, scale) = if key {
+        let group = slot / GROUP * GROUP * page.key_dims;
+        (group + d * GROUP + slot % GROUP, 0, page.key_scales())
+    } else {
+        let strip = d / GROUP * PAGE * GROUP;
+        (
+            strip + slot * GROUP + d % GROUP,
+            page.key_bytes(),
+            page.value_scales(),
+        )
+    };
+    let word = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
+    if page.dtype == KvType::F16 {
+        return half::f16::from_bits(word(start + 2 * element)).to_f32();
+    }
+    let value = match page.dtype {
+        KvType::Int8 => codes::int8_value,
+        _ => codes::fp8_value,
+    };
+    value(bytes[start + element]) * f32::from_bits(u32::from(word(scale + 2 * slot)) << 16)
+}
+
+#[test]
+fn what_is_kept_is_what_rounding_says() {
+    let row = |salt: usize, size: f32| -> Vec<f32> {
+        let wave = |d: usize| ((d * 7 + salt * 13) as f32).sin() * size;
+        (0..40).map(wave).collect()
+    };
+    for dtype in [KvType::F16, KvType::Int8, KvType::Fp8] {
+        let page = shape(dtype).page();
+        let mut bytes = vec![0u8; page.bytes()];
+        for slot in 0..32 {
+            let size = 10f32.powi(slot as i32 % 7 - 3);
+            let (mut key, mut value) = (row(slot, size), row(slot + 50, size));
+            // SAFETY: the vector is one page.
+            unsafe { page.write(bytes.as_mut_ptr(), slot, &key, &value) };
+            dtype.round(&mut key);
+            dtype.round(&mut value);
+            for d in 0..40 {
+                assert_eq!(held(page, &bytes, true, slot, d), key[d], "{dtype:?}");
+                assert_eq!(held(page, &bytes, false, slot, d), value[d], "{dtype:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn rounding_is_to_the_nearest_of_a_type() {
+    for code in 0..=255u8 {
+        if code != 0x80 {
+            assert_eq!(codes::int8(codes::int8_value(code)), code);
+        }
+        if code & 0x7f != 0x7f {
+            assert_eq!(codes::fp8(codes::fp8_value(code)), code);
+        }
+    }
+    // Halfway to the next, and a little beyond; ties go to even codes.
+    for code in (0..0x7e).step_by(2) {
+        let [low, high] = [code, code + 1].map(codes::fp8_value);
+        let middle = (low + high) / 2.0;
+        assert_eq!(codes::fp8(middle), code);
+        assert_eq!(codes::fp8(-middle * 1.0001), (code + 1) | 0x80);
+    }
+    assert_eq!([0.49, 0.5, 1.5, -2.6].map(codes::int8), [0, 0, 2, 253]);
+    for size in [1e-30, 1.0, 1e30] {
+        let row: Vec<f32> = (-20..20).map(|i| i as f32 * size).collect();
+        for (dtype, most) in [(KvType::Int8, 1.0 / 250.0), (KvType::Fp8, 1.0 / 16.0)] {
+            let mut kept = row.clone();
+            dtype.round(&mut kept);
+            for (got, want) in kept.iter().zip(&row) {
+                assert!((got - want).abs() <= most * 20.0 * size, "{got} {want}");
+            }
+        }
+    }
+}
+
+#[test]
+fn scales_of_nothing_and_of_what_is_no_number() {
+    for dtype in [KvType::Int8, KvType::Fp8] {
+        let rounded = |mut row: Vec<f32>| {
+            dtype.round(&mut row);
+            row
+        };
+        assert_eq!(rounded(vec![0.0, -0.0]), [0.0, 0.0]);
+        assert_eq!(rounded(vec![1e-40; 3]), [0.0; 3]);
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let row = rounded(vec![1.0, bad]);
+            assert!(row.iter().all(|v| v.is_nan()), "{row:?}");
+        }
     }
 }
 
@@ -70,7 +182,7 @@ fn tokens_land_in_the_documented_places() {
 
 #[test]
 fn a_token_touches_the_lines_it_names() {
-    for dtype in [KvType::F32, KvType::Bf16] {
+    for dtype in KvType::ALL {
         let page = KvShape {
             head_dim: 64,
             ..shape(dtype)
@@ -84,7 +196,9 @@ fn a_token_touches_the_lines_it_names() {
                 .step_by(LINE)
                 .filter(|&line| bytes[line..line + LINE].iter().any(|&b| b != 0))
                 .collect();
-            assert_eq!(page.lines(slot).collect::<Vec<_>>(), touched);
+            let mut named: Vec<usize> = page.lines(slot).collect();
+            named.sort_unstable();
+            assert_eq!(named, touched);
         }
     }
 }
