@@ -150,7 +150,6 @@ def test_sampling_flags_become_defaults() -> None:
         ["--fp8-kvcache", "--kvcache-dtype", "int8"],
         ["--prefix-cache-max-tokens", "100"],
         ["--record-conversation"],
-        ["--ui-server"],
         ["--mcp-args", "a,b"],
         ["--mcp-config", "/nowhere/mcp.json"],
         ["--mcp-by-default"],

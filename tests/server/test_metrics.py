@@ -85,6 +85,21 @@ def test_every_name_of_vllm_with_its_model(metrics: Metrics) -> None:
         assert any(sample[0] == f"vllm:{name}" and "m" in sample for sample in found), name
 
 
+async def test_totals_are_what_a_scrape_tells(metrics: Metrics) -> None:
+    for model in ("m", "alias"):
+        metrics.tokens(account(model=model), 4, 1.0)
+        metrics.ended(account(model=model, ended=2.0))
+    told = await metrics.totals()
+    scraped: dict[str, float] = {}
+    for (name, *_), value in samples(metrics).items():
+        scraped[name] = scraped.get(name, 0.0) + value
+    assert told["vllm:generation_tokens_total"] == 8
+    assert (told["candle_vllm_kv_blocks"], told["candle_vllm_kv_blocks_used"]) == (1000, 0)
+    for name in ("vllm:prompt_tokens_total", "vllm:e2e_request_latency_seconds_count", "vllm:num_requests_running"):
+        assert told[name] == scraped[name], name
+    assert not any(name.endswith("_bucket") for name in told)
+
+
 def test_counts_and_times(metrics: Metrics) -> None:
     one = account()
     for at in (101.8, 102.8, 103.8, 104.8):

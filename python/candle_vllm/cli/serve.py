@@ -26,6 +26,7 @@ from candle_vllm.cli.loading import load_with, loading_bars, summary
 from candle_vllm.cli.mcp import mcp_settings
 from candle_vllm.cli.settings import UsageError, notation
 from candle_vllm.cli.signals import on_signals
+from candle_vllm.cli.web_page import both, web_of
 from candle_vllm.errors import CandleVllmError, ModelLoadError
 from candle_vllm.models import EngineLoader, ModelManager, Waiting
 from candle_vllm.openai.responses import ResponseStore
@@ -124,6 +125,8 @@ class Service:
             notation=notation(args),
             observer=self._operations.metrics,
         )
+        self._web = web_of(args)
+        self._loader.progress = self._web.progress
         self._failure: BaseException | None = None
 
     async def run(self, listener: socket.socket) -> int:
@@ -143,7 +146,13 @@ class Service:
         # Streams are ended by closing the engine; uvicorn's limit is for connections that even then do not end.
         connections = 2 * (self._boundary.limits.concurrency or BoundedProtocol.max_connections)
         allow_connections(connections)
-        server = Listening(uvicorn_config(app, shutdown_seconds=grace, max_connections=connections))
+        config = uvicorn_config(
+            self._web.around(app),
+            shutdown_seconds=grace,
+            max_connections=connections,
+            socket_bytes=self._web.socket_bytes,
+        )
+        server = Listening(config)
         loop = asyncio.get_running_loop()
         on_signals(loop, lambda: self._stop(server, models, grace))
         if self._address.path is None:
@@ -203,7 +212,8 @@ class Service:
                 logger.warning("'%s' cannot be loaded: %s", entry.name, entry.unable)
         try:
             # The bars are this task's, so that they end with it however long the thread takes.
-            with loading_bars(str(first.config.model_path)) as self._loader.progress:
+            with loading_bars(str(first.config.model_path)) as bars:
+                self._loader.progress = both(bars, self._web.progress)
                 model = await models.activate()
         except ModelLoadError as error:
             if len(self._catalog) == 1:
@@ -214,11 +224,13 @@ class Service:
         else:
             print(f"candle-vllm\n{summary(model, began, first.defaults)}", file=sys.stderr)
         finally:
-            self._loader.progress = None
+            self._loader.progress = self._web.progress
         others = [entry.name for entry in self._catalog if entry is not first]
         if others:
             print(f"  {'also':<11} {', '.join(others)}", file=sys.stderr)
         if len(self._mcp.servers):
             names = ", ".join(client.server.name for client in self._mcp.servers)
             print(f"  {'MCP servers':<11} {names}", file=sys.stderr)
+        if self._args.ui_server:
+            print(f"  {'web page':<11} {self._address.url}/", file=sys.stderr)
         print(f"  {'serving':<11} {self._address.url}/v1", file=sys.stderr, flush=True)

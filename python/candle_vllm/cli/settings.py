@@ -33,7 +33,6 @@ _REFUSED = {
     "mamba_fraction": "models with Mamba layers are not supported",
     "prefix_cache_max_tokens": "the prefix cache uses the KV blocks that are free; size them with --mem",
     "record_conversation": "the server keeps no conversations; clients send the messages with each request",
-    "ui_server": "no web page comes with the server; use `candle-vllm chat` or any OpenAI client",
     "master_addr": "serving over several machines is not available",
     "master_port": "serving over several machines is not available",
 }

@@ -26,6 +26,7 @@ from candle_vllm.openai.turns import serialised_in_turns
 from candle_vllm.server.bodies import read_typed
 from candle_vllm.server.boundary import Boundary, BoundarySettings
 from candle_vllm.server.document import describe, version
+from candle_vllm.server.entrance import Entrance
 from candle_vllm.server.mcp import McpSettings, add_mcp
 from candle_vllm.server.models import add_models
 from candle_vllm.server.operations import Operations, add_operations
@@ -67,6 +68,7 @@ def create_app(
     """
     operations = operations or Operations()
     mcp = mcp or McpSettings()
+    boundary = boundary or BoundarySettings()
     adapter = _adapter(served, model_names, defaults, operations, unknown_fields, mcp)
     operations.metrics.watch(adapter.served, mcp.servers)
     app = FastAPI(
@@ -77,9 +79,14 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.adapter = adapter
+    app.state.operations = operations
+    app.state.boundary = boundary
+    app.state.mcp = mcp
+    app.state.entrance = entrance = Entrance(boundary.api_keys, boundary.limits)
     app.add_middleware(
         Boundary,
-        settings=boundary or BoundarySettings(),
+        settings=boundary,
+        entrance=entrance,
         watcher=operations.metrics,
         envelopes={row.path: row.envelope for row in endpoints} | {row.path: row.envelope for row in queries},
     )
@@ -88,7 +95,7 @@ def create_app(
         _add_endpoint(app, adapter, endpoint, request_timeout)
     for query in queries:
         _add_query(app, adapter, query)
-    most_of_one = (boundary or BoundarySettings()).limits.caller_concurrency
+    most_of_one = boundary.limits.caller_concurrency
     add_responses(app, Responses(adapter, store, most_of_one=most_of_one), request_timeout)
     add_models(app, adapter)
     add_mcp(app, mcp.servers)

@@ -79,13 +79,16 @@ class Keys:
             )
         if len(presented) > 1:
             raise _refused("The request carries several API keys; send one.")
-        name = self._name(presented.pop())
+        name = self.holder(presented.pop())
         if name is None:
             raise _refused("Incorrect API key provided.")
         return name
 
-    def _name(self, secret: bytes) -> str | None:
-        """The key's name; takes the same time whichever key fits, if any, and whatever it has in common with one."""
+    def holder(self, secret: bytes) -> str | None:
+        """Name of the key with this secret, None where there is none.
+
+        Takes the same time whichever key fits, if any, and whatever the secret has in common with one.
+        """
         digest = _digest(secret)
         found: str | None = None
         for name, known in zip(self._names, self._digests, strict=True):

@@ -19,9 +19,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from candle_vllm.openai import ApiError
 from candle_vllm.openai.errors import api_error
 from candle_vllm.server import access, request_id
-from candle_vllm.server.auth import ANONYMOUS, OPEN_PATHS, ApiKey, Keys
+from candle_vllm.server.auth import OPEN_PATHS, ApiKey
+from candle_vllm.server.entrance import Entrance
 from candle_vllm.server.hosts import check_content_type, check_host
-from candle_vllm.server.limits import Limits, Places, Rates, check_headers
+from candle_vllm.server.limits import Limits, check_headers
 from candle_vllm.server.paths import normalised, route_path
 from candle_vllm.server.uploads import Uploads, has_body
 
@@ -73,6 +74,7 @@ class Boundary:
     """ASGI middleware: request ids, the access log, hosts, origins, keys, rates, limits, bodies; see `wrap`.
 
     `envelopes` are those of paths, below wherever this is mounted, whose clients know another than OpenAI's.
+    `entrance` is what this door shares with others of the same server; None: it is the only one.
     """
 
     def __init__(
@@ -81,14 +83,13 @@ class Boundary:
         settings: BoundarySettings,
         watcher: Watcher | None = None,
         envelopes: Mapping[str, Envelope] | None = None,
+        entrance: Entrance | None = None,
     ) -> None:
         self._app = app
         self._watcher = watcher
         self._envelopes = envelopes or {}
         self._settings = settings
-        self._keys = Keys(settings.api_keys)
-        self._places = Places(settings.limits)
-        self._rates = Rates(settings.limits.caller_rate)
+        self._entrance = entrance or Entrance(settings.api_keys, settings.limits)
         self._uploads = Uploads(settings.limits)
         self._inner: ASGIApp = self._guarded
         if settings.allowed_origins:
@@ -144,16 +145,14 @@ class Boundary:
         try:
             exchange = access.current.get()
             assert exchange is not None
-            exchange.account.key = self._keys.caller(scope)
+            exchange.account.key = self._entrance.keys.caller(scope)
             scope["candle_vllm.account"] = exchange.account
             check_content_type(scope)
             if route_path(scope) in OPEN_PATHS:
                 # Probes are answered however busy the server is.
                 await self._app(scope, receive, send)
                 return
-            caller = exchange.account.key if exchange.account.key != ANONYMOUS else exchange.client
-            self._rates.take(caller)
-            with self._places.place(caller):
+            with self._entrance.enter(exchange.account.key, exchange.client):
                 if has_body(scope):
                     body, receive = await self._uploads.receive(scope, receive)
                     if self._settings.log_prompts:

@@ -18,17 +18,23 @@ balancers after 60), so that none sends a request into a connection that is bein
 
 
 def uvicorn_config(
-    app: ASGIApp, *, shutdown_seconds: float = 5.0, max_connections: int = BoundedProtocol.max_connections
+    app: ASGIApp,
+    *,
+    shutdown_seconds: float = 5.0,
+    max_connections: int = BoundedProtocol.max_connections,
+    socket_bytes: int | None = None,
 ) -> uvicorn.Config:
     """Settings of a server for this application. Requests are logged by the application itself.
 
+    `socket_bytes` is for an application with web sockets, and a lifespan: a message of one at most.
     After `shutdown_seconds` and a few more, connections are cut off whose replies do not end.
     """
     return uvicorn.Config(
         app,
         http=type("Protocol", (BoundedProtocol,), {"max_connections": max_connections}),
-        ws="none",
-        lifespan="off",
+        ws="none" if socket_bytes is None else "websockets-sansio",
+        ws_max_size=socket_bytes or 0,
+        lifespan="off" if socket_bytes is None else "on",
         log_config=None,
         access_log=False,
         server_header=False,

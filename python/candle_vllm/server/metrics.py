@@ -64,6 +64,19 @@ class Metrics(Unseen):
         self._moment.look(self._models, self._servers)
         return await asyncio.to_thread(generate_latest, self.registry)
 
+    async def totals(self) -> dict[str, float]:
+        """The same figures by name, each summed over its labels; of a histogram its sum and count."""
+        self._moment.look(self._models, self._servers)
+        return await asyncio.to_thread(self._summed)
+
+    def _summed(self) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for metric in self.registry.collect():
+            for sample in metric.samples:
+                if not sample.name.endswith(("_bucket", "_created")):
+                    found[sample.name] = found.get(sample.name, 0.0) + sample.value
+        return found
+
     # Requests
 
     def started(self, account: Account) -> None:
@@ -334,6 +347,8 @@ class _Moment(Collector):
             ("vllm:num_requests_running", "Sequences that take part in steps.", float(stats.running)),
             ("vllm:num_requests_waiting", "Sequences that wait for a place in the batch.", float(stats.waiting)),
             ("vllm:kv_cache_usage_perc", "Share of the KV cache in use; 1 is all of it.", used),
+            ("candle_vllm_kv_blocks", "Blocks of the KV cache.", float(stats.kv_blocks_total)),
+            ("candle_vllm_kv_blocks_used", "Of these, in use.", float(stats.kv_blocks_total - stats.kv_blocks_free)),
             ("candle_vllm_engine_healthy", "Whether the engine works.", float(stats.healthy and not stats.closed)),
         ):
             gauge = GaugeMetricFamily(name, text, labels=("model_name",))

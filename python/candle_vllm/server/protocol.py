@@ -146,7 +146,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head, self._unheard = False, 0
         self._disarm()
         super().on_headers_complete()
-        if self.cycle.scope["http_version"] == "1.0":
+        if not self._upgrading and self.cycle.scope["http_version"] == "1.0":
             # uvicorn makes the cycle itself; its class is the one place where its way of writing can be changed.
             self.cycle.__class__ = UnframedCycle
 
@@ -157,7 +157,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """A piece of the body, for the application or for no one."""
         self._unheard = 0
-        if self.cycle.response_complete:
+        if not self._upgrading and self.cycle.response_complete:
             self._dropped += len(body)
             if self._dropped > self.linger_bytes:
                 self.transport.close()
@@ -167,10 +167,18 @@ class BoundedProtocol(HttpToolsProtocol):
         """The request has come whole."""
         self._in_head, self._in_message, self._unheard = True, False, 0
         self._disarm()
-        if self.cycle.response_complete:
+        if not self._upgrading and self.cycle.response_complete:
             # uvicorn's own timer for this ended when the rest of the body came.
             self._arm(self.timeout_keep_alive)
         super().on_message_complete()
+
+    @property
+    def _upgrading(self) -> bool:
+        """Whether the request asks for a web socket, where there are such.
+
+        It has no cycle, and once it is read the connection is another protocol's.
+        """
+        return self.parser.should_upgrade() and self._should_upgrade()
 
     def on_response_complete(self) -> None:
         """The reply is sent; what still comes of the request may take a while at most."""
