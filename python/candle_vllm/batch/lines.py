@@ -6,11 +6,11 @@ Must not know who answers them.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, NamedTuple
 
-__all__ = ["MOST_BYTES", "Ask", "Line", "Problem", "ask_of", "lines_of"]
+__all__ = ["MOST_BYTES", "Ask", "Line", "Problem", "ask_of", "lines_of", "prompt_key"]
 
 MOST_BYTES = 8 << 20
 """Of a line; as a server's `--max-body-size` is unless it is set."""
@@ -94,7 +94,7 @@ def ask_of(line: Line, urls: Collection[str]) -> Ask:
         return _wrong(line, "invalid_url", _no_such(url, urls), custom_id)
     if not isinstance(body, dict):
         return _wrong(line, "invalid_body", f"'body' must be a JSON object; got {_shown(body)}", custom_id)
-    return Ask(line.number, line.size, custom_id, url, body, key=_key(url, body))
+    return Ask(line.number, line.size, custom_id, url, body, key=prompt_key(url, body))
 
 
 def _wrong(line: Line, code: str, message: str, custom_id: str | None = None) -> Ask:
@@ -111,7 +111,8 @@ def _shown(value: object) -> str:
     return repr(value)[:100]
 
 
-def _key(url: str, body: dict[str, Any]) -> str:
+def prompt_key(url: str, body: Mapping[str, Any], most: int = _COMPARED) -> str:
+    """A text that begins alike for prompts that begin alike, `most` characters of it."""
     parts = [body.get(name) for name in (*_BEFORE_THEM, *_PROMPTS)]
     # Within a message its content stands before its role, so that contents are what is compared.
-    return f"{url} {json.dumps(parts, sort_keys=True, ensure_ascii=False)[:_COMPARED]}"
+    return f"{url} {json.dumps(parts, sort_keys=True, ensure_ascii=False)[:most]}"

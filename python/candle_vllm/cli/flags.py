@@ -49,6 +49,9 @@ def serve_parser(explicit: bool) -> Parser:
     _add_server(parser)
     add_mcp(parser)
     add_guard(parser)
+    parser.add_argument(
+        "--replicas", type=int, metavar="N", help="engines behind the one address, by Ray (one, in this process)"
+    )
     _add_other_machines(parser)
     return parser
 
@@ -134,6 +137,10 @@ def run_batch_parser() -> Parser:
     parser.add_argument(
         "--window", type=int, default=1024, metavar="N", help="lines read ahead and ordered by their prompts (1024)"
     )
+    parser.add_argument(
+        "--ray", action="store_true", help="spread it over replicas by Ray, on the cluster if there is one"
+    )
+    parser.add_argument("--replicas", type=int, default=1, metavar="N", help="engines that --ray starts (1)")
     parser.add_argument(
         "--served-model-name",
         action="extend",

@@ -18,6 +18,7 @@ from candle_vllm.cli.catalog import catalog_of
 from candle_vllm.cli.loading import load_with, loading_bars
 from candle_vllm.cli.settings import UsageError, notation
 from candle_vllm.cli.signals import on_signals
+from candle_vllm.errors import CandleVllmError
 from candle_vllm.models import EngineLoader, ModelManager
 from candle_vllm.openai import OpenAIAdapter
 
@@ -40,13 +41,15 @@ def run_run_batch(args: argparse.Namespace) -> int:
         raise UsageError(f"-o {out}: there is no such folder")
     if out.exists() and out.samefile(source):
         raise UsageError(f"-o {out}: is the input")
+    if args.replicas != 1 and not args.ray:
+        raise UsageError(f"--replicas {args.replicas}: needs --ray")
     for name in ("at_once", "window"):
         if (value := getattr(args, name)) is not None and value < 1:
             raise UsageError(f"--{name.replace('_', '-')} {value}: must be at least 1")
     size = source.stat().st_size
     # Every line takes a byte at least; one may lack its end.
-    with Journal(out, size + 2) as journal:
-        ended = asyncio.run(_run(args, source, size, journal))
+    with Journal(out, size + 2) as journal, _replicas(args) as replicas:
+        ended = asyncio.run(_run(args, source, size, journal, replicas))
         print(f"{out}: {_lines(journal.count, journal.failed)}", file=sys.stderr)
     if not ended:
         print("interrupted; the same command goes on with the rest", file=sys.stderr)
@@ -58,7 +61,7 @@ def _lines(count: int, failed: int) -> str:
     return f"{count} lines" + (f", {failed} of them with an error" if failed else "")
 
 
-async def _run(args: argparse.Namespace, source: Path, size: int, journal: Journal) -> bool:
+async def _run(args: argparse.Namespace, source: Path, size: int, journal: Journal, replicas: Answer | None) -> bool:
     """Whether all lines are answered; False after a signal."""
     stop = asyncio.Event()
     whole = asyncio.current_task()
@@ -72,9 +75,9 @@ async def _run(args: argparse.Namespace, source: Path, size: int, journal: Journ
         print("ending with the lines under way; once more to leave them", file=sys.stderr)
 
     on_signals(asyncio.get_running_loop(), interrupt)
-    at_once = args.at_once or 2 * args.max_num_seqs
+    at_once = args.at_once or 2 * args.max_num_seqs * args.replicas
     try:
-        async with _answering(args, at_once) as answer:
+        async with _answering(args, at_once, replicas) as answer:
             with _progress(size, journal.count) as on_line:
                 began = time.monotonic()
                 tally = await run_batch(
@@ -86,9 +89,31 @@ async def _run(args: argparse.Namespace, source: Path, size: int, journal: Journ
     return not stop.is_set()
 
 
+@contextmanager
+def _replicas(args: argparse.Namespace) -> Iterator[Answer | None]:
+    """Those that Ray runs; None where the models are of this process."""
+    if not args.ray:
+        yield None
+        return
+    from candle_vllm.cli.replicas import ray_config, ray_running
+
+    config = ray_config(args, args.replicas)
+    with ray_running():
+        from candle_vllm.ray import RayAnswering, replicas_handle
+
+        try:
+            handle = replicas_handle(config)
+        except RuntimeError as error:
+            raise CandleVllmError(f"the replicas cannot be started: {error}") from error
+        yield RayAnswering(handle)
+
+
 @asynccontextmanager
-async def _answering(args: argparse.Namespace, at_once: int) -> AsyncIterator[Answer]:
-    """The models of this process, the first of them loaded."""
+async def _answering(args: argparse.Namespace, at_once: int, replicas: Answer | None) -> AsyncIterator[Answer]:
+    """The replicas where there are any, else the models of this process, the first of them loaded."""
+    if replicas is not None:
+        yield replicas
+        return
     catalog = catalog_of(args)
     loader = EngineLoader(
         open_engine=lambda entry, progress: load_with(args, entry.config, progress), notation=notation(args)

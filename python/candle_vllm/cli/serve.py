@@ -42,6 +42,10 @@ _LOG_FILE = "candle-vllm.log"
 def run_serve(args: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM. Returns the exit status: 0 after a signal, 1 when the model cannot be loaded."""
     address = parse_address(args.host, args.port)
+    if args.replicas is not None:
+        from candle_vllm.cli.replicas import run_replicas
+
+        return run_replicas(args, address)
     server = Service(args, address)
     level = "debug" if args.verbose else args.log_level
     logs.set_up(level, json_lines=args.log_format == "json", files=[_LOG_FILE] if args.log else ())
