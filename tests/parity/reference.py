@@ -54,6 +54,19 @@ HF_CASES = [
     "stablelm_parallel",
     "stablelm_qk_norm",
     "phi3_longrope",
+    "qwen2_moe",
+    "qwen3_moe",
+    "mixtral",
+    "granitemoe",
+    "ernie4_5_moe",
+    "hunyuan_moe",
+    "glm4_moe",
+    "gpt_oss",
+    "dots1",
+    "exaone_moe",
+    "olmoe",
+    "minimax_m2",
+    "phimoe",
 ]
 GGUF_CASES = [case for case in HF_CASES if (GOLDENS / "gguf" / f"{case}.gguf").exists()]
 GGML_TYPES = ["F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"]

@@ -22,7 +22,7 @@ fn golden(name: &str) -> PathBuf {
 }
 
 /// Llamas, and a case of each way in which families differ from them.
-const CASES: [&str; 21] = [
+const CASES: [&str; 26] = [
     "gguf/llama.gguf",
     "gguf/llama_tied_bias.gguf",
     "gguf/llama_linear_rope.gguf",
@@ -40,6 +40,11 @@ const CASES: [&str; 21] = [
     "hf/gpt2",
     "hf/hunyuan_dense",
     "hf/stablelm_qk_norm",
+    "gguf/qwen2_moe.gguf",
+    "gguf/qwen3_moe.gguf",
+    "gguf/mixtral.gguf",
+    "hf/mixtral",
+    "hf/qwen2_moe",
     "ggml/Q4_1.gguf",
     "ggml/Q8_0.gguf",
     "ggml/Q4_K.gguf",

@@ -18,6 +18,25 @@ pub enum Activation {
     Relu2,
     /// See [`Xielu`].
     Xielu(Xielu),
+    /// See [`Clamped`].
+    Clamped(Clamped),
+}
+
+/// gpt-oss's gate: `g sigmoid(alpha g)` with g at most `limit`, beside `u + 1` with u within -limit ..= limit.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Clamped {
+    /// Steepness.
+    pub alpha: f32,
+    /// Largest magnitude.
+    pub limit: f32,
+}
+
+impl Clamped {
+    #[inline(always)]
+    fn of(&self, x: f32) -> f32 {
+        let x = if x > self.limit { self.limit } else { x };
+        x / (1.0 + exp(-self.alpha * x))
+    }
 }
 
 /// xIELU (arXiv 2411.13010): above 0 `positive x^2 + beta x`, else `negative (e^min(x, eps) - 1 - x) + beta x`.
@@ -73,18 +92,38 @@ impl Activation {
                     *v = if *v < 0.0 { 0.0 } else { *v };
                 }
             }
-            Activation::Relu2 | Activation::Xielu(_) => self.rare(&mut y),
+            Activation::Relu2 | Activation::Xielu(_) | Activation::Clamped(_) => self.rare(&mut y),
         }
         y
     }
 
-    /// Those that stand beside no gate, out of the way of those that do.
+    /// What stands beside the gate, made ready to be multiplied.
+    #[inline(always)]
+    pub(crate) fn beside(self, up: &mut [f32]) {
+        if let Activation::Clamped(clamped) = self {
+            for v in up {
+                let low = if *v < -clamped.limit {
+                    -clamped.limit
+                } else {
+                    *v
+                };
+                *v = if low > clamped.limit {
+                    clamped.limit
+                } else {
+                    low
+                } + 1.0;
+            }
+        }
+    }
+
+    /// Those of few families, out of the way of the others.
     #[cold]
     #[inline(never)]
     fn rare(self, values: &mut [f32]) {
         self.alone(values);
     }
 
+    /// [`Activation::rare`] in place.
     #[inline(always)]
     fn alone(self, values: &mut [f32]) {
         match self {
@@ -96,6 +135,11 @@ impl Activation {
             Activation::Xielu(xielu) => {
                 for v in values {
                     *v = xielu.of(*v);
+                }
+            }
+            Activation::Clamped(clamped) => {
+                for v in values {
+                    *v = clamped.of(*v);
                 }
             }
             _ => {}

@@ -4,13 +4,15 @@
 mod a16;
 mod forms;
 mod quantise;
+mod several;
 
 use super::buffer::Buffer;
 use super::matmul::a16::TILE_ROWS;
 use super::pack::layout::{BLOCK, Layout, Scheme};
 use super::pack::{Matrix, Storage};
 use super::{Compute, Isa, Norm};
-use forms::Forms;
+use forms::{Forms, Source};
+pub(crate) use several::{Filling, fill_each};
 
 /// Rows of a tile: activations of 16 rows lie together, block by block.
 pub(crate) const TILE: usize = 16;
@@ -246,11 +248,14 @@ impl Input {
             matrices.iter().all(|m| m.k() == k),
             "fill: a matrix has other columns than x"
         );
-        self.forms = Forms::default();
-        for matrix in matrices {
-            self.forms.add(cx.cpu, matrix.storage);
-        }
-        self.fill_forms(cx, forms::Source { x, k, norm }, rows);
+        self.forms = Forms::of(cx, matrices);
+        let source = Source {
+            x,
+            k,
+            rows: None,
+            norm,
+        };
+        self.fill_forms(cx, source, rows);
     }
 
     /// As [`Input::fill`] with the bf16 form alone.
@@ -260,11 +265,30 @@ impl Input {
             bf16: true,
             ..Forms::default()
         };
-        self.fill_forms(cx, forms::Source { x, k, norm: None }, rows);
+        let source = Source {
+            x,
+            k,
+            rows: None,
+            norm: None,
+        };
+        self.fill_forms(cx, source, rows);
     }
 
-    fn fill_forms(&mut self, cx: &Compute, source: forms::Source<'_>, rows: usize) {
+    fn fill_forms(&mut self, cx: &Compute, source: Source<'_>, rows: usize) {
         let k = source.k;
+        let writer = self.prepare(cx, rows, k);
+        let (tiles, cpu) = (self.tiles(), cx.cpu);
+        // SAFETY: every buffer was made large enough above, and each tile is written by one task.
+        let fill = |t: usize| unsafe { forms::fill(cpu, &source, &writer, t) };
+        if rows * k < SERIAL {
+            (0..tiles).for_each(fill);
+        } else {
+            cx.pool.for_each(tiles, &fill);
+        }
+    }
+
+    /// Makes room for `rows` rows of `k` columns in the forms that are asked for; the writer fills it.
+    fn prepare(&mut self, cx: &Compute, rows: usize, k: usize) -> forms::Writer {
         (self.rows, self.k, self.blocks) = (rows, k, k.div_ceil(BLOCK));
         // The tile kernels may read the place of up to 15 rows beyond the last.
         let cells = (rows + TILE) * self.blocks;
@@ -283,15 +307,7 @@ impl Input {
             // The tile unit has no use for the sums.
             self.forms.a16_sums = cx.cpu.isa() != Isa::Amx || rows < TILE_ROWS;
         }
-        let (tiles, cpu) = (self.tiles(), cx.cpu);
-        let writer = self.writer();
-        // SAFETY: every buffer was made large enough above, and each tile is written by one task.
-        let fill = |t: usize| unsafe { forms::fill(cpu, &source, &writer, t) };
-        if rows * k < SERIAL {
-            (0..tiles).for_each(fill);
-        } else {
-            cx.pool.for_each(tiles, &fill);
-        }
+        self.writer()
     }
 
     fn writer(&mut self) -> forms::Writer {
@@ -413,6 +429,15 @@ impl Rounded for i16 {
 }
 
 impl Forms {
+    /// Those that the matrices need.
+    fn of(cx: &Compute, matrices: &[&Matrix]) -> Forms {
+        let mut forms = Forms::default();
+        for matrix in matrices {
+            forms.add(cx.cpu, matrix.storage);
+        }
+        forms
+    }
+
     fn add(&mut self, cpu: super::Cpu, storage: Storage) {
         let kind = |ty| Layout::of(ty).map_or(0, |layout| 1 << Sums::of(&layout).index);
         match storage {

@@ -9,7 +9,7 @@ mod avx512;
 #[cfg(any(target_arch = "x86_64", test))]
 mod bf16;
 mod exact;
-
+mod experts;
 mod formats;
 #[cfg(target_arch = "aarch64")]
 mod neon;
@@ -23,6 +23,7 @@ use super::logits::{self, Finish};
 use super::pack::layout::{BLOCK, LANES, Layout};
 use super::pack::{Matrix, Storage};
 use super::{Compute, Cpu, Isa};
+pub use experts::{Bench, Expert, Part, Weigh, experts};
 use formats::with_format;
 use sink::{Role, Sink};
 use std::cell::RefCell;

@@ -14,6 +14,7 @@ mod matmul;
 mod norm;
 mod pack;
 pub mod rope;
+pub mod routing;
 mod self_check;
 #[cfg(test)]
 mod testing;
@@ -21,10 +22,10 @@ pub mod threads;
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 mod tile_unit;
 
-pub use activation::{Activation, Xielu};
+pub use activation::{Activation, Clamped, Xielu};
 pub use input::Input;
 pub use isa::{Cpu, Isa, IsaError};
-pub use matmul::{Job, Then, gate_up, head, matmul};
+pub use matmul::{Bench, Expert, Job, Part, Then, Weigh, experts, gate_up, head, matmul};
 pub use norm::{Norm, add_rows, normalise_groups};
 pub use pack::{Matrix, Mode, PackError};
 pub use threads::{CoreError, Pool, available_threads, check_cores, stand_back};

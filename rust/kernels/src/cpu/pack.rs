@@ -155,6 +155,9 @@ pub struct Matrix {
     /// Of `A16`: scales of each panel's rows, and what its weights are multiplied with.
     row_scales: Vec<[[f32; LANES]; 2]>,
     label: &'static str,
+    /// Bytes that kernels asked for.
+    #[cfg(test)]
+    pub(crate) read: std::sync::atomic::AtomicUsize,
 }
 
 impl Matrix {
@@ -189,6 +192,8 @@ impl Matrix {
             data: Buffer::lasting(n.div_ceil(LANES) * panel_bytes),
             row_scales: Vec::new(),
             label: storage.label(dtype),
+            #[cfg(test)]
+            read: Default::default(),
         };
         matrix.fill(dtype, data);
         if let (Storage::A16(_), Some(layout)) = (storage, Layout::of(dtype)) {
@@ -294,6 +299,9 @@ impl Matrix {
     }
     /// Panel `p`.
     pub(crate) fn panel(&self, p: usize) -> &[u8] {
+        #[cfg(test)]
+        self.read
+            .fetch_add(self.panel_bytes, std::sync::atomic::Ordering::Relaxed);
         &self.data.bytes()[p * self.panel_bytes..][..self.panel_bytes]
     }
 

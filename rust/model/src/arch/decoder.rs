@@ -1,4 +1,4 @@
-//! Every dense decoder: x = embed; each layer adds attention and a feed-forward part to x, one after the other or side by
+//! Every decoder whose layers all attend: x = embed; each layer adds attention and a feed-forward part to x, one after the other or side by
 //! side; logits = head(norm x). What a family has of it and how, its row says.
 use std::{ops::Range, sync::Arc};
 
@@ -10,7 +10,7 @@ use crate::{
     backend::{Backend, KvShape, Linear, LogitRule, Norm},
     config::Config,
     family::Family,
-    layers::{Attention, Mlp, Place, norm},
+    layers::{Attention, FeedForward, Place, norm},
     loader::{self, Loader},
     quant::{Format, Role, Shard},
     rope::Rope,
@@ -18,7 +18,7 @@ use crate::{
 
 struct Layer {
     attention: Attention,
-    mlp: Mlp,
+    feed: FeedForward,
 }
 
 /// A piece, loaded.
@@ -52,8 +52,12 @@ fn row_bytes(c: &Config) -> usize {
     let queries = c.heads * c.head_dim;
     let keys = c.kv_heads * c.head_dim;
     let widest = c.hidden_size.max(c.intermediate_size).max(queries);
+    // Of each expert its hidden row, and both inputs of its products.
+    let experts = c.moe.map_or(0, |moe| {
+        moe.used * (2 * moe.width + c.hidden_size) + 2 * moe.shared.unwrap_or(0) + c.hidden_size
+    });
     let values = 2 * c.hidden_size + 2 * queries + 2 * keys + 2 * c.intermediate_size + widest;
-    values * size_of::<f32>()
+    (values + experts) * size_of::<f32>()
 }
 
 fn spec(loader: &Loader<'_>, backend: &dyn Backend, kv: &KvShape, dtype: &str) -> Spec {
@@ -127,7 +131,7 @@ fn piece(loader: &Loader<'_>, family: &Family, ropes: &[Arc<Rope>], piece: &Piec
             let rope = ropes[number].clone();
             Part::Layer(Box::new(Layer {
                 attention: Attention::load(&place, rope)?,
-                mlp: Mlp::load(&place, is_parallel(c, family))?,
+                feed: FeedForward::load(&place, is_parallel(c, family))?,
             }))
         }
     })
@@ -174,14 +178,7 @@ pub fn load(
         dtype: runtime.kv_dtype,
     };
     let dtype = match layers.first() {
-        Some(l) if !runtime.exact => l
-            .mlp
-            .feed
-            .gate
-            .as_ref()
-            .unwrap_or(&l.mlp.feed.up)
-            .format
-            .label(),
+        Some(l) if !runtime.exact => l.feed.label(),
         _ => "f32",
     };
     let spec = spec(loader, backend.as_ref(), &kv, dtype);
@@ -242,7 +239,7 @@ impl Decoder {
         let wanted: Vec<Range<usize>> = step.slices.iter().map(|s| s.logits.clone()).collect();
         let all = step.logits_rows() == step.tokens.len();
         let mut pass = backend.begin(step, kv)?;
-        for (i, Layer { attention, mlp }) in self.layers.iter().enumerate() {
+        for (i, Layer { attention, feed }) in self.layers.iter().enumerate() {
             let mut mixed = attention.mix(backend, &x, &mut pass, kv)?;
             if i + 1 == self.layers.len() && !all {
                 if step.logits_rows() == 0 {
@@ -255,14 +252,14 @@ impl Decoder {
                 );
             }
             if self.parallel {
-                let norm = mlp.norm.as_ref().or(attention.norm.as_ref());
-                let hidden = backend.feed(&x, norm, &mlp.feed)?;
+                let norm = feed.norm().or(attention.norm.as_ref());
+                let hidden = feed.run(backend, &x, norm)?;
                 backend.join(&mixed, &attention.output, &mut x)?;
-                backend.join(&hidden, &mlp.down, &mut x)?;
+                feed.join(backend, &hidden, &mut x)?;
             } else {
                 backend.join(&mixed, &attention.output, &mut x)?;
-                let hidden = backend.feed(&x, mlp.norm.as_ref(), &mlp.feed)?;
-                backend.join(&hidden, &mlp.down, &mut x)?;
+                let hidden = feed.run(backend, &x, feed.norm())?;
+                feed.join(backend, &hidden, &mut x)?;
             }
         }
         let head = match &self.head {

@@ -1,18 +1,21 @@
 //! The CPU backend: packed matrices and paged attention by our own kernels, on buffers reused from step to step.
 //! Knows shapes and buffers; how a thing is computed is the kernels' business.
+mod experts;
 mod packer;
 
 use std::{ops::Range, sync::Arc};
 
 use candle_vllm_kernels::cpu::{
-    self as kernels, Compute, Input, Job, Matrix, Then,
+    self as kernels, Bench, Compute, Input, Job, Matrix, Then,
     attention::{self, AttnParams, Batch},
     kv::{KvCache, Seq},
     logits::Finish,
+    routing::Routes,
 };
 
 use super::{
-    Attend, Backend, Feed, Join, KvShape, Linear, LogitRule, Norm, Normed, Packer, Pass, QkNorm,
+    Attend, Backend, Experts, Feed, Join, KvShape, Linear, LogitRule, Norm, Normed, Packer, Pass,
+    QkNorm, Router,
 };
 use crate::{
     Error, Kv, Logits, Result, Slice, Step, Tensor,
@@ -29,6 +32,7 @@ pub struct Cpu {
     compute: Compute,
     arithmetic: Arithmetic,
     input: Input,
+    bench: Bench,
     spare: Recycler,
     /// Rotation tables: of most models one, of others one for each kind of layer.
     ropes: Vec<(Arc<Rope>, kernels::rope::Rope)>,
@@ -75,6 +79,7 @@ impl Cpu {
             compute,
             arithmetic,
             input: Input::new(),
+            bench: Bench::default(),
             spare: Recycler::default(),
             ropes: Vec::new(),
         })
@@ -375,6 +380,27 @@ impl Backend for Cpu {
         self.fill(x, norm, &[matrix, up])?;
         kernels::gate_up(&self.compute, &self.input, matrix, up, bias, act, to);
         Ok(out)
+    }
+
+    fn route(&mut self, x: &Tensor, router: &Router) -> Result<Routes> {
+        self.chosen(x, router)
+    }
+
+    fn experts(&mut self, x: &Tensor, routes: &Routes, experts: &Experts) -> Result<Tensor> {
+        self.together(x, routes, experts)
+    }
+
+    fn merge(
+        &mut self,
+        y: &Tensor,
+        norm: Option<&Norm>,
+        factor: f32,
+        residual: &mut Tensor,
+    ) -> Result<()> {
+        let (width, norm) = (y.shape()[1], norm.map(host_norm).transpose()?);
+        let to = residual.data_mut()?;
+        kernels::add_rows(&self.compute, to, y.data(), width, norm, factor);
+        Ok(())
     }
 
     fn head(

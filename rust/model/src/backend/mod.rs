@@ -1,6 +1,7 @@
 //! Backends: how the coarse operations of a decoder are computed.
 //! The default of every operation, in candle ops (`portable.rs`), is its specification and its oracle.
 pub mod cpu;
+mod experts;
 pub mod heap;
 mod operands;
 mod portable;
@@ -9,10 +10,11 @@ pub mod tensor;
 use std::ops::Range;
 
 use candle_core::Device;
-use candle_vllm_kernels::cpu::{Compute, attention::Batch};
+use candle_vllm_kernels::cpu::{Compute, attention::Batch, routing::Routes};
 
 pub use candle_vllm_kernels::cpu::kv::KvType;
 pub use cpu::Cpu;
+pub use experts::{Expert, Experts, Router, Shared};
 pub use operands::{Attend, Feed, Join, Linear, LogitRule, Norm, Normed, QkNorm};
 pub use portable::Portable;
 
@@ -171,6 +173,42 @@ pub trait Backend: Send {
         let y = self.linear(x, &join.linear)?;
         let own = self.normalised(&y, join.norm.as_ref())?;
         self.add(residual, own.as_ref().unwrap_or(&y), join.factor)
+    }
+
+    /// Which experts each row goes to, the shared one last; x is already normalised.
+    fn route(&mut self, x: &Tensor, router: &Router) -> Result<Routes> {
+        let logits = self.linear(x, &router.linear)?;
+        let gate = router.shared.as_ref().and_then(|s| s.gate.as_ref());
+        let gate = gate.map(|gate| self.linear(x, gate)).transpose()?;
+        experts::route(self.device(), router, &logits, gate)
+    }
+
+    /// Of each row the sum of what its experts make of it, each times its weight. Default: expert by expert.
+    fn experts(&mut self, x: &Tensor, routes: &Routes, experts: &Experts) -> Result<Tensor> {
+        let device = self.device().clone();
+        let mut sum = experts::Sum::new(&device, x, experts)?;
+        let by = routes.by_expert(experts.all.len());
+        for (expert, range) in &by.touched {
+            let Expert { feed, down } = &experts.all[*expert];
+            let (rows, weights) = (&by.rows[range.clone()], &by.weights[range.clone()]);
+            let given = sum.rows(rows, weights)?;
+            let hidden = self.feed(&given, None, feed)?;
+            let made = self.linear(&hidden, down)?;
+            sum.add(&made, rows, weights)?;
+        }
+        sum.finish()
+    }
+
+    /// `residual += factor * norm(y)`. Default: composed.
+    fn merge(
+        &mut self,
+        y: &Tensor,
+        norm: Option<&Norm>,
+        factor: f32,
+        residual: &mut Tensor,
+    ) -> Result<()> {
+        let own = self.normalised(y, norm)?;
+        self.add(residual, own.as_ref().unwrap_or(y), factor)
     }
 
     /// Logits of the rows.

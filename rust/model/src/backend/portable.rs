@@ -144,6 +144,10 @@ pub fn activate(
     let Some(gate) = gate else {
         return Tensor::from_candle(activated(&up, activation)?);
     };
+    let up = match activation {
+        Activation::Clamped(c) => (up.clamp(-c.limit, c.limit)? + 1.0)?,
+        _ => up,
+    };
     Tensor::from_candle((activated(&gate.to_candle(device)?, activation)? * up)?)
 }
 
@@ -154,6 +158,11 @@ fn activated(x: &Candle, activation: Activation) -> Result<Candle> {
         Activation::GeluTanh => x.gelu()?,
         Activation::Relu => x.relu()?,
         Activation::Relu2 => x.relu()?.sqr()?,
+        Activation::Clamped(c) => {
+            let x = x.minimum(f64::from(c.limit))?;
+            let rise = ((&x * -f64::from(c.alpha))?.exp()? + 1.0)?;
+            (x / rise)?
+        }
         Activation::Xielu(a) => {
             let above = (x.relu()?.sqr()? * f64::from(a.positive))?;
             let low = x.minimum(f64::from(a.eps))?.exp()?;

@@ -2,7 +2,9 @@
 //! Knows keys of configurations; the tensors' share comes as `Facts`.
 use serde_json::{Map, Number, Value as Json};
 
-use super::{Config, Rotation, Scales, bounds, fields::Fields, rope, sampling, scales};
+use super::{
+    Config, RopeScaling, Rotation, Scales, bounds, fields::Fields, moe, rope, sampling, scales,
+};
 use crate::{
     Error, Result,
     family::{self, Windows},
@@ -25,13 +27,7 @@ pub(crate) struct Facts {
 }
 
 /// Architectures that llama.cpp converts and this program has no family for, so that messages name them as their makers do.
-const OTHERS: &[(&str, &str)] = &[
-    ("qwen2moe", "Qwen2MoeForCausalLM"),
-    ("qwen3moe", "Qwen3MoeForCausalLM"),
-    ("granitemoe", "GraniteMoeForCausalLM"),
-    ("glm4moe", "Glm4MoeForCausalLM"),
-    ("gpt-oss", "GptOssForCausalLM"),
-];
+const OTHERS: &[(&str, &str)] = &[("deepseek2", "DeepseekV3ForCausalLM")];
 
 /// The normal form of `metadata`; `place` names the file in messages.
 pub(crate) fn read(place: &str, metadata: &Metadata, facts: &Facts) -> Result<Config> {
@@ -45,14 +41,23 @@ pub(crate) fn read(place: &str, metadata: &Metadata, facts: &Facts) -> Result<Co
     let fields = Fields::new(&place, &raw);
 
     let count = |k: &str, max| fields.need(&key(k), uniform(&fields, &key(k), max)?);
-    let layers = count("block_count", bounds::LAYERS)?;
+    let blocks = count("block_count", bounds::LAYERS)?;
+    // The last ones draft tokens.
+    let layers = match fields.number(&key("nextn_predict_layers"))? {
+        Some(drafting) if drafting < blocks as f64 => blocks - drafting.max(0.0) as usize,
+        _ => blocks,
+    };
     let heads = count("attention.head_count", bounds::HEADS)?;
     let hidden_size = count("embedding_length", bounds::HIDDEN)?;
     let context = count("context_length", bounds::POSITIONS)?;
     let head_dim = head_dim(&fields, &key, hidden_size, heads)?;
     let vocab_size = vocab(&fields, &key, metadata, facts)?;
     let windows = windows(&fields, &key, family.map(|f| &f.defaults.windows), layers)?;
-    let rope = rope::from_gguf(&fields, name, context, facts)?;
+    let mut rope = rope::from_gguf(&fields, name, context, facts)?;
+    if let ("gpt-oss", RopeScaling::Yarn { truncate, .. }) = (name, &mut rope.scaling) {
+        // As its makers have it; GGUF does not say.
+        *truncate = false;
+    }
     let original = fields.count(
         &key("rope.scaling.original_context_length"),
         bounds::POSITIONS,
@@ -73,6 +78,10 @@ pub(crate) fn read(place: &str, metadata: &Metadata, facts: &Facts) -> Result<Co
 
     let read = Config {
         hidden_size,
+        moe: match family.and_then(|f| f.moe) {
+            Some(own) => Some(moe::from_gguf(&fields, name, own)?),
+            None => None,
+        },
         layers,
         heads,
         head_dim,

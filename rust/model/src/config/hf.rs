@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::{
-    Config, Ids, Rotation, Sampling, Scales, bounds, fields::Fields, rope, sampling, scales,
+    Config, Ids, Rotation, Sampling, Scales, bounds, fields::Fields, moe, rope, sampling, scales,
     windows,
 };
 use crate::{
@@ -123,7 +123,19 @@ fn normal_form(
         (defaults.theta, defaults.partial),
         family.is_some_and(own),
     )?;
-    let rotary_dim = rope::rotary_dim(head_dim, rope.partial);
+    let rotary_dim = match fields.count("rotary_dim", head_dim)? {
+        // MiniMax says it so.
+        Some(dim) if rope.partial == 1.0 => dim,
+        _ => rope::rotary_dim(head_dim, rope.partial),
+    };
+    if fields.get("clip_qkv").is_some() {
+        return Err(fields.bad("clip_qkv", "is not supported"));
+    }
+    // Llama 4's dense layers are wider than its experts.
+    let dense: &[&str] = match fields.get("intermediate_size_mlp") {
+        Some(_) => &["intermediate_size_mlp"],
+        None => &["intermediate_size", "n_inner"],
+    };
     // GPT-2 leaves its width out.
     let wide = fields.get("n_embd").map(|_| 4 * hidden_size);
     let windows = windows::from_hf(fields, &defaults.windows, layers)?;
@@ -149,11 +161,11 @@ fn normal_form(
     Ok(Config {
         architecture: String::new(),
         hidden_size,
-        intermediate_size: count(
-            &["intermediate_size", "n_inner"],
-            bounds::INTERMEDIATE,
-            wide,
-        )?,
+        intermediate_size: count(dense, bounds::INTERMEDIATE, wide)?,
+        moe: match family.and_then(|f| f.moe) {
+            Some(own) => Some(moe::from_hf(fields, own)?),
+            None => None,
+        },
         layers,
         heads,
         kv_heads: kv_heads(fields, defaults, heads)?,

@@ -7,11 +7,13 @@ use crate::{Error, Result};
 mod fields;
 pub(crate) mod gguf;
 pub(crate) mod hf;
+mod moe;
 mod rope;
 mod sampling;
 mod scales;
 mod windows;
 
+pub use moe::Moe;
 pub use sampling::Sampling;
 pub use scales::Scales;
 
@@ -98,6 +100,8 @@ pub struct Config {
     pub hidden_size: usize,
     /// Width of the MLP.
     pub intermediate_size: usize,
+    /// Experts, if there are any.
+    pub moe: Option<Moe>,
     /// Decoder layers.
     pub layers: usize,
     /// Query heads.
@@ -151,6 +155,8 @@ pub(crate) mod bounds {
     pub const HIDDEN: usize = 1 << 20;
     /// Width of an MLP.
     pub const INTERMEDIATE: usize = 1 << 24;
+    /// Experts of a layer.
+    pub const EXPERTS: usize = 1 << 14;
     /// Attention heads.
     pub const HEADS: usize = 1 << 14;
     /// Width of a head.

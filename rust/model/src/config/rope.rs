@@ -259,11 +259,22 @@ fn longrope(fields: &Fields<'_>, original: usize, max_position: usize) -> Result
         short: positives(fields, "short_factor")?,
         long: positives(fields, "long_factor")?,
         original,
-        attention_factor: match fields.positive("attention_factor")? {
-            Some(given) => given,
-            None => longrope_factor(factor, original),
+        attention_factor: match (fields.positive("attention_factor")?, mscales(fields)?) {
+            (Some(given), _) | (None, Some(given)) => given,
+            (None, None) => longrope_factor(factor, original),
         },
     })
+}
+
+/// PhiMoE's factor, which it gives for short and for long contexts.
+fn mscales(fields: &Fields<'_>) -> Result<Option<f64>> {
+    let [short, long] = ["short_mscale", "long_mscale"].map(|key| fields.positive(key));
+    let (short, long) = (short?, long?);
+    if short != long {
+        let what = "a factor unlike that of short contexts is not supported";
+        return Err(fields.bad("long_mscale", what));
+    }
+    Ok(long)
 }
 
 fn longrope_factor(factor: f64, original: usize) -> f64 {

@@ -1,8 +1,10 @@
 //! What families of decoders are made of, as data: names of tensors, rules, and what configurations leave unsaid.
 //! A dense family is a row of a table; nothing here reads a file or computes.
+mod moe;
 mod names;
 mod rows;
 
+pub use moe::{Lying, Moe, Normalised};
 pub use names::Names;
 
 use crate::Error;
@@ -20,6 +22,8 @@ pub struct Family {
     pub defaults: Defaults,
     /// Tensors.
     pub names: Names,
+    /// Experts, in layers that have them.
+    pub moe: Option<&'static Moe>,
     /// Norms of the residual stream.
     pub norm: NormRule,
     /// Norms of queries and keys.
@@ -122,6 +126,8 @@ pub enum QkNorm {
     None,
     /// RMSNorm of each head, one weight for all, before the rotation.
     Head,
+    /// The same where the checkpoint has one.
+    HeadIfAny,
     /// The same after the rotation.
     RotatedHead,
     /// RMSNorm over all heads at once.
@@ -182,8 +188,15 @@ pub enum Layout {
     ByHead,
 }
 
+/// Names that published files have for what transformers calls otherwise.
+const ALSO: [(&str, &str); 1] = [("PhiMoEForCausalLM", "PhimoeForCausalLM")];
+
 /// The family of a Hugging Face architecture.
 pub fn find(architecture: &str) -> Option<&'static Family> {
+    let also = ALSO
+        .iter()
+        .find(|(published, _)| *published == architecture);
+    let architecture = also.map_or(architecture, |(_, name)| name);
     rows::FAMILIES
         .iter()
         .copied()

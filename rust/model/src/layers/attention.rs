@@ -57,7 +57,10 @@ fn qk_norm(place: &Place<'_>) -> Result<Option<QkNorm>> {
     };
     let rows = [c.heads * c.head_dim, c.kv_heads * c.head_dim];
     let (of, rule, [q_width, k_width]) = match family.qk_norm {
-        family::QkNorm::Head => (Normed::Head, family.norm, [c.head_dim; 2]),
+        family::QkNorm::HeadIfAny if place.found(names.q_norm).is_none() => return Ok(None),
+        family::QkNorm::Head | family::QkNorm::HeadIfAny => {
+            (Normed::Head, family.norm, [c.head_dim; 2])
+        }
         family::QkNorm::RotatedHead => (Normed::RotatedHead, family.norm, [c.head_dim; 2]),
         family::QkNorm::Row => (Normed::Row, family.norm, rows),
         family::QkNorm::EachHead if place.found(names.q_norm).is_some() => {

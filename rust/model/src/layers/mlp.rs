@@ -46,7 +46,7 @@ fn xielu(place: &Place<'_>) -> Result<Xielu> {
     })
 }
 
-fn activation(place: &Place<'_>) -> Result<Activation> {
+pub(super) fn activation(place: &Place<'_>) -> Result<Activation> {
     Ok(match place.loader.config().activation.as_str() {
         "silu" | "swish" => Activation::Silu,
         "gelu" => Activation::Gelu,

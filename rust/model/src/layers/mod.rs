@@ -1,11 +1,15 @@
 //! The parts that decoders are made of: they load the weights that a family names and call the backend; they compute
 //! nothing, and the backend knows nothing of them.
 mod attention;
+mod feed_forward;
 mod mlp;
+mod moe;
 mod norm;
 
 pub use attention::Attention;
+pub use feed_forward::FeedForward;
 pub use mlp::Mlp;
+pub use moe::Moe;
 pub use norm::norm;
 
 use crate::{family::Family, loader::Loader};

@@ -19,6 +19,8 @@ pub enum Role {
     Up,
     /// From the feed-forward part to the residual stream.
     Down,
+    /// Into the scores of experts: a small change of them can mean other experts.
+    Router,
     /// Into the logits.
     Head,
 }

@@ -1,7 +1,11 @@
 //! The door of Hugging Face checkpoints: the text model inside one that also sees or hears, names that changed with time,
 //! and rows that files keep otherwise than they are computed with.
-use super::mapped::{Change, Entry, MappedWeights};
+use super::{
+    mapped::{Change, Entry, MappedWeights},
+    stacked,
+};
 use crate::{
+    Error, Result,
     config::Config,
     family::{self, Family, Layout},
 };
@@ -29,14 +33,21 @@ const BESIDE: [&str; 12] = [
     "model.audio_tower.",
 ];
 
+/// What layers that draft tokens are called where they stand apart.
+const DRAFTING: [&str; 2] = ["mtp", "model.mtp"];
+
 /// Renames the tensors of the text model and leaves out the others, which is said once.
-pub(super) fn text_model(weights: &mut MappedWeights, config: &Config) {
+///
+/// # Errors
+/// `Load` for a tensor of all experts that is not of their shape.
+pub(super) fn text_model(weights: &mut MappedWeights, config: &Config) -> Result<()> {
     let family = family::find(&config.architecture);
     let composite = config.raw.get("text_config").is_some();
     let mut left_out = 0;
     let entries = std::mem::take(&mut weights.entries);
     for (name, mut entry) in entries {
-        if composite && BESIDE.iter().any(|part| name.starts_with(part)) {
+        let beside = composite && BESIDE.iter().any(|part| name.starts_with(part));
+        if beside || family.is_some_and(|f| drafts(f, &name, config)) {
             left_out += 1;
             continue;
         }
@@ -52,9 +63,30 @@ pub(super) fn text_model(weights: &mut MappedWeights, config: &Config) {
         tracing::warn!(
             architecture,
             left_out,
-            "only the text model is loaded: tensors of other parts are left out"
+            "only the text model is loaded: tensors of other parts and of drafting layers are left out"
         );
     }
+    let Some((family, moe)) = family.and_then(|f| Some((f, f.moe?))) else {
+        return Ok(());
+    };
+    stacked::cut(&mut weights.entries, family, moe.lying)
+        .map_err(|what| Error::Load(format!("{}: tensor {what}", weights.place())))
+}
+
+/// Whether a tensor belongs to a layer that drafts tokens: one behind the last, where the configuration names such.
+fn drafts(family: &Family, name: &str, config: &Config) -> bool {
+    let named = |key| config.raw.get(key).and_then(serde_json::Value::as_u64);
+    let behind = || {
+        let rest = name.strip_prefix(family.names.layers)?.strip_prefix('.')?;
+        let number: usize = rest.split('.').next()?.parse().ok()?;
+        let more = named("num_nextn_predict_layers").or(named("num_mtp_layers"))?;
+        Some(number >= config.layers && number - config.layers < more as usize)
+    };
+    let apart = |stem: &&str| {
+        name.strip_prefix(*stem)
+            .is_some_and(|r| r.starts_with(['.', '_']))
+    };
+    DRAFTING.iter().any(|stem| apart(&stem)) || behind().unwrap_or(false)
 }
 
 fn inside(name: &str) -> String {

@@ -90,6 +90,7 @@ fn page_size() -> usize {
 }
 
 /// What the elements of a tensor are.
+#[derive(Clone)]
 pub(super) enum Element {
     /// A type that can be computed with.
     Known(GgmlType),
@@ -124,8 +125,21 @@ pub(super) enum Change {
     PlusOne,
     /// Inputs x outputs.
     Transposed,
+    /// Of inputs x outputs, or of a vector, some outputs; see [`Change::columns`].
+    Columns {
+        first: usize,
+        step: usize,
+        count: usize,
+    },
     /// Queries, keys and values stand together for each of so many heads.
     ByHead(usize),
+}
+
+impl Change {
+    /// `count` columns from the `first` on, every `step`th, are the rows of the tensor.
+    pub fn columns(first: usize, step: usize, count: usize) -> Self {
+        Self::Columns { first, step, count }
+    }
 }
 
 /// All tensors of a checkpoint by Hugging Face name, over one or several mapped files.
@@ -147,7 +161,8 @@ impl MappedWeights {
         self.files.iter().map(|f| f.bytes().len() as u64).sum()
     }
 
-    fn place(&self) -> String {
+    /// The files, for messages.
+    pub fn place(&self) -> String {
         match self.files.as_slice() {
             [] => "checkpoint".to_string(),
             [only] => only.path().display().to_string(),
@@ -220,22 +235,44 @@ fn undo(change: Change, stored: Stored<'_>) -> std::result::Result<Stored<'_>, S
             ))
         }
         Change::PlusOne => Err(format!("has type {}, not F32", stored.dtype.name())),
-        Change::Transposed => match (&stored.shape[..], stored.dtype.block_len()) {
-            (&[k, n], 1) => Ok(Stored {
-                data: Cow::Owned(transposed(&stored.data, k, n)),
-                shape: vec![n, k],
-                dtype: stored.dtype,
-            }),
-            _ => Err("is no dense matrix".to_string()),
-        },
+        Change::Transposed => {
+            let all = stored.shape.last().copied().unwrap_or(0);
+            columns(stored, 0, 1, all)
+        }
+        Change::Columns { first, step, count } => columns(stored, first, step, count),
     }
 }
 
-/// `[k, n]` as `[n, k]`.
-fn transposed(data: &[u8], k: usize, n: usize) -> Vec<u8> {
+/// Columns of a dense matrix as the rows of another, or values of a vector.
+fn columns(
+    stored: Stored<'_>,
+    first: usize,
+    step: usize,
+    count: usize,
+) -> std::result::Result<Stored<'_>, String> {
+    let (k, n, shape) = match (&stored.shape[..], stored.dtype.block_len()) {
+        (&[k, n], 1) => (k, n, vec![count, k]),
+        (&[n], 1) => (1, n, vec![count]),
+        _ => return Err("is no dense matrix".to_string()),
+    };
+    if count > 0 && first + (count - 1) * step >= n {
+        return Err(format!(
+            "has {n} columns, {count} from {first} on are wanted"
+        ));
+    }
+    let columns = (0..count).map(|i| first + i * step);
+    Ok(Stored {
+        data: Cow::Owned(turned(&stored.data, [k, n], columns)),
+        shape,
+        dtype: stored.dtype,
+    })
+}
+
+/// Columns of `[k, n]` as rows.
+fn turned(data: &[u8], [k, n]: [usize; 2], columns: impl Iterator<Item = usize>) -> Vec<u8> {
     let size = data.len() / (k * n).max(1);
-    let mut out = Vec::with_capacity(data.len());
-    for column in 0..n {
+    let mut out = Vec::with_capacity(columns.size_hint().0 * k * size);
+    for column in columns {
         for row in 0..k {
             out.extend_from_slice(&data[(row * n + column) * size..][..size]);
         }
@@ -299,9 +336,11 @@ mod tests {
         // [2, 3] elements of 2 bytes.
         let data = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11];
         assert_eq!(
-            transposed(&data, 2, 3),
+            turned(&data, [2, 3], 0..3),
             [0, 1, 6, 7, 2, 3, 8, 9, 4, 5, 10, 11]
         );
+        let odd = turned(&data, [2, 3], [1].into_iter());
+        assert_eq!(odd, [2, 3, 8, 9]);
         // 2 heads of 1 row of 2 bytes: q0 k0 v0 q1 k1 v1.
         assert_eq!(stacked(&data, 6, 2), [0, 1, 6, 7, 2, 3, 8, 9, 4, 5, 10, 11]);
     }

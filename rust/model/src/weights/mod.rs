@@ -53,3 +53,4 @@ pub mod gguf;
 mod mapped;
 mod open;
 mod safetensors;
+mod stacked;

@@ -99,7 +99,7 @@ fn open_safetensors(folder: &Path, files: &[&PathBuf]) -> Result<Checkpoint> {
         );
         return Err(Error::Load(what));
     };
-    door::text_model(&mut weights, &config);
+    door::text_model(&mut weights, &config)?;
     Ok(Checkpoint {
         config,
         file_bytes: weights.file_bytes(),

@@ -158,6 +158,7 @@ fn gguf_architectures_get_hugging_face_names() {
     assert!(unknown.weights.contains("blk.0.attn_q.weight"));
     let experts = gguf("gguf-experts", |f| {
         f.u32("llama.expert_count", 8)
+            .u32("llama.expert_used_count", 2)
             .counted("blk.0.ffn_gate_exps.weight", &[16, 24, 8], 0.0);
     });
     assert_eq!(experts.unwrap().architecture, "MixtralForCausalLM");

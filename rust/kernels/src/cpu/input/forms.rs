@@ -40,7 +40,16 @@ impl Forms {
 pub(super) struct Source<'a> {
     pub x: &'a [f32],
     pub k: usize,
+    /// Which rows of `x`, in this order; all without it.
+    pub rows: Option<&'a [u32]>,
     pub norm: Option<Norm<'a>>,
+}
+
+impl Source<'_> {
+    fn row(&self, r: usize) -> &[f32] {
+        let r = self.rows.map_or(r, |rows| rows[r] as usize);
+        &self.x[r * self.k..][..self.k]
+    }
 }
 
 /// Where blocks of integers go; shapes as in [`super::Blocks`].
@@ -157,9 +166,10 @@ unsafe fn float_rows<L: Lanes>(
     buffer: &mut Vec<f32>,
 ) -> Padded {
     let (k, padded) = (source.k, to.blocks * BLOCK);
-    if source.norm.is_none() && !to.forms.f32 && k == padded {
+    let together = source.rows.is_none() || height == 1;
+    if source.norm.is_none() && !to.forms.f32 && k == padded && together {
         return Padded {
-            at: source.x[t * TILE * k..].as_ptr(),
+            at: source.row(t * TILE).as_ptr(),
             stride: k,
         };
     }
@@ -172,7 +182,7 @@ unsafe fn float_rows<L: Lanes>(
             buffer.as_mut_ptr()
         };
         for r in 0..height {
-            let x = &source.x[(t * TILE + r) * k..][..k];
+            let x = source.row(t * TILE + r);
             let row = at.add(r * padded);
             match &source.norm {
                 Some(norm) => normalise::<L>(x, norm, row),

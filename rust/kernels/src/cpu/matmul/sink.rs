@@ -44,6 +44,8 @@ pub(super) enum Role {
         rows: usize,
         act: Activation,
     },
+    /// out\[to\[r\]\] += weights\[r\] * v: what an expert adds to the rows that chose it.
+    Scatter { to: *const u32, weights: *const f32 },
 }
 
 impl Role {
@@ -53,8 +55,9 @@ impl Role {
         matches!(
             self,
             Role::Activate(_)
+                | Role::Scatter { .. }
                 | Role::Gate {
-                    act: Activation::Xielu(_),
+                    act: Activation::Xielu(_) | Activation::Clamped(_),
                     ..
                 }
         )
@@ -79,7 +82,7 @@ impl Sink<'_> {
     pub fn prefetch(&self, p: usize, row: usize, height: usize) {
         #[cfg(target_arch = "x86_64")]
         {
-            if matches!(self.role, Role::Keep { .. }) {
+            if matches!(self.role, Role::Keep { .. } | Role::Scatter { .. }) {
                 return;
             }
             for r in row..row + height {
@@ -119,7 +122,7 @@ impl Sink<'_> {
                 return;
             }
             match role {
-                Role::Activate(_) => {}
+                Role::Activate(_) | Role::Scatter { .. } => {}
                 Role::Set => {
                     for r in rows {
                         source.row(r).store(place(r));
@@ -233,7 +236,7 @@ impl Sink<'_> {
                     v[l] += bias[l];
                 }
             }
-            let r = row + i;
+            let mut r = row + i;
             // SAFETY: row and panel lie within the buffers, as the caller promised.
             unsafe {
                 match self.role {
@@ -265,8 +268,19 @@ impl Sink<'_> {
                     } => {
                         let at = from.add(((p - first) * rows + r) * LANES);
                         let gate = act.of(at.cast::<[f32; LANES]>().read_unaligned());
+                        act.beside(&mut v);
                         for l in 0..LANES {
                             v[l] *= gate[l];
+                        }
+                    }
+                    Role::Scatter { to, weights } => {
+                        let weight = *weights.add(r);
+                        r = *to.add(r) as usize;
+                        let mut old = [0f32; LANES];
+                        let at = self.out.add(r * self.n + first);
+                        std::ptr::copy_nonoverlapping(at, old.as_mut_ptr(), columns);
+                        for l in 0..LANES {
+                            v[l] = weight.mul_add(v[l], old[l]);
                         }
                     }
                 }

@@ -59,7 +59,7 @@ impl Arithmetic {
     /// theirs is the smallest matrix, and the one that buys most for its size.
     fn mode(self, role: Role) -> Mode {
         match (self.dtype, self.activations, role) {
-            (Dtype::F32, ..) => Mode::Exact,
+            (Dtype::F32, ..) | (_, _, Role::Router) => Mode::Exact,
             // Looked up, never multiplied: the form that needs nothing beside the packed blocks.
             (_, _, Role::Embedding) => Mode::Int8,
             (_, Activations::Int16, _) | (_, Activations::Auto, Role::Value) => Mode::Int16,
@@ -81,7 +81,7 @@ impl CpuPacker {
         let mode = self.arithmetic.mode(role);
         let dense = matches!(stored.dtype, GgmlType::F32 | GgmlType::F16 | GgmlType::BF16);
         let pack = |dtype, data: &[u8]| Matrix::pack(self.cpu, mode, dtype, n, k, data);
-        let matrix = match (self.arithmetic.dtype, dense) {
+        let matrix = match (self.arithmetic.dtype, dense && role != Role::Router) {
             (Dtype::Bf16, true) if stored.dtype != GgmlType::BF16 => pack(
                 GgmlType::BF16,
                 &narrowed(stored, |v| bf16::from_f32(v).to_le_bytes()),
@@ -153,6 +153,8 @@ mod tests {
                 assert_eq!(bits(Dtype::F32, Activations::Auto, role, name), None);
             }
         }
+        let router = bits(Dtype::Auto, Activations::Int8, Role::Router, "gate");
+        assert_eq!(router, None);
         let table = bits(Dtype::Auto, Activations::Int16, Role::Embedding, "lm_head");
         assert_eq!(table, Some(8));
     }

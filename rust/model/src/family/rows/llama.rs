@@ -14,6 +14,7 @@ pub(super) const LLAMA: Family = Family {
         ..DEFAULTS
     },
     names: names::LLAMA,
+    moe: None,
     norm: NormRule::Rms,
     qk_norm: QkNorm::None,
     parallel: false,

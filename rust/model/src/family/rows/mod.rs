@@ -1,10 +1,11 @@
-//! The rows: dense decoders, by kinship. Sources: transformers `models/<model_type>/`, llama.cpp `src/models/`.
+//! The rows, by kinship; mixtures of experts stand apart. Sources: transformers `models/<model_type>/`, llama.cpp `src/models/`.
 mod cohere;
 mod gemma;
 mod glm;
 mod granite;
 mod layernorm;
 mod llama;
+mod moe;
 mod olmo;
 mod phi;
 mod qwen;
@@ -57,4 +58,17 @@ pub(super) const FAMILIES: &[&Family] = &[
     &llama::APERTUS,
     &llama::ERNIE,
     &llama::HUNYUAN,
+    &moe::QWEN2_MOE,
+    &moe::QWEN3_MOE,
+    &moe::MIXTRAL,
+    &moe::GRANITE_MOE,
+    &moe::ERNIE_MOE,
+    &moe::HUNYUAN_MOE,
+    &moe::GLM4_MOE,
+    &moe::DOTS1,
+    &moe::EXAONE_MOE,
+    &moe::OLMOE,
+    &moe::MINIMAX_M2,
+    &moe::PHI_MOE,
+    &moe::GPT_OSS,
 ];

@@ -7,11 +7,12 @@ use candle_vllm_kernels::cpu::ggml::GgmlType;
 use super::{
     Checkpoint, TokenizerSource,
     mapped::{Change, Element, Entry, MappedFile, MappedWeights},
+    stacked,
 };
 use crate::{
     Error, Result,
     config::{self, gguf::Facts},
-    family,
+    family::{self, Lying},
 };
 
 mod header;
@@ -132,6 +133,10 @@ fn rename(
                 change: target.change,
             },
         );
+    }
+    if let Some(family) = family {
+        let bad = |what| Error::Load(format!("{place}: tensor {what}"));
+        stacked::cut(&mut entries, family, Lying::Rows).map_err(bad)?;
     }
     Ok(entries)
 }

@@ -52,6 +52,9 @@ pub(super) fn hugging_face(
         target.change = shifted(family, top == names.norm, kind);
         return Ok(Some(target));
     };
+    if n >= config.layers && drafts(config) {
+        return Ok(None);
+    }
     if n >= config.layers {
         return Err(format!(
             "belongs to block {n}, but block_count is {}",
@@ -60,6 +63,9 @@ pub(super) fn hugging_face(
     }
     if part == ROTARY {
         return Ok(None);
+    }
+    if let Some(expert) = family.moe.and_then(|moe| moe.of_gguf(part, kind)) {
+        return Ok(Some(plain(format!("{}.{n}.{expert}", names.layers))));
     }
     let part = names.of_gguf(true, part).ok_or_else(unknown)?;
     let prefix = format!("{}.{n}.{part}", names.layers);
@@ -86,6 +92,14 @@ pub(super) fn hugging_face(
         name: format!("{prefix}.{kind}"),
         change,
     }))
+}
+
+/// Whether the last blocks draft tokens rather than being part of the model.
+fn drafts(config: &Config) -> bool {
+    let all = config.raw.as_object().into_iter().flatten();
+    all.into_iter().any(|(key, value)| {
+        key.ends_with(".nextn_predict_layers") && value.as_u64().is_some_and(|n| n > 0)
+    })
 }
 
 /// llama.cpp adds the one to norms that count from one.

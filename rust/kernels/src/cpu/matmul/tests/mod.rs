@@ -1,5 +1,7 @@
 //! Products: the oracle against float64, every level against the oracle bit for bit.
 #![allow(clippy::unwrap_used)]
+mod experts;
+
 use super::*;
 use crate::cpu::Norm;
 use crate::cpu::ggml::GgmlType;
