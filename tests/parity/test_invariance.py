@@ -21,6 +21,8 @@ CASES = [
     "hf/gemma3",
     "hf/granite_swa",
     "hf/cohere",
+    "hf/qwen2_moe",
+    "hf/gpt_oss",
     "ggml/Q4_1",
     "ggml/Q4_K",
 ]

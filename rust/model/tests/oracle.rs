@@ -22,7 +22,7 @@ fn golden(name: &str) -> PathBuf {
 }
 
 /// Llamas, and a case of each way in which families differ from them.
-const CASES: [&str; 26] = [
+const CASES: [&str; 27] = [
     "gguf/llama.gguf",
     "gguf/llama_tied_bias.gguf",
     "gguf/llama_linear_rope.gguf",
@@ -43,8 +43,9 @@ const CASES: [&str; 26] = [
     "gguf/qwen2_moe.gguf",
     "gguf/qwen3_moe.gguf",
     "gguf/mixtral.gguf",
-    "hf/mixtral",
-    "hf/qwen2_moe",
+    "hf/gpt_oss",
+    "hf/dots1",
+    "hf/phimoe",
     "ggml/Q4_1.gguf",
     "ggml/Q8_0.gguf",
     "ggml/Q4_K.gguf",

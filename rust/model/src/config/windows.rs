@@ -18,7 +18,11 @@ pub(super) fn from_hf(
         Windows::Never => return Ok(vec![None; layers]),
         Windows::All { default } => (*default, used(fields, true)?, 0),
         Windows::Pattern { default, .. } => (*default, used(fields, true)?, 0),
-        Windows::Upper { default, first } => {
+        Windows::Upper {
+            default,
+            first,
+            unsaid,
+        } => {
             let first = match fields.get("max_window_layers") {
                 // 0 is a real value here: a window on every layer.
                 Some(v) if v.as_u64() == Some(0) => 0,
@@ -26,7 +30,7 @@ pub(super) fn from_hf(
                     .count("max_window_layers", bounds::WINDOW)?
                     .unwrap_or(*first),
             };
-            (Some(*default), used(fields, false)?, first)
+            (Some(*default), used(fields, *unsaid)?, first)
         }
     };
     let default = if fields.mentions(KEY) { None } else { default };

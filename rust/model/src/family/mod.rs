@@ -81,6 +81,8 @@ pub enum Windows {
         default: usize,
         /// The first layer with a window.
         first: usize,
+        /// Whether there are windows where `use_sliding_window` does not stand.
+        unsaid: bool,
     },
     /// All but the last of every `pattern` layers.
     Pattern {

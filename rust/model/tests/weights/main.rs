@@ -7,6 +7,7 @@ mod config_sampling;
 mod families;
 #[path = "../golden/mod.rs"]
 mod golden;
+mod moe;
 mod roundtrip;
 mod same;
 mod sets;

@@ -8,13 +8,17 @@ use candle_vllm_model::{
 };
 
 /// Of other families, for their tensors' names, turns and rows.
-const OTHERS: [&str; 6] = [
+const OTHERS: [&str; 10] = [
     "olmo2",
     "granite",
     "smollm3",
     "starcoder2",
     "gpt2",
     "gpt_neox",
+    "qwen2_moe",
+    "mixtral",
+    "granitemoe",
+    "gpt_oss",
 ];
 
 const BOTH: [&str; 6] = [

@@ -160,6 +160,7 @@ pub(super) const SMOLLM3: Family = Family {
         windows: Windows::Upper {
             default: 4096,
             first: 28,
+            unsaid: false,
         },
         ..DEFAULTS
     },

@@ -34,6 +34,7 @@ pub(super) const QWEN3_MOE: Family = Family {
         windows: Windows::Upper {
             default: 4096,
             first: 0,
+            unsaid: false,
         },
         ..qwen::QWEN3.defaults
     },
@@ -135,6 +136,7 @@ pub(super) const DOTS1: Family = Family {
         windows: Windows::Upper {
             default: 4096,
             first: 62,
+            unsaid: true,
         },
         ..DEFAULTS
     },
@@ -161,7 +163,10 @@ pub(super) const EXAONE_MOE: Family = Family {
         ..olmo::EXAONE4.defaults
     },
     names: names::LLAMA.with_qk_norm(),
-    moe: Some(&DEEPSEEK),
+    moe: Some(&Moe {
+        correction: "mlp.e_score_correction_bias",
+        ..DEEPSEEK
+    }),
     ..olmo::EXAONE4
 };
 

@@ -6,6 +6,7 @@ use super::llama::LLAMA;
 const QWEN_WINDOWS: Windows = Windows::Upper {
     default: 4096,
     first: 28,
+    unsaid: false,
 };
 
 pub(super) const QWEN2: Family = Family {
