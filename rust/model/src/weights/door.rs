@@ -86,7 +86,7 @@ fn drafts(family: &Family, name: &str, config: &Config) -> bool {
         name.strip_prefix(*stem)
             .is_some_and(|r| r.starts_with(['.', '_']))
     };
-    DRAFTING.iter().any(|stem| apart(&stem)) || behind().unwrap_or(false)
+    DRAFTING.iter().any(apart) || behind().unwrap_or(false)
 }
 
 fn inside(name: &str) -> String {

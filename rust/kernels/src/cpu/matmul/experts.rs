@@ -92,7 +92,7 @@ struct Share<'a> {
 
 impl<'a> Share<'a> {
     /// The matrices that its rows meet first.
-    fn into_hidden(&self) -> [&'a Matrix; 2] {
+    fn first_matrices(&self) -> [&'a Matrix; 2] {
         let (gate, up) = (self.expert.gate, self.expert.up.matrix);
         [gate.map_or(up, |g| g.matrix), up]
     }
@@ -204,7 +204,7 @@ fn by_rank<'a>(inputs: &'a mut [Input], shares: &[Share<'_>]) -> Vec<Option<&'a 
 
 /// Brings the rows that each expert gets into the forms that it needs.
 fn take(cx: &Compute, bench: &mut Bench, x: &[f32], k: usize, weigh: Weigh, shares: &[Share<'_>]) {
-    let own: Vec<[&Matrix; 2]> = shares.iter().map(Share::into_hidden).collect();
+    let own: Vec<[&Matrix; 2]> = shares.iter().map(Share::first_matrices).collect();
     let of_all = || shares.iter().zip(&own).filter(|(s, _)| s.all);
     let together: Vec<&Matrix> = of_all().flat_map(|(_, m)| m).copied().collect();
     let mut inputs = by_rank(&mut bench.some, shares);

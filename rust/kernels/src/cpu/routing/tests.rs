@@ -177,6 +177,7 @@ fn routes_turned_round_hold_the_same_pairs() {
         .enumerate()
         .map(|(i, c)| (i as u32 / 3, c.expert, c.weight.to_bits()))
         .collect();
-    (want.sort_unstable(), pairs.sort_unstable());
+    want.sort_unstable();
+    pairs.sort_unstable();
     assert_eq!(pairs, want);
 }
