@@ -25,6 +25,7 @@ models:
   - {name: endless, hf_id: org/endless}
   - {name: hostile, hf_id: org/hostile}
   - {name: caller, hf_id: org/caller}
+  - {name: thinker, hf_id: org/thinker}
 """
 HOSTILE = (
     "<script>document.title = 'pwned'</script>\n\n<img src=x onerror=\"document.title='pwned'\">\n\n"
@@ -68,6 +69,8 @@ def engine_of(path: str) -> object:
         return _pieces(FakeEngine(answer=HOSTILE), 8192)
     if name == "caller":
         return ScriptedEngine([("count", {"thing": "pears"})], "There are **five** pears.")
+    if name == "thinker":
+        return FakeEngine(answer="<think>Two and two. <b>Hm</b>.</think>\n\nIt is **four**.", delay=0.002)
     return FakeEngine(delay=0.005)
 
 
@@ -151,11 +154,16 @@ class Tab:
         self.strangers: list[str] = []
         page.set_default_timeout(15_000)
         page.on("pageerror", lambda error: self.problems.append(str(error)))
+        self.frames = 0
+        page.on("websocket", lambda socket: socket.on("framereceived", lambda frame: self._framed()))
         page.on("request", lambda request: self._heard(request.url))
         if settings:
             # As this browser would have kept them.
             page.add_init_script(f"localStorage.setItem('candle-vllm.settings', {json.dumps(json.dumps(settings))})")
         page.goto(url)
+
+    def _framed(self) -> None:
+        self.frames += 1
 
     def _heard(self, address: str) -> None:
         if not address.startswith((self.url, self.url.replace("http", "ws"), "data:", "blob:")):

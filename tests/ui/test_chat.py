@@ -25,7 +25,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("chat")
     shelf = {"command": sys.executable, "args": [str(TESTS / "mcp_friendly.py")]}
     (folder / "mcp.json").write_text(json.dumps({"mcpServers": {"shelf": shelf}}))
-    with page_server(folder, "--mcp-config", str(folder / "mcp.json")) as address:
+    with page_server(folder, "--mcp-config", str(folder / "mcp.json"), "--reasoning-parser", "qwen3") as address:
         yield address
 
 
@@ -110,12 +110,15 @@ def test_switch_while_another_page_streams(tab: Tab, browser: Browser, url: str)
     tab.choose("slow")
     tab.ask("go on")
     tab.until("word word")
+    began, frames = time.monotonic(), tab.frames
     other = Tab(browser.new_context().new_page(), url).ready()
     other.choose("small")
     other.ask("are you there?")
     other.until("small is next; the active model finishes its answers. Position 1")
     tab.until_ended(40)
     assert tab.answer.count("word") == 500
+    # Ten updates a second at most, and a few messages beside them; a token comes each millisecond or two.
+    assert tab.frames - frames < 25 * (time.monotonic() - began)
     other.until("Loading small")
     other.until("You said: are you there?")
     other.page.context.close()
@@ -167,6 +170,18 @@ def test_tools_are_called_shown_and_switched_off(tab: Tab) -> None:
     tab.ask("how many pears?")
     tab.until_ended()
     assert tab.page.locator(".cv-call").count() == 0
+
+
+def test_thoughts_are_folded(tab: Tab) -> None:
+    tab.choose("thinker")
+    tab.ask("2 + 2?")
+    tab.until("It is four.")
+    tab.until_ended()
+    thoughts = tab.page.locator(".cv-fold .cv-text")
+    expect(thoughts).to_be_hidden()
+    tab.page.get_by_text("Thoughts").click()
+    expect(thoughts).to_be_visible()
+    expect(thoughts).to_have_text("Two and two. <b>Hm</b>.")
 
 
 def test_closing_the_page_ends_its_answer(tab: Tab, browser: Browser, url: str) -> None:

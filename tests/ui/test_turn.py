@@ -26,7 +26,7 @@ def turn_of(engine: FakeEngine, limits: Limits | None = None, **request: Any) ->
 
 
 async def test_a_whole_answer() -> None:
-    turn = turn_of(FakeEngine(delay=0.001))
+    turn = turn_of(FakeEngine(delay=0.01))
     assert not turn.ended
     await turn.run()
     assert turn.ended and turn.answer.ended == "stop"

@@ -77,7 +77,7 @@ class Chat:
     def accepts(self, text: str) -> bool:
         """Whether this can be asked now; tells the user of a text that is too long."""
         if len(text) > _QUESTION_MOST:
-            ui.notify(f"A message may have {_QUESTION_MOST:,} characters at most.", type="warning")
+            ui.notify(f"A message may have {_QUESTION_MOST:,} characters at most.", position="top", type="warning")
             return False
         return not self.busy and bool(text.strip())
 
@@ -114,7 +114,7 @@ class Chat:
         await self._leave()
         found = await self.store.load(name)
         if found is None:
-            ui.notify("This conversation cannot be read.", type="warning")
+            ui.notify("This conversation cannot be read.", position="top", type="warning")
         else:
             self._show(found)
             await self.store.remember(name)
@@ -228,7 +228,9 @@ class Chat:
     async def _keep(self, conversation: Conversation) -> None:
         if not await self.store.save(conversation):
             with self._client:
-                ui.notify("The browser has no room for this conversation: it is not kept.", type="warning")
+                ui.notify(
+                    "The browser has no room for this conversation: it is not kept.", position="top", type="warning"
+                )
         entry = Entry(id=conversation.id, title=conversation.title, updated=conversation.updated)
         self.entries = [entry, *(one for one in self.entries if one.id != conversation.id)]
         self._changed()

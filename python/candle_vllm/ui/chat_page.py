@@ -168,7 +168,7 @@ class _ChatPage:
         try:
             await self._services.adapter.served.select(name)
         except Exception as error:
-            ui.notify(api_error(error).message, type="warning")
+            ui.notify(api_error(error).message, position="top", type="warning")
         self._look()
 
     async def _save_settings(self) -> None:

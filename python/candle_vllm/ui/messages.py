@@ -114,7 +114,7 @@ class AnswerView:
 
     def _copy_text(self) -> None:
         ui.clipboard.write(self._answer.text)
-        ui.notify("Copied", type="positive", timeout=1000)
+        ui.notify("Copied", position="top", type="positive", timeout=1000)
 
 
 def _view(part: TextPart | CallPart) -> _TextView | _ThoughtView | _CallView:

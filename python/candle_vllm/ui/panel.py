@@ -101,7 +101,7 @@ class SettingsPanel:
         try:
             setattr(self._settings, name, value)
         except ValidationError as error:
-            ui.notify(error.errors()[0]["msg"], type="warning")
+            ui.notify(error.errors()[0]["msg"], position="top", type="warning")
             return
         await self._changed()
 

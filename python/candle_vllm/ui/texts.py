@@ -84,7 +84,7 @@ class _Element:
 
     def _copy(self) -> None:
         ui.clipboard.write(self._block.code or "")
-        ui.notify("Copied", type="positive", timeout=1000)
+        ui.notify("Copied", position="top", type="positive", timeout=1000)
 
 
 def _form(block: Block) -> tuple[bool, str | None]:

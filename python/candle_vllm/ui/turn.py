@@ -36,6 +36,10 @@ from candle_vllm.ui.conversation import Answer, CallPart
 __all__ = ["Caller", "Turn"]
 
 
+_MEASURED = 0.05
+"""Seconds of generating over which a rate says something."""
+
+
 class Caller:
     """Who asks: the name of the key, and the address for those without one."""
 
@@ -92,7 +96,7 @@ class Turn:
             self._pending.clear()
         account, (before, first) = self.account, self._turn_began
         self.answer.tokens = account.generated_tokens
-        if first is not None and account.last_token_at is not None and account.last_token_at > first:
+        if first is not None and account.last_token_at is not None and account.last_token_at - first > _MEASURED:
             self.answer.rate = (account.generated_tokens - before) / (account.last_token_at - first)
 
     def _take(self, event: Event) -> None:
