@@ -16,10 +16,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 FOR_TESTS = ("dev", "docs", "interop")
 """Extras of the tests and documents: the package itself does not import them."""
 
-FOR_OTHERS = {
-    "httptools": "uvicorn.protocols.http.httptools_impl",
-    "websockets": "candle_vllm.server.listen",
-}
+FOR_OTHERS = {"httptools": "uvicorn.protocols.http.httptools_impl"}
 """What is declared because a module that we import needs it, which its own distribution asks for only in an extra."""
 
 

@@ -77,6 +77,10 @@ async def test_what_is_said_stays_text_on_its_way() -> None:
 async def test_a_browser_without_room_is_told_of() -> None:
     assert not await store_of(False)[0].save(Conversation())
     assert await store_of(None)[0].save(Conversation())
+    store, browser = store_of(True)
+    conversation = Conversation()
+    conversation.ask("x" * 1_100_000)
+    assert not await store.save(conversation) and browser.scripts == []
 
 
 async def test_keys_are_kept_where_the_user_wants_them() -> None:

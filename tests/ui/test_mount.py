@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -66,7 +67,7 @@ async def test_files_of_the_page_need_no_key_and_come_from_here(page: WebPage) -
 
 
 async def test_not_more_pages_than_there_is_room_for(page: WebPage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Client, "instances", dict.fromkeys(map(str, range(512))))
+    monkeypatch.setattr(Client, "instances", dict.fromkeys(map(str, range(256))))
     reply = await call(page, scope("/"))
     assert reply.status == 503 and reply.headers["retry-after"] == "60"
 
@@ -76,6 +77,15 @@ async def test_sockets_of_strangers_are_closed(page: WebPage, path: str) -> None
     for headers in STRANGERS[:3]:
         assert await closed(page, {**scope(path, headers=list(headers)), "type": "websocket"})
     assert await closed(page, {**scope("/v1/models"), "type": "websocket"})
+
+
+async def test_not_more_sockets_than_a_page_needs(page: WebPage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Client, "instances", {"known": None})
+    for query, most in ((b"client_id=known", 4), (b"client_id=other", 64), (b"", 64)):
+        name = "known" if b"known" in query else ""
+        monkeypatch.setattr(page, "_sockets", Counter({name: most}))
+        assert await closed(page, {**scope("/_nicegui_ws/socket.io/", query_string=query), "type": "websocket"})
+        assert page._sockets[name] == most
 
 
 async def closed(page: WebPage, request: dict[str, Any]) -> bool:

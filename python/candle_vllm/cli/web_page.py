@@ -35,6 +35,9 @@ def web_of(args: argparse.Namespace) -> Web:
     if not args.ui_server:
         return Web()
     try:
+        # What uvicorn serves web sockets with.
+        import websockets  # noqa: F401
+
         from candle_vllm.ui import MAX_MESSAGE, LoadProgress, WebPage
     except ModuleNotFoundError as error:
         raise UsageError(f"--ui-server: pip install 'candle-vllm[ui]' first ({error.name} is missing)") from error

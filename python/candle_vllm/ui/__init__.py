@@ -4,7 +4,8 @@ Needs the extra `ui`; nothing else of the package imports this one before it is 
 every request, in this process. Must not know of command lines.
 """
 
-from candle_vllm.ui.mount import MAX_MESSAGE, WebPage
+from candle_vllm.ui.browser import MAX_MESSAGE
+from candle_vllm.ui.mount import WebPage
 from candle_vllm.ui.progress import LoadProgress
 
 __all__ = ["MAX_MESSAGE", "LoadProgress", "WebPage"]

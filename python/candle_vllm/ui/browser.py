@@ -16,8 +16,12 @@ from pydantic import BaseModel, ValidationError
 from candle_vllm.ui.conversation import Conversation
 from candle_vllm.ui.settings import Settings
 
-__all__ = ["BrowserStore", "Entry", "Stored"]
+__all__ = ["MAX_MESSAGE", "BrowserStore", "Entry", "Stored"]
 
+MAX_MESSAGE = 4 * 1024 * 1024
+"""Bytes of one message of a page's web socket: a conversation that a browser gives back."""
+_KEPT_MOST = MAX_MESSAGE // 4
+"""Characters of a conversation that is kept: a message writes one in up to three bytes, or escapes it."""
 _SECONDS = 10.0
 """How long a browser may take to answer."""
 _READ = """
@@ -86,8 +90,9 @@ class BrowserStore:
         return _from_json(Conversation, await self._run(f"return localStorage.getItem({_chat(name)})"))
 
     async def save(self, conversation: Conversation) -> bool:
-        """Keep it. False where the browser has no room left for it."""
-        return await self._write("localStorage", _chat(conversation.id), conversation.model_dump_json())
+        """Keep it. False where the browser has no room left for it, or could not give it back."""
+        text = conversation.model_dump_json()
+        return len(text) <= _KEPT_MOST and await self._write("localStorage", _chat(conversation.id), text)
 
     async def remember(self, name: str) -> None:
         """Have the conversation of this id opened when the tab is loaded again."""

@@ -8,8 +8,10 @@ other paths are the API's, behind its boundary. Must not know what is on the pag
 from __future__ import annotations
 
 import json
+from collections import Counter
 from functools import cache
 from http import HTTPStatus
+from urllib.parse import parse_qs
 
 from fastapi import FastAPI
 from nicegui import Client, app, core, ui
@@ -22,18 +24,21 @@ from candle_vllm.server.hosts import check_host, check_origin
 from candle_vllm.server.limits import check_headers
 from candle_vllm.server.paths import route_path
 from candle_vllm.ui import chat_page, operator_page
+from candle_vllm.ui.browser import MAX_MESSAGE
 from candle_vllm.ui.progress import LoadProgress
 from candle_vllm.ui.services import SCOPE_KEY, Services
 
-__all__ = ["MAX_MESSAGE", "WebPage"]
+__all__ = ["WebPage"]
 
 _PAGES = frozenset({chat_page.PATH, operator_page.PATH})
 _SOCKET = "/_nicegui_ws/"
 _PARTS = ("/_nicegui/", _SOCKET)
-_MOST_PAGES = 512
+_MOST_PAGES = 256
 """Pages that are open, or were asked for within the last minute; each takes some memory here."""
-MAX_MESSAGE = 8 * 1024 * 1024
-"""Bytes of one message of a page's web socket: a conversation that a browser gives back."""
+_MOST_SOCKETS = 4
+"""Sockets of one page: it may have one anew before the loss of the last one is noticed."""
+_MOST_LOST = 64
+"""Sockets of pages that are not known any more, which are told so."""
 _RECONNECT = 3.0
 """Seconds that a page may be away, over which its answer goes on."""
 _PING = 15.0
@@ -64,6 +69,7 @@ class WebPage:
         self._api: ASGIApp = api
         self._settings: BoundarySettings = api.state.boundary
         self.services = Services.of(api, progress)
+        self._sockets: Counter[str] = Counter()
         self._pages = _pages()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -90,13 +96,22 @@ class WebPage:
         await self._pages({**scope, SCOPE_KEY: self.services}, receive, _secured(send))
 
     async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        page = _page_of(scope)
         try:
             self._check(scope)
+            if self._sockets[page] >= (_MOST_SOCKETS if page else _MOST_LOST):
+                raise ApiError("The page has too many sockets.", status=429)
         except ApiError:
             await receive()
             await send({"type": "websocket.close", "code": 1008})
             return
-        await self._pages(scope, receive, send)
+        self._sockets[page] += 1
+        try:
+            await self._pages(scope, receive, send)
+        finally:
+            self._sockets[page] -= 1
+            if not self._sockets[page]:
+                del self._sockets[page]
 
     def _check(self, scope: Scope) -> None:
         check_headers(scope, self._settings.limits)
@@ -106,6 +121,12 @@ class WebPage:
 
 def _is_page(path: str) -> bool:
     return path in _PAGES or path == "/favicon.ico" or path.startswith(_PARTS)
+
+
+def _page_of(scope: Scope) -> str:
+    """The page that a socket says it belongs to; empty where there is no such page."""
+    named = parse_qs(scope["query_string"].decode("latin-1")).get("client_id", [""])[0]
+    return named if named in Client.instances else ""
 
 
 def _refusal(error: ApiError) -> Response:
