@@ -81,11 +81,18 @@ class StepCosts:
 
 
 def measure_costs(
-    engine: InferenceEngine, repeats: int = 3, advance: Callable[[str], None] = lambda text: None
+    engine: InferenceEngine,
+    repeats: int = 3,
+    advance: Callable[[str], None] = lambda text: None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> StepCosts:
-    """Measure an engine that runs by steps and keeps no prefixes. `advance` hears of each part that begins."""
+    """Measure an engine that runs by steps and keeps no prefixes. `advance` hears of each part that begins.
+
+    `clock` tells seconds: of the day, or, for an engine of one thread on a machine that is busy with other things, of
+    this process (`time.process_time`).
+    """
     info = engine.model_info
-    measure = _Measure(engine, repeats, advance)
+    measure = _Measure(engine, repeats, advance, clock)
     pair = measure.prompt_pair()
     longest = min(info.step_tokens, info.max_sequence_length - 1)
     rows = tuple((count, measure.prompt(count) - pair * count * count / 2) for count in _ladder(longest))
@@ -114,6 +121,7 @@ class _Measure:
     engine: InferenceEngine
     repeats: int
     advance: Callable[[str], None]
+    clock: Callable[[], float]
 
     def prompt(self, tokens: int) -> float:
         """A step that computes a whole prompt."""
@@ -171,9 +179,9 @@ class _Measure:
                 schedule.add(Sequence(number, tokens, answer))
             steps, more = [], True
             while more:
-                began = time.perf_counter()
+                began = self.clock()
                 more = self.engine.step().has_work
-                seconds = time.perf_counter() - began
+                seconds = self.clock() - began
                 steps.append((seconds, schedule.plan()))
                 schedule.book()
             if any(len(handle.result().tokens) != answer for handle in handles):

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Several
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from candle_vllm.bench.costs import StepCosts
 from candle_vllm.bench.figures import Spread, percentile, spread
-from candle_vllm.bench.scheduling import Scheduling, Sequence
+from candle_vllm.bench.scheduling import Limits, Scheduling, Sequence, Work
 
 __all__ = ["Arrival", "Demand", "Outlook", "Target", "arrivals", "outlook", "search"]
 
@@ -88,7 +89,7 @@ def arrivals(demand: Demand) -> Iterator[Arrival]:
 class _Replica:
     """One engine and its clock."""
 
-    costs: StepCosts
+    costs: Steps
     schedule: Scheduling
     arrived: dict[int, float] = field(default_factory=dict)
     last: dict[int, float] = field(default_factory=dict)
@@ -125,10 +126,29 @@ class _Replica:
                 self.last[s.number] = now
 
 
+class Steps(Protocol):
+    """What tells how long steps take; `StepCosts` is one."""
+
+    @property
+    def limits(self) -> Limits:
+        """Of the engine."""
+        ...
+
+    def seconds(self, work: Work) -> float:
+        """Of the step that begins now and holds this."""
+        ...
+
+
 def outlook(
-    costs: StepCosts, requests: Several[Arrival], *, replicas: int = 1, cached: int = 0, target: Target | None = None
+    costs: Steps,
+    requests: Several[Arrival],
+    *,
+    replicas: int = 1,
+    cached: int = 0,
+    target: Target | None = None,
+    submit: Callable[[Arrival], None] = lambda request: None,
 ) -> Outlook:
-    """How these requests fare on so many replicas."""
+    """How these requests fare on so many replicas. `submit` hears of each as it arrives."""
     target = target or Target()
     limits = costs.limits
     cached -= cached % limits.block_size
@@ -157,6 +177,7 @@ def outlook(
         index = min(range(replicas), key=lambda at: (fleet[at].under_way, at))
         chosen = fleet[index]
         chosen.arrived[number] = request.at
+        submit(request)
         has = min(cached, (request.prompt - 1) // limits.block_size * limits.block_size)
         chosen.schedule.add(Sequence(number, request.prompt, request.answer, cached=has))
         if not chosen.stepping:

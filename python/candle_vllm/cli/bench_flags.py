@@ -115,6 +115,7 @@ def _serve(parser: argparse.ArgumentParser) -> None:
 
 def _costs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repeats", type=_whole(1, 1000), default=3, metavar="N", help="medians of so many (3)")
+    _clock(parser)
     _json(parser)
     add_model_and_engine(parser)
 
@@ -140,8 +141,18 @@ def _simulate(parser: argparse.ArgumentParser) -> None:
 
 def _replay(parser: argparse.ArgumentParser) -> None:
     _demand(parser, requests=100)
+    _clock(parser)
     _json(parser)
     add_model_and_engine(parser)
+
+
+def _clock(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--clock",
+        choices=("wall", "process"),
+        default="wall",
+        help="process: the time that this process is given, for a machine that is busy; needs --threads 1 (wall)",
+    )
 
 
 def _demand(parser: argparse.ArgumentParser, requests: int) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,10 +31,11 @@ def run_costs(args: argparse.Namespace) -> int:
     """Measure the steps of an engine. Returns the exit status."""
     from candle_vllm.bench.costs import measure_costs
 
+    clock = _clock(args)
     config = replace(engine_config(args), enable_prefix_cache=False, background=False)
     with load_engine(args, config) as engine, bar("costs", None) as advance:
         try:
-            costs = measure_costs(engine, args.repeats, advance.name)
+            costs = measure_costs(engine, args.repeats, advance.name, clock)
         except ConfigError as error:
             raise UsageError(in_flags(error)) from error
         about = about_engine(engine)
@@ -84,14 +87,16 @@ def run_simulate(args: argparse.Namespace) -> int:
 
 def run_replay(args: argparse.Namespace) -> int:
     """Run the load on an engine here. Returns the exit status."""
-    from candle_vllm.bench.replay import replay
+    from candle_vllm.bench.replay import replay, replay_by_steps
     from candle_vllm.bench.simulate import arrivals
 
     demand = _demand(args, 0)
-    config = replace(engine_config(args), enable_prefix_cache=False)
+    clock, steps = _clock(args), args.clock == "process"
+    config = replace(engine_config(args), enable_prefix_cache=False, background=not steps)
     with load_engine(args, config) as engine, bar("requests", demand.requests) as advance:
         _check_lengths(demand, engine.model_info.max_sequence_length)
-        found = replay(engine, list(arrivals(demand)), advance)
+        requests = list(arrivals(demand))
+        found = replay_by_steps(engine, requests, advance, clock) if steps else replay(engine, requests, advance)
         about = about_engine(engine)
     rows: Rows = [
         ("requests/s", f"{found.requests_per_second:.2f}"),
@@ -101,6 +106,15 @@ def run_replay(args: argparse.Namespace) -> int:
     heads = ("", "mean", "median", "p90", "p99")
     show(args, heading(about), [("load", ("", ""), rows), ("milliseconds", heads, times)], {**about, **asdict(found)})
     return 0
+
+
+def _clock(args: argparse.Namespace) -> Callable[[], float]:
+    if args.clock == "wall":
+        return time.perf_counter
+    if args.threads != 1:
+        # Threads that wait for each other take time too.
+        raise UsageError("--clock process: needs --threads 1")
+    return time.process_time
 
 
 def _demand(args: argparse.Namespace, cached: int) -> Demand:
