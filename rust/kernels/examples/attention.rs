@@ -67,6 +67,7 @@ impl Bench<'_> {
             heads: self.model.heads,
             kv_heads: self.model.kv_heads,
             head_dim: self.model.head_dim,
+            value_dim: self.model.head_dim,
             scale: (self.model.head_dim as f32).powf(-0.5),
             window: None,
             softcap: None,
@@ -81,7 +82,9 @@ impl Bench<'_> {
             blocks: tokens.div_ceil(32),
             block_size: 32,
             kv_heads: self.model.kv_heads,
-            head_dim: self.model.head_dim,
+            key_dim: self.model.head_dim,
+            value_dim: self.model.head_dim,
+            latent: false,
             dtype: self.dtype,
         })?)
     }

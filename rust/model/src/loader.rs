@@ -13,7 +13,7 @@ use crate::{
     backend::{Linear, Packer},
     config::Config,
     family,
-    quant::{Format, Role, SCHEMES, Shard, Source, Vector, rows},
+    quant::{Format, PerHead, Role, SCHEMES, Shard, Source, Vector, rows},
     weights::{Checkpoint, Stored},
 };
 
@@ -220,6 +220,29 @@ impl<'a> Loader<'a> {
             None
         };
         Ok(Linear { format, bias })
+    }
+
+    /// The `count` values of the tensor under `prefix`, whatever its shape: what [`Loader::per_head`] is made of.
+    pub fn values(&self, prefix: &str, count: usize) -> Result<Vec<f32>> {
+        let stored = self.source(prefix, Role::Value, Shard::Whole)?.open()?;
+        let mut values = vec![0.0; stored.shape.iter().product()];
+        if values.len() != count {
+            let found = &stored.shape;
+            return Err(Error::Load(format!(
+                "tensor {prefix}.weight has shape {found:?}, the configuration says {count} values"
+            )));
+        }
+        ggml::dequantize(stored.dtype, &stored.data, &mut values);
+        self.count(&stored, 0);
+        Ok(values)
+    }
+
+    /// One matrix `[n, k]` a head of `values`, packed; `shape`: heads, n, k.
+    pub fn per_head(&self, shape: [usize; 3], values: Vec<f32>) -> Result<PerHead> {
+        let matrices = self.packer.per_head(shape, values)?;
+        let bytes = matrices.bytes() as u64;
+        self.packed.fetch_add(bytes, Ordering::Relaxed);
+        Ok(matrices)
     }
 
     /// The vector `name` of `len` values, each raised by `offset`. A matrix with as many values counts as one.

@@ -22,7 +22,7 @@ fn golden(name: &str) -> PathBuf {
 }
 
 /// Llamas, and a case of each way in which families differ from them.
-const CASES: [&str; 27] = [
+const CASES: [&str; 30] = [
     "gguf/llama.gguf",
     "gguf/llama_tied_bias.gguf",
     "gguf/llama_linear_rope.gguf",
@@ -46,6 +46,9 @@ const CASES: [&str; 27] = [
     "hf/gpt_oss",
     "hf/dots1",
     "hf/phimoe",
+    "hf/deepseek_v2",
+    "hf/deepseek_v3",
+    "gguf/glm4_moe_lite.gguf",
     "ggml/Q4_1.gguf",
     "ggml/Q8_0.gguf",
     "ggml/Q4_K.gguf",
@@ -53,7 +56,7 @@ const CASES: [&str; 27] = [
 ];
 
 /// Those with experts.
-const EXPERTS: [&str; 5] = ["moe", "mixtral", "gpt_oss", "dots1", "phimoe"];
+const EXPERTS: [&str; 6] = ["deepseek", "moe", "mixtral", "gpt_oss", "dots1", "phimoe"];
 
 fn open(name: &str, backend: Box<dyn Backend>, kv_dtype: KvType) -> Box<dyn Model> {
     load_on(

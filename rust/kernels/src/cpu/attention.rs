@@ -6,10 +6,11 @@
 //! merged in order of position. Masked keys take no part in the maximum and weigh exactly 0. The sums run in the same
 //! order for one query as for a tile of them, whichever thread computes a segment.
 mod batch;
-mod element;
+pub(super) mod element;
 mod kernel;
 mod plan;
 mod scales;
+mod scratch;
 mod softmax;
 mod tile;
 mod unit;
@@ -40,8 +41,10 @@ pub struct AttnParams<'a> {
     pub heads: usize,
     /// Key/value heads.
     pub kv_heads: usize,
-    /// Width of a head.
+    /// Width of a head's query and key.
     pub head_dim: usize,
+    /// Width of a head's value.
+    pub value_dim: usize,
     /// Factor on the products of queries and keys; above 0.
     pub scale: f32,
     /// A query at position p sees the keys at positions above `p - window`, itself included; `None` = all before it.
@@ -86,10 +89,9 @@ pub struct QkNorm<'a> {
 impl AttnParams<'_> {
     fn check(&self, cache: &KvCache) {
         let shape = cache.shape();
-        assert!(
-            self.kv_heads == shape.kv_heads && self.head_dim == shape.head_dim,
-            "not this cache's heads"
-        );
+        let own = (self.kv_heads, self.head_dim, self.value_dim);
+        let its = (shape.kv_heads, shape.key_dim, shape.value_dim);
+        assert!(own == its, "not this cache's heads");
         assert!(
             self.heads > 0 && self.heads.is_multiple_of(self.kv_heads),
             "heads in groups"
@@ -116,7 +118,8 @@ impl AttnParams<'_> {
 }
 
 /// Normalises (`qk_norm`) and rotates queries and keys in place and writes keys and values into the cache.
-/// `q`: `[rows, heads * head_dim]`, `k` and `v`: `[rows, kv_heads * head_dim]`.
+/// `q`: `[rows, heads * head_dim]`, `k`: `[rows, kv_heads * head_dim]`, `v`: `[rows, kv_heads * value_dim]`, empty where
+/// the cache is latent.
 ///
 /// # Panics
 /// When shapes, positions or blocks do not fit each other or the cache.
@@ -142,7 +145,7 @@ pub fn write_qkv(
 }
 
 /// Attention of rotated queries over a cache that holds the keys and values of all their tokens.
-/// `q` and `out`: `[rows, heads * head_dim]`.
+/// `q`: `[rows, heads * head_dim]`, `out`: `[rows, heads * value_dim]`.
 ///
 /// # Panics
 /// As [`write_qkv`].
@@ -220,10 +223,18 @@ fn run(
         Target::Old(cache) => (cache, None),
         Target::New(new) => (new.cache(), Some(new)),
     };
-    let width = params.heads * params.head_dim;
+    let (width, own) = (
+        params.heads * params.head_dim,
+        params.heads * params.value_dim,
+    );
     params.check(cache);
-    assert_eq!(queries.q.len(), out.len(), "q and out: [rows, {width}]");
-    batch.check_rows(out.len(), width);
+    batch.check_rows(queries.q.len(), width);
+    let rows = queries.q.len() / width;
+    assert_eq!(
+        rows * own,
+        out.len(),
+        "q and out: [rows, {width} and {own}]"
+    );
     batch.check_cache(cache, layer);
     let (seqs, plan, partials) = batch.plan(params, cx.pool.threads(), new.is_some());
     let kernel = Kernel::of(cx.cpu, cache.page().dtype);

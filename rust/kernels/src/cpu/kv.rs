@@ -4,6 +4,7 @@
 //! - keys: two groups of 16 tokens, a lane being a token: `[dims][16]`, Bf16 `[dims / 2][16][2]`
 //! - values: F32 `[32][dims]`, Bf16 `[dims / 16][16 pairs of tokens][16][2]`, others `[dims / 16][32][16]`
 //! - of types that need them, scales of 32 keys behind the keys and of 32 values behind the values, in bf16
+//! - no values in a latent cache: they are the last columns of the keys
 //!
 //! so that both operands of AMX tiles and of `vdpbf16ps` are read in place.
 pub(crate) mod codes;
@@ -32,8 +33,13 @@ pub struct KvShape {
     pub block_size: usize,
     /// Key/value heads a layer.
     pub kv_heads: usize,
-    /// Width of a head, up to 256; one that fills no whole vectors takes the room of the next that does.
-    pub head_dim: usize,
+    /// Width of a head's key, up to [`MAX_HEAD_DIM`]; one that fills no whole vectors takes the room of the next that
+    /// does.
+    pub key_dim: usize,
+    /// Width of a head's value.
+    pub value_dim: usize,
+    /// Whether values are the last columns of the keys, not kept twice.
+    pub latent: bool,
     /// Element type.
     pub dtype: KvType,
 }
@@ -64,13 +70,16 @@ impl KvShape {
     pub(crate) fn page(&self) -> Page {
         // Keys are multiplied 2 or, as bf16, 32 dimensions at a time; padding is zero and stays so.
         let keys = match self.dtype {
-            KvType::F32 | KvType::F16 => self.head_dim.next_multiple_of(8),
-            KvType::Bf16 | KvType::Int8 | KvType::Fp8 => self.head_dim.next_multiple_of(32),
+            KvType::F32 | KvType::F16 => self.key_dim.next_multiple_of(8),
+            KvType::Bf16 | KvType::Int8 | KvType::Fp8 => self.key_dim.next_multiple_of(32),
         };
         Page {
             key_dims: keys,
-            value_dims: self.head_dim.next_multiple_of(16),
+            value_dims: self.value_dim.next_multiple_of(16),
             dtype: self.dtype,
+            latent: self
+                .latent
+                .then(|| self.key_dim.saturating_sub(self.value_dim)),
         }
     }
 
@@ -82,9 +91,14 @@ impl KvShape {
                 self.block_size
             ));
         }
-        if self.head_dim == 0 || self.head_dim > MAX_HEAD_DIM {
-            let dim = self.head_dim;
-            return error(format!("head_dim {dim} is not from 1 to {MAX_HEAD_DIM}"));
+        for (what, dim) in [("keys", self.key_dim), ("values", self.value_dim)] {
+            if dim == 0 || dim > MAX_HEAD_DIM {
+                return error(format!("{what} of {dim} are not from 1 to {MAX_HEAD_DIM}"));
+            }
+        }
+        if self.latent && self.value_dim > self.key_dim {
+            let (key, value) = (self.key_dim, self.value_dim);
+            return error(format!("values of {value} are no part of keys of {key}"));
         }
         if self.layers == 0 || self.blocks == 0 || self.kv_heads == 0 {
             return error("layers, blocks and kv_heads must be at least 1".into());
@@ -105,7 +119,7 @@ impl KvShape {
 }
 
 /// Widest head.
-pub const MAX_HEAD_DIM: usize = 256;
+pub const MAX_HEAD_DIM: usize = 1024;
 
 /// One sequence's part of a step.
 #[derive(Debug, Clone)]

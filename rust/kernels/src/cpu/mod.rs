@@ -3,6 +3,7 @@
 mod activation;
 pub mod attention;
 mod buffer;
+mod by_head;
 pub mod exp;
 pub mod ggml;
 mod input;
@@ -23,6 +24,7 @@ pub mod threads;
 mod tile_unit;
 
 pub use activation::{Activation, Clamped, Xielu};
+pub use by_head::{ByHead, Parts, by_head};
 pub use input::Input;
 pub use isa::{Cpu, Isa, IsaError};
 pub use matmul::{Bench, Expert, Job, Part, Then, Weigh, experts, gate_up, head, matmul};

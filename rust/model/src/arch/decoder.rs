@@ -7,17 +7,17 @@ use candle_vllm_kernels::cpu::Compute;
 use super::Runtime;
 use crate::{
     Error, Kv, Logits, Model, Pending, Result, Spec, Step, Tensor,
-    backend::{Backend, KvShape, Linear, LogitRule, Norm},
+    backend::{Backend, KvGroup, KvPlace, KvShape, Linear, LogitRule, Norm},
     config::Config,
     family::Family,
-    layers::{Attention, FeedForward, Place, norm},
+    layers::{Attention, FeedForward, Latent, Mixer, Place, norm},
     loader::{self, Loader},
     quant::{Format, Role, Shard},
     rope::Rope,
 };
 
 struct Layer {
-    attention: Attention,
+    mixer: Mixer,
     feed: FeedForward,
 }
 
@@ -49,8 +49,13 @@ struct Decoder {
 /// The residual stream twice, what attention takes and gives, what the MLP holds, and the widest of them once more as
 /// the input of a product.
 fn row_bytes(c: &Config) -> usize {
-    let queries = c.heads * c.head_dim;
-    let keys = c.kv_heads * c.head_dim;
+    let mut queries = c.heads * c.head_dim;
+    let mut keys = c.kv_heads * c.head_dim;
+    if let Some(l) = &c.latent {
+        // Queries of the latent and what they get of it, beside those that they are made of.
+        queries += c.heads * (l.rotated + l.rank);
+        keys = 2 * (l.rotated + l.rank);
+    }
     let widest = c.hidden_size.max(c.intermediate_size).max(queries);
     // Of each expert its hidden row, and both inputs of its products.
     let experts = c.moe.map_or(0, |moe| {
@@ -102,7 +107,49 @@ enum Piece {
     Layer(usize),
 }
 
-fn piece(loader: &Loader<'_>, family: &Family, ropes: &[Arc<Rope>], piece: &Piece) -> Result<Part> {
+fn mixer(place: &Place<'_>, rope: Arc<Rope>, at: KvPlace) -> Result<Mixer> {
+    Ok(match &place.loader.config().latent {
+        Some(shape) => Mixer::Latent(Box::new(Latent::load(place, shape, rope, at)?)),
+        None => Mixer::Attention(Box::new(Attention::load(place, rope, at)?)),
+    })
+}
+
+/// What each layer keeps of a token.
+fn kept(c: &Config) -> Vec<KvGroup> {
+    let own = match &c.latent {
+        Some(l) => KvGroup {
+            layers: 1,
+            kv_heads: 1,
+            key_dim: l.rotated + l.rank,
+            value_dim: l.rank,
+            latent: true,
+        },
+        None => KvGroup {
+            layers: 1,
+            kv_heads: c.kv_heads,
+            key_dim: c.head_dim,
+            value_dim: c.head_dim,
+            latent: false,
+        },
+    };
+    vec![own; c.layers]
+}
+
+/// What layers are loaded with.
+struct Plan<'a> {
+    loader: &'a Loader<'a>,
+    family: &'a Family,
+    ropes: Vec<Arc<Rope>>,
+    places: Vec<KvPlace>,
+}
+
+fn piece(plan: &Plan<'_>, piece: &Piece) -> Result<Part> {
+    let Plan {
+        loader,
+        family,
+        ropes,
+        places,
+    } = plan;
     let (c, names) = (loader.config(), &family.names);
     let table = |name: &str, role, rows| {
         let source = loader.source(name, role, Shard::Whole)?;
@@ -130,7 +177,7 @@ fn piece(loader: &Loader<'_>, family: &Family, ropes: &[Arc<Rope>], piece: &Piec
             };
             let rope = ropes[number].clone();
             Part::Layer(Box::new(Layer {
-                attention: Attention::load(&place, rope)?,
+                mixer: mixer(&place, rope, places[number])?,
                 feed: FeedForward::load(&place, is_parallel(c, family))?,
             }))
         }
@@ -160,7 +207,14 @@ pub fn load(
     pieces.extend((0..c.layers).map(Piece::Layer));
     let (mut embedding, mut positions, mut head) = (None, None, None);
     let mut layers = Vec::with_capacity(c.layers);
-    let load = |i: usize| piece(loader, family, &ropes, &pieces[i]);
+    let (kv, places) = KvShape::grouped(&kept(c), runtime.kv_dtype);
+    let plan = Plan {
+        loader,
+        family,
+        ropes,
+        places,
+    };
+    let load = |i: usize| piece(&plan, &pieces[i]);
     for part in loader::on_threads(backend.compute(), pieces.len(), load)? {
         match part {
             Part::Embedding(table) => embedding = Some(table),
@@ -171,12 +225,6 @@ pub fn load(
     }
     let embedding = embedding.ok_or_else(|| Error::Load("the model has no embedding".into()))?;
     let norm = norm(loader, names.norm, c.hidden_size, family.norm)?;
-    let kv = KvShape {
-        layers: c.layers,
-        kv_heads: c.kv_heads,
-        head_dim: c.head_dim,
-        dtype: runtime.kv_dtype,
-    };
     let dtype = match layers.first() {
         Some(l) if !runtime.exact => l.feed.label(),
         _ => "f32",
@@ -239,8 +287,8 @@ impl Decoder {
         let wanted: Vec<Range<usize>> = step.slices.iter().map(|s| s.logits.clone()).collect();
         let all = step.logits_rows() == step.tokens.len();
         let mut pass = backend.begin(step, kv)?;
-        for (i, Layer { attention, feed }) in self.layers.iter().enumerate() {
-            let mut mixed = attention.mix(backend, &x, &mut pass, kv)?;
+        for (i, Layer { mixer, feed }) in self.layers.iter().enumerate() {
+            let mut mixed = mixer.mix(backend, &x, &mut pass, kv)?;
             if i + 1 == self.layers.len() && !all {
                 if step.logits_rows() == 0 {
                     return Ok(Tensor::new(0, self.spec.vocab_size, Vec::new()).into());
@@ -252,12 +300,12 @@ impl Decoder {
                 );
             }
             if self.parallel {
-                let norm = feed.norm().or(attention.norm.as_ref());
+                let norm = feed.norm().or(mixer.norm());
                 let hidden = feed.run(backend, &x, norm)?;
-                backend.join(&mixed, &attention.output, &mut x)?;
+                backend.join(&mixed, mixer.output(), &mut x)?;
                 feed.join(backend, &hidden, &mut x)?;
             } else {
-                backend.join(&mixed, &attention.output, &mut x)?;
+                backend.join(&mixed, mixer.output(), &mut x)?;
                 let hidden = feed.run(backend, &x, feed.norm())?;
                 feed.join(backend, &hidden, &mut x)?;
             }

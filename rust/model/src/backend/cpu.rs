@@ -1,6 +1,7 @@
 //! The CPU backend: packed matrices and paged attention by our own kernels, on buffers reused from step to step.
 //! Knows shapes and buffers; how a thing is computed is the kernels' business.
 mod experts;
+mod latent;
 mod packer;
 
 use std::{ops::Range, sync::Arc};
@@ -14,8 +15,8 @@ use candle_vllm_kernels::cpu::{
 };
 
 use super::{
-    Attend, Backend, Experts, Feed, Join, KvShape, Linear, LogitRule, Norm, Normed, Packer, Pass,
-    QkNorm, Router,
+    Attend, Backend, Experts, Feed, Join, KvShape, Latent, Linear, LogitRule, Norm, Normed, Packer,
+    Pass, QkNorm, Router,
 };
 use crate::{
     Error, Kv, Logits, Result, Slice, Step, Tensor,
@@ -155,15 +156,23 @@ fn fused_norm<'a>(attend: &Attend, rule: &'a QkNorm) -> Result<Option<attention:
     }))
 }
 
-fn layout(shape: &KvShape, blocks: usize, block_size: usize) -> kernels::kv::KvShape {
-    kernels::kv::KvShape {
-        layers: shape.layers,
+/// The shapes of the caches of all groups.
+fn layouts(
+    shape: &KvShape,
+    blocks: usize,
+    block_size: usize,
+) -> impl Iterator<Item = kernels::kv::KvShape> {
+    let dtype = shape.dtype;
+    shape.groups.iter().map(move |group| kernels::kv::KvShape {
+        layers: group.layers,
         blocks,
         block_size,
-        kv_heads: shape.kv_heads,
-        head_dim: shape.head_dim,
-        dtype: shape.dtype,
-    }
+        kv_heads: group.kv_heads,
+        key_dim: group.key_dim,
+        value_dim: group.value_dim,
+        latent: group.latent,
+        dtype,
+    })
 }
 
 /// The table of a layer's rotation, made when it is first asked for.
@@ -198,8 +207,10 @@ fn rope(rope: &Rope) -> kernels::rope::Rope {
     }
 }
 
-fn cache_of(kv: &mut Kv) -> Result<&mut KvCache> {
-    kv.storage_mut::<KvCache>()
+/// The cache of a group of layers; of all of them the blocks are the same.
+fn cache_of(kv: &mut Kv, group: usize) -> Result<&mut KvCache> {
+    kv.storage_mut::<Vec<KvCache>>()
+        .and_then(|caches| caches.get_mut(group))
         .ok_or_else(|| Error::Run("this KV cache was made by another backend".into()))
 }
 
@@ -224,12 +235,16 @@ impl Backend for Cpu {
     }
 
     fn kv_block_bytes(&self, shape: &KvShape) -> usize {
-        layout(shape, 1, self.block_size()).block_bytes()
+        let caches = layouts(shape, 1, self.block_size());
+        caches.map(|cache| cache.block_bytes()).sum()
     }
 
     fn new_kv(&self, shape: &KvShape, blocks: usize) -> Result<Kv> {
-        let cache = KvCache::new(layout(shape, blocks, self.block_size())).map_err(device_error)?;
-        Ok(Kv::new(blocks, self.block_size(), Box::new(cache)))
+        let caches = layouts(shape, blocks, self.block_size()).map(KvCache::new);
+        let caches: Vec<KvCache> = caches
+            .collect::<std::result::Result<_, _>>()
+            .map_err(device_error)?;
+        Ok(Kv::new(blocks, self.block_size(), Box::new(caches)))
     }
 
     fn begin<'a>(&mut self, step: &'a Step, kv: &mut Kv) -> Result<Pass<'a>> {
@@ -239,7 +254,7 @@ impl Backend for Cpu {
             blocks: &step.blocks[s.blocks.clone()],
         };
         let seqs = step.slices.iter().map(seq).collect();
-        let batch = Some(Batch::new(seqs, cache_of(kv)?));
+        let batch = Some(Batch::new(seqs, cache_of(kv, 0)?));
         Ok(Pass { step, batch })
     }
 
@@ -282,7 +297,6 @@ impl Backend for Cpu {
                 self.apart(attend, rule, &mut qkv)?;
             }
         }
-        let cache = cache_of(kv)?;
         let Some(batch) = &mut pass.batch else {
             return Err(Error::Run("another backend began this pass".into()));
         };
@@ -291,6 +305,7 @@ impl Backend for Cpu {
             heads: attend.heads,
             kv_heads: attend.kv_heads,
             head_dim: attend.head_dim,
+            value_dim: attend.value_dim,
             scale: attend.scale,
             window: attend.window,
             softcap: attend.softcap,
@@ -299,10 +314,21 @@ impl Backend for Cpu {
         };
         let (cx, [q, k, v]) = (&self.compute, [&qkv[0], &qkv[1], &qkv[2]].map(Tensor::data));
         let rows = pass.step.tokens.len();
-        let mut out = self.spare.tensor(rows, attend.heads * attend.head_dim);
-        let (to, layer) = (out.data_mut()?, attend.layer);
+        let mut out = self.spare.tensor(rows, attend.heads * attend.value_dim);
+        let (to, layer) = (out.data_mut()?, attend.place.layer);
+        let cache = cache_of(kv, attend.place.group)?;
         attention::qkv_attention(cx, rope, q, k, v, norms, &params, batch, cache, layer, to);
         Ok(out)
+    }
+
+    fn attend_latent(
+        &mut self,
+        latent: &Latent,
+        qc: [Tensor; 2],
+        pass: &mut Pass<'_>,
+        kv: &mut Kv,
+    ) -> Result<Tensor> {
+        self.latent(latent, qc, pass, cache_of(kv, latent.place.group)?)
     }
 
     fn linear(&mut self, x: &Tensor, w: &Linear) -> Result<Tensor> {
@@ -323,27 +349,29 @@ impl Backend for Cpu {
         Ok(out)
     }
 
-    fn project(&mut self, x: &Tensor, norm: Option<&Norm>, w: [&Linear; 3]) -> Result<[Tensor; 3]> {
-        let [a, b, c] = w.map(|w| packed(w.format.as_ref()));
-        let matrices = [a?, b?, c?];
-        let mut out = matrices.map(|m| self.spare.tensor(x.shape()[0], m.n()));
-        let [p, q, r] = &mut out;
-        let job = |i: usize, out| {
-            Ok::<_, Error>(Job {
-                matrix: matrices[i],
-                bias: host(w[i].bias.as_ref())?,
-                out,
-                then: Then::Set,
-            })
-        };
-        let mut jobs = [
-            job(0, p.data_mut()?)?,
-            job(1, q.data_mut()?)?,
-            job(2, r.data_mut()?)?,
-        ];
+    fn project(&mut self, x: &Tensor, norm: Option<&Norm>, w: &[&Linear]) -> Result<Vec<Tensor>> {
+        let matrices = w.iter().map(|w| packed(w.format.as_ref()));
+        let matrices: Vec<&Matrix> = matrices.collect::<Result<_>>()?;
+        let rows = x.shape()[0];
+        let outs = matrices.iter().map(|m| self.spare.tensor(rows, m.n()));
+        let mut outs: Vec<Tensor> = outs.collect();
         self.fill(x, norm, &matrices)?;
+        let jobs = outs
+            .iter_mut()
+            .zip(w)
+            .zip(&matrices)
+            .map(|((out, w), matrix)| {
+                Ok(Job {
+                    matrix,
+                    bias: host(w.bias.as_ref())?,
+                    out: out.data_mut()?,
+                    then: Then::Set,
+                })
+            });
+        let mut jobs: Vec<Job<'_>> = jobs.collect::<Result<_>>()?;
         kernels::matmul(&self.compute, &self.input, &mut jobs);
-        Ok(out)
+        drop(jobs);
+        Ok(outs)
     }
 
     fn join(&mut self, x: &Tensor, join: &Join, residual: &mut Tensor) -> Result<()> {

@@ -15,32 +15,76 @@ use candle_vllm_kernels::cpu::{Compute, attention::Batch, routing::Routes};
 pub use candle_vllm_kernels::cpu::kv::KvType;
 pub use cpu::Cpu;
 pub use experts::{Expert, Experts, Router, Shared};
-pub use operands::{Attend, Feed, Join, Linear, LogitRule, Norm, Normed, QkNorm};
+pub use operands::{Attend, Feed, Join, Latent, Linear, LogitRule, Norm, Normed, QkNorm};
 pub use portable::Portable;
 
 use crate::{
     Kv, Logits, Result, Step, Tensor,
-    quant::{Format, Role, Vector},
+    quant::{Format, PerHead, Role, Vector},
     weights::Stored,
 };
 
-/// What a KV cache holds for each token.
+/// Layers whose keys and values are alike, and what they keep of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct KvShape {
-    /// Decoder layers.
+pub struct KvGroup {
+    /// Layers.
     pub layers: usize,
     /// Key/value heads of a layer.
     pub kv_heads: usize,
-    /// Width of a head.
-    pub head_dim: usize,
+    /// Width of a head's key.
+    pub key_dim: usize,
+    /// Width of a head's value.
+    pub value_dim: usize,
+    /// Whether values are the last columns of the keys, not kept twice.
+    pub latent: bool,
+}
+
+/// What a KV cache holds for each token: groups of layers, one after the other in each block.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KvShape {
+    /// The groups.
+    pub groups: Vec<KvGroup>,
     /// Element type.
     pub dtype: KvType,
+}
+
+/// Where a layer's keys and values lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KvPlace {
+    /// The group.
+    pub group: usize,
+    /// Which of the group's layers, counted from 0.
+    pub layer: usize,
+}
+
+impl KvShape {
+    /// The groups that layers make which keep `each` (`layers` of it is not looked at), and the place of each of them.
+    pub fn grouped(each: &[KvGroup], dtype: KvType) -> (KvShape, Vec<KvPlace>) {
+        let mut groups: Vec<KvGroup> = Vec::new();
+        let mut places = Vec::with_capacity(each.len());
+        for own in each {
+            let like = |g: &KvGroup| KvGroup { layers: 0, ..*g } == KvGroup { layers: 0, ..*own };
+            let group = groups.iter().position(like).unwrap_or_else(|| {
+                groups.push(KvGroup { layers: 0, ..*own });
+                groups.len() - 1
+            });
+            let layer = groups[group].layers;
+            groups[group].layers += 1;
+            places.push(KvPlace { group, layer });
+        }
+        (KvShape { groups, dtype }, places)
+    }
 }
 
 /// Turns stored matrices into the backend's own formats; used from several threads at once while loading.
 pub trait Packer: Send + Sync {
     /// Packs the two-dimensional tensor `name` for its `role`.
     fn matrix(&self, name: &str, role: Role, stored: &Stored<'_>) -> Result<Box<dyn Format>>;
+
+    /// Takes one matrix `[n, k]` a head, `shape` being heads, n and k. Default: they stay on the host.
+    fn per_head(&self, shape: [usize; 3], values: Vec<f32>) -> Result<PerHead> {
+        Ok(PerHead::host(shape, values))
+    }
 
     /// Takes the values of a norm, a bias or sinks. Default: they stay on the host.
     fn vector(&self, values: Vec<f32>) -> Result<Vector> {
@@ -127,7 +171,7 @@ pub trait Backend: Send {
         portable::select(self.device(), x, rows)
     }
 
-    /// Normalises and rotates q and k, writes k and v of the pass into the cache and attends: `[rows, heads * head_dim]`.
+    /// Normalises and rotates q and k, writes k and v of the pass into the cache and attends: `[rows, heads * value_dim]`.
     fn attend(
         &mut self,
         attend: &Attend,
@@ -138,15 +182,23 @@ pub trait Backend: Send {
         portable::attend(self.device(), attend, qkv, pass.step, kv)
     }
 
+    /// As [`Backend::attend`] with queries `[rows, heads * (nope + rotated)]`, each head's rotating columns last, and
+    /// latents with the rotating columns of the keys behind them, `[rows, rank + rotated]`.
+    fn attend_latent(
+        &mut self,
+        latent: &Latent,
+        qc: [Tensor; 2],
+        pass: &mut Pass<'_>,
+        kv: &mut Kv,
+    ) -> Result<Tensor> {
+        portable::latent::attend(self.device(), latent, qc, pass.step, kv)
+    }
+
     /// The linears of the rows, which are normalised first where there is a norm. Default: composed.
-    fn project(&mut self, x: &Tensor, norm: Option<&Norm>, w: [&Linear; 3]) -> Result<[Tensor; 3]> {
+    fn project(&mut self, x: &Tensor, norm: Option<&Norm>, w: &[&Linear]) -> Result<Vec<Tensor>> {
         let own = self.normalised(x, norm)?;
         let x = own.as_ref().unwrap_or(x);
-        Ok([
-            self.linear(x, w[0])?,
-            self.linear(x, w[1])?,
-            self.linear(x, w[2])?,
-        ])
+        w.iter().map(|w| self.linear(x, w)).collect()
     }
 
     /// The rows, normalised over their whole width; `None` without a norm.

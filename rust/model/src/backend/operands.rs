@@ -3,8 +3,9 @@ use std::sync::Arc;
 
 use candle_vllm_kernels::cpu::{Activation, attention::Temperature};
 
+use super::KvPlace;
 use crate::{
-    quant::{Format, Vector},
+    quant::{Format, PerHead, Vector},
     rope::Rope,
 };
 
@@ -58,14 +59,16 @@ pub struct Join {
 
 /// What attention does with queries, keys and values.
 pub struct Attend {
-    /// The cache's layer, counted from 0.
-    pub layer: usize,
+    /// Where its keys and values lie.
+    pub place: KvPlace,
     /// Query heads.
     pub heads: usize,
     /// Key/value heads; divides `heads`.
     pub kv_heads: usize,
-    /// Width of a head.
+    /// Width of a head's query and key.
     pub head_dim: usize,
+    /// Width of a head's value.
+    pub value_dim: usize,
     /// Factor on the scores before softmax.
     pub scale: f32,
     /// A query sees this many keys, its own included; `None` = all before it.
@@ -79,6 +82,33 @@ pub struct Attend {
     /// Norms of queries and keys.
     pub qk_norm: Option<QkNorm>,
     /// Rotation of queries and keys.
+    pub rope: Arc<Rope>,
+}
+
+/// What latent attention (MLA, arXiv 2405.04434) does with queries and a latent. All heads share one key of a token, its
+/// rotated columns and the latent; the latent is their value too.
+pub struct Latent {
+    /// Where the keys lie.
+    pub place: KvPlace,
+    /// Query heads.
+    pub heads: usize,
+    /// Columns of a query that meet the latent, by `absorb`; they come first.
+    pub nope: usize,
+    /// Columns of a query, and of the key, that rotate.
+    pub rotated: usize,
+    /// Width of the latent.
+    pub rank: usize,
+    /// Width of a head's value.
+    pub value_dim: usize,
+    /// Factor on the scores before softmax.
+    pub scale: f32,
+    /// Of the latent.
+    pub norm: Norm,
+    /// From a head's query to the latent, `[rank, nope]` a head: the keys' matrix, turned.
+    pub absorb: PerHead,
+    /// From the latent to a head's value, `[value_dim, rank]` a head.
+    pub expand: PerHead,
+    /// Rotation.
     pub rope: Arc<Rope>,
 }
 

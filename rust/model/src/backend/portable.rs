@@ -1,10 +1,12 @@
 //! The portable backend: every operation in plain candle ops, float32. Slow, simple, and the oracle of the others.
+pub mod latent;
+
 use std::ops::Range;
 
 use candle_core::{D, DType, Device, Tensor as Candle};
 use candle_vllm_kernels::cpu::{Activation, ggml};
 
-use super::{Attend, Backend, KvShape, KvType, Linear, LogitRule, Norm, Normed, Packer};
+use super::{Attend, Backend, KvGroup, KvShape, KvType, Linear, LogitRule, Norm, Normed, Packer};
 use crate::{
     Error, Kv, Logits, Result, Slice, Step, Tensor,
     quant::{Dense, Format, Role, Vector},
@@ -37,30 +39,71 @@ impl Packer for DensePacker {
     }
 }
 
-/// Keys and values as float32 `[block, offset, kv_head, head_dim]`, one array a layer.
+/// Keys and values as float32 `[block, offset, kv_head, width]`, one array a layer.
 struct Pages {
     keys: Vec<Vec<f32>>,
     values: Vec<Vec<f32>>,
+}
+
+/// The pages of all groups.
+struct Cache {
+    groups: Vec<Pages>,
     /// What they are rounded to.
     dtype: KvType,
 }
 
+/// Values of a token in a layer: of the keys, of the values.
+fn widths(group: &KvGroup) -> [usize; 2] {
+    let value = if group.latent { 0 } else { group.value_dim };
+    [group.kv_heads * group.key_dim, group.kv_heads * value]
+}
+
 pub fn block_bytes(shape: &KvShape, block_size: usize) -> usize {
-    2 * shape.layers * block_size * shape.kv_heads * shape.head_dim * size_of::<f32>()
+    let of = |g: &KvGroup| g.layers * widths(g).iter().sum::<usize>();
+    block_size * shape.groups.iter().map(of).sum::<usize>() * size_of::<f32>()
 }
 
 pub fn new_kv(shape: &KvShape, blocks: usize, block_size: usize) -> Kv {
-    let layer = || vec![0.0; blocks * block_size * shape.kv_heads * shape.head_dim];
-    let layers = || (0..shape.layers).map(|_| layer()).collect();
-    Kv::new(
-        blocks,
-        block_size,
-        Box::new(Pages {
-            keys: layers(),
-            values: layers(),
-            dtype: shape.dtype,
-        }),
-    )
+    let pages = |group: &KvGroup| {
+        let layers = |width: usize| vec![vec![0.0; blocks * block_size * width]; group.layers];
+        let [keys, values] = widths(group).map(layers);
+        Pages { keys, values }
+    };
+    let groups = shape.groups.iter().map(pages).collect();
+    let dtype = shape.dtype;
+    Kv::new(blocks, block_size, Box::new(Cache { groups, dtype }))
+}
+
+fn cache_of(kv: &mut Kv) -> Result<&mut Cache> {
+    kv.storage_mut::<Cache>()
+        .ok_or_else(|| Error::Run("this KV cache was made by another backend".into()))
+}
+
+/// Writes rows of heads `width` wide to the places of the tokens from `from` on.
+fn write(
+    (pages, dtype): (&mut [f32], KvType),
+    (size, table): (usize, &[u32]),
+    from: usize,
+    rows: &[f32],
+    [heads, width]: [usize; 2],
+) {
+    let all = heads * width;
+    for (i, row) in rows.chunks(all).enumerate() {
+        let p = from + i;
+        let at = (table[p / size] as usize * size + p % size) * all;
+        let to = &mut pages[at..at + all];
+        to.copy_from_slice(row);
+        to.chunks_exact_mut(width)
+            .for_each(|head| dtype.round(head));
+    }
+}
+
+/// The first `len` tokens of a sequence, `[len, width]`.
+fn read(pages: &[f32], (size, table): (usize, &[u32]), len: usize, width: usize) -> Vec<f32> {
+    let row = |p: usize| (table[p / size] as usize * size + p % size) * width;
+    (0..len)
+        .flat_map(|p| pages[row(p)..row(p) + width].to_vec())
+        .collect()
 }
 
 pub fn embed(table: &dyn Format, ids: &[u32], factor: f32) -> Result<Tensor> {
@@ -222,60 +265,6 @@ fn rotate(x: &Candle, (cos, sin): &(Candle, Candle), interleaved: bool) -> Resul
     Ok(Candle::cat(&[turned, rest], 2)?)
 }
 
-impl Pages {
-    fn write(
-        &mut self,
-        heads: &Attend,
-        size: usize,
-        table: &[u32],
-        from: usize,
-        k: &Candle,
-        v: &Candle,
-    ) -> Result<()> {
-        let width = heads.kv_heads * heads.head_dim;
-        let (k, v) = (
-            k.flatten_all()?.to_vec1::<f32>()?,
-            v.flatten_all()?.to_vec1::<f32>()?,
-        );
-        for (i, (k, v)) in k.chunks(width).zip(v.chunks(width)).enumerate() {
-            let p = from + i;
-            let at = (table[p / size] as usize * size + p % size) * width;
-            for (to, from) in [(&mut self.keys, k), (&mut self.values, v)] {
-                let to = &mut to[heads.layer][at..at + width];
-                to.copy_from_slice(from);
-                let heads = to.chunks_exact_mut(heads.head_dim);
-                heads.for_each(|head| self.dtype.round(head));
-            }
-        }
-        Ok(())
-    }
-
-    /// The first `len` tokens of a sequence, `[kv_heads, len, head_dim]` each.
-    fn read(
-        &self,
-        heads: &Attend,
-        size: usize,
-        table: &[u32],
-        len: usize,
-        device: &Device,
-    ) -> Result<[Candle; 2]> {
-        let width = heads.kv_heads * heads.head_dim;
-        let gather = |pages: &[f32]| -> Result<Candle> {
-            let mut out = Vec::with_capacity(len * width);
-            for p in 0..len {
-                let at = (table[p / size] as usize * size + p % size) * width;
-                out.extend_from_slice(&pages[at..at + width]);
-            }
-            let out = Candle::from_vec(out, (len, heads.kv_heads, heads.head_dim), device)?;
-            Ok(out.transpose(0, 1)?.contiguous()?)
-        };
-        Ok([
-            gather(&self.keys[heads.layer])?,
-            gather(&self.values[heads.layer])?,
-        ])
-    }
-}
-
 /// 0 where a query may look, -inf elsewhere: `[queries, keys]`.
 fn mask(heads: &Attend, position: usize, queries: usize, device: &Device) -> Result<Candle> {
     let keys = position + queries;
@@ -326,7 +315,7 @@ fn attended(heads: &Attend, q: &Candle, [k, v]: [Candle; 2], position: usize) ->
     }
     let weights = weights.broadcast_div(&sum)?;
     let out = weights.matmul(&v)?.transpose(0, 1)?.contiguous()?;
-    Ok(out.reshape((queries, heads.heads * heads.head_dim))?)
+    Ok(out.reshape((queries, heads.heads * heads.value_dim))?)
 }
 
 /// Queries or keys of one sequence `[tokens, heads, head_dim]`, normalised per head and rotated as `a` says.
@@ -352,17 +341,17 @@ fn one_sequence(
     a: &Attend,
     [q, k, v]: &[Candle; 3],
     (slice, table): (&Slice, &[u32]),
-    (pages, size): (&mut Pages, usize),
+    (cache, size): (&mut Cache, usize),
 ) -> Result<Candle> {
     let count = slice.tokens.len();
-    let part = |x: &Candle, n: usize| {
+    let part = |x: &Candle, n: usize, width: usize| {
         x.narrow(0, slice.tokens.start, count)?
-            .reshape((count, n, a.head_dim))
+            .reshape((count, n, width))
     };
     let (q, k, v) = (
-        part(q, a.heads)?,
-        part(k, a.kv_heads)?,
-        part(v, a.kv_heads)?,
+        part(q, a.heads, a.head_dim)?,
+        part(k, a.kv_heads, a.head_dim)?,
+        part(v, a.kv_heads, a.value_dim)?,
     );
     let turn = angles(&a.rope, slice.position..slice.position + count, device)?;
     let norms = a.qk_norm.as_ref();
@@ -374,9 +363,20 @@ fn one_sequence(
             .collect();
         q = q.broadcast_mul(&Candle::from_vec(factors, (count, 1, 1), device)?)?;
     }
-    pages.write(a, size, table, slice.position, &k, &v)?;
-    let past = pages.read(a, size, table, slice.position + count, device)?;
-    attended(a, &q, past, slice.position)
+    let (place, len) = (a.place, slice.position + count);
+    let pages = &mut cache.groups[place.group];
+    let kept = |pages: &mut [f32], x: &Candle, width: usize| -> Result<Candle> {
+        let rows = x.flatten_all()?.to_vec1::<f32>()?;
+        let own = (size, table);
+        let heads = [a.kv_heads, width];
+        write((pages, cache.dtype), own, slice.position, &rows, heads);
+        let past = read(pages, own, len, a.kv_heads * width);
+        let past = Candle::from_vec(past, (len, a.kv_heads, width), device)?;
+        Ok(past.transpose(0, 1)?.contiguous()?)
+    };
+    let k = kept(&mut pages.keys[place.layer], &k, a.head_dim)?;
+    let v = kept(&mut pages.values[place.layer], &v, a.value_dim)?;
+    attended(a, &q, [k, v], slice.position)
 }
 
 pub fn attend(
@@ -396,17 +396,13 @@ pub fn attend(
         v.to_candle(device)?,
     ];
     let size = kv.block_size();
-    let Some(pages) = kv.storage_mut::<Pages>() else {
-        return Err(Error::Run(
-            "this KV cache was made by another backend".into(),
-        ));
-    };
+    let cache = cache_of(kv)?;
     let rows = step
         .slices
         .iter()
         .map(|s| {
             let table = &step.blocks[s.blocks.clone()];
-            one_sequence(device, a, &qkv, (s, table), (pages, size))
+            one_sequence(device, a, &qkv, (s, table), (cache, size))
         })
         .collect::<Result<Vec<_>>>()?;
     Tensor::from_candle(Candle::cat(&rows, 0)?.to_dtype(DType::F32)?)

@@ -3,7 +3,8 @@
 use serde_json::{Map, Number, Value as Json};
 
 use super::{
-    Config, RopeScaling, Rotation, Scales, bounds, fields::Fields, moe, rope, sampling, scales,
+    Config, RopeScaling, Rotation, Scales, bounds, fields::Fields, latent, moe, rope, sampling,
+    scales,
 };
 use crate::{
     Error, Result,
@@ -27,7 +28,7 @@ pub(crate) struct Facts {
 }
 
 /// Architectures that llama.cpp converts and this program has no family for, so that messages name them as their makers do.
-const OTHERS: &[(&str, &str)] = &[("deepseek2", "DeepseekV3ForCausalLM")];
+const OTHERS: &[(&str, &str)] = &[("glm-dsa", "GlmMoeDsaForCausalLM")];
 
 /// The normal form of `metadata`; `place` names the file in messages.
 pub(crate) fn read(place: &str, metadata: &Metadata, facts: &Facts) -> Result<Config> {
@@ -50,7 +51,14 @@ pub(crate) fn read(place: &str, metadata: &Metadata, facts: &Facts) -> Result<Co
     let heads = count("attention.head_count", bounds::HEADS)?;
     let hidden_size = count("embedding_length", bounds::HIDDEN)?;
     let context = count("context_length", bounds::POSITIONS)?;
-    let head_dim = head_dim(&fields, &key, hidden_size, heads)?;
+    let latent = match family.and_then(|f| f.defaults.latent) {
+        Some(_) => Some(latent::from_gguf(&fields, &key)?),
+        None => None,
+    };
+    let head_dim = match &latent {
+        Some(l) => l.nope + l.rotated,
+        None => head_dim(&fields, &key, hidden_size, heads)?,
+    };
     let vocab_size = vocab(&fields, &key, metadata, facts)?;
     let windows = windows(&fields, &key, family.map(|f| &f.defaults.windows), layers)?;
     let mut rope = rope::from_gguf(&fields, name, context, facts)?;
@@ -85,6 +93,7 @@ pub(crate) fn read(place: &str, metadata: &Metadata, facts: &Facts) -> Result<Co
         layers,
         heads,
         head_dim,
+        latent,
         vocab_size,
         intermediate_size: count("feed_forward_length", bounds::INTERMEDIATE)?,
         kv_heads: uniform(&fields, &key("attention.head_count_kv"), bounds::HEADS)?
@@ -128,9 +137,11 @@ fn architecture(fields: &Fields<'_>, name: &str) -> Result<String> {
                 .is_some_and(|n| n > 0.0),
         )
     };
-    // llama.cpp files Mixtral under llama, and OLMo 3 under olmo2.
+    // llama.cpp files Mixtral under llama, OLMo 3 under olmo2, and DeepSeek V2 with all that followed it.
+    let gating = fields.count(&format!("{name}.expert_gating_func"), 4)?;
     let named = match name {
         "llama" if has("expert_count")? => Some("MixtralForCausalLM"),
+        "deepseek2" if gating != Some(2) => Some("DeepseekV2ForCausalLM"),
         "olmo2" if has("attention.sliding_window")? => Some("Olmo3ForCausalLM"),
         _ => None,
     };

@@ -5,8 +5,8 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::{
-    Config, Ids, Rotation, Sampling, Scales, bounds, fields::Fields, moe, rope, sampling, scales,
-    windows,
+    Config, Ids, Rotation, Sampling, Scales, bounds, fields::Fields, latent, moe, rope, sampling,
+    scales, windows,
 };
 use crate::{
     Error, Result,
@@ -26,6 +26,7 @@ const OTHER: Defaults = Defaults {
     tied: false,
     activation: "silu",
     windows: Windows::All { default: None },
+    latent: None,
 };
 
 /// Reads the configuration of a checkpoint folder.
@@ -136,6 +137,14 @@ fn normal_form(
         Some(_) => &["intermediate_size_mlp"],
         None => &["intermediate_size", "n_inner"],
     };
+    let latent = match defaults.latent {
+        Some(default) => Some(latent::from_hf(fields, &rope.fields(place), default)?),
+        None => None,
+    };
+    let (head_dim, rotary_dim) = match &latent {
+        Some(l) => (l.nope + l.rotated, l.rotated),
+        None => (head_dim, rotary_dim),
+    };
     // GPT-2 leaves its width out.
     let wide = fields.get("n_embd").map(|_| 4 * hidden_size);
     let windows = windows::from_hf(fields, &defaults.windows, layers)?;
@@ -170,6 +179,7 @@ fn normal_form(
         heads,
         kv_heads: kv_heads(fields, defaults, heads)?,
         head_dim,
+        latent,
         vocab_size,
         max_position: rope::reach(&rope.scaling, max_position),
         norm_eps: norm_eps(fields)?,

@@ -7,6 +7,7 @@ use crate::{Error, Result};
 mod fields;
 pub(crate) mod gguf;
 pub(crate) mod hf;
+mod latent;
 mod moe;
 mod rope;
 mod sampling;
@@ -91,6 +92,23 @@ pub enum Rotation {
     None,
 }
 
+/// Widths of latent attention, and its scale.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LatentShape {
+    /// Of the narrow row that queries are made of; `None` = made of the residual stream itself.
+    pub query: Option<usize>,
+    /// Of the latent.
+    pub rank: usize,
+    /// Of a head's query, what does not rotate.
+    pub nope: usize,
+    /// Of a head's query, what rotates, and of the key that all heads share.
+    pub rotated: usize,
+    /// Of a head's value.
+    pub value: usize,
+    /// Factor on the scores before softmax.
+    pub scale: f64,
+}
+
 /// Numbers that shape a dense decoder. Every field has been checked to be plausible (non-zero, divisible, bounded).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -110,6 +128,8 @@ pub struct Config {
     pub kv_heads: usize,
     /// Width of a head.
     pub head_dim: usize,
+    /// Widths of latent attention, where the family has it; `head_dim` is that of a query then.
+    pub latent: Option<LatentShape>,
     /// Rows of the embedding.
     pub vocab_size: usize,
     /// Longest sequence, in tokens; where the rotary scaling (yarn, dynamic) reaches further than the checkpoint's own

@@ -76,6 +76,10 @@ pub(super) fn from_hf(fields: &Fields<'_>, family: &family::Moe) -> Result<Moe> 
         clamped.alpha = said("swiglu_alpha")?.unwrap_or(clamped.alpha);
         clamped.limit = said("swiglu_limit")?.unwrap_or(clamped.limit);
     }
+    // DeepSeek V2's smaller sizes have groups and choose without them.
+    if fields.text("topk_method")? == Some("greedy") {
+        moe.groups = None;
+    }
     moe.normalise = match family.normalised {
         Normalised::Always => true,
         Normalised::Never => false,

@@ -293,7 +293,8 @@ fn positives(fields: &Fields<'_>, key: &str) -> Result<Vec<f64>> {
     numbers.ok_or_else(|| fields.bad(key, "expected a list of numbers above 0"))
 }
 
-fn mscale(factor: f64, mscale: f64) -> f64 {
+/// What yarn multiplies cos and sin by, of a checkpoint with this `mscale`.
+pub(super) fn mscale(factor: f64, mscale: f64) -> f64 {
     if factor <= 1.0 {
         1.0
     } else {

@@ -7,7 +7,7 @@ mod rows;
 pub use moe::{Lying, Moe, Normalised};
 pub use names::Names;
 
-use crate::Error;
+use crate::{Error, config::LatentShape};
 
 /// One family.
 #[derive(Debug, Clone, Copy)]
@@ -63,6 +63,8 @@ pub struct Defaults {
     pub activation: &'static str,
     /// Sliding windows.
     pub windows: Windows,
+    /// Widths of latent attention, of families that have it.
+    pub latent: Option<LatentShape>,
 }
 
 /// Which layers have a sliding window. `layer_types`, where it stands, says so itself.

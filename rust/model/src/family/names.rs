@@ -21,6 +21,8 @@ pub struct Names {
     pub k: &'static str,
     /// Values.
     pub v: &'static str,
+    /// Whether attention is by a latent, whose parts are called alike in all families (`layers/latent.rs`).
+    pub latent: bool,
     /// Queries, keys and values in one matrix, in place of the three.
     pub qkv: &'static str,
     /// Norm of queries.
@@ -58,6 +60,7 @@ pub(super) const LLAMA: Names = Names {
     q: "self_attn.q_proj",
     k: "self_attn.k_proj",
     v: "self_attn.v_proj",
+    latent: false,
     qkv: "",
     q_norm: "",
     k_norm: "",
@@ -127,6 +130,14 @@ impl Names {
             (true, "attn_q_norm") => self.q_norm,
             (true, "attn_k_norm") => self.k_norm,
             (true, "attn_sinks") => self.sinks,
+            (true, "attn_q_a") if self.latent => "self_attn.q_a_proj",
+            (true, "attn_q_a_norm") if self.latent => "self_attn.q_a_layernorm",
+            (true, "attn_q_b") if self.latent => "self_attn.q_b_proj",
+            (true, "attn_kv_a_mqa") if self.latent => "self_attn.kv_a_proj_with_mqa",
+            (true, "attn_kv_a_norm") if self.latent => "self_attn.kv_a_layernorm",
+            (true, "attn_kv_b") if self.latent => "self_attn.kv_b_proj",
+            (true, "attn_k_b") if self.latent => "self_attn.k_b_proj",
+            (true, "attn_v_b") if self.latent => "self_attn.v_b_proj",
             (true, "attn_output") => self.output,
             // Seed-OSS and others keep Hugging Face's name for the norm before the feed-forward part.
             (true, "post_attention_norm") if self.post_attention.is_empty() => self.mlp_norm,

@@ -6,7 +6,7 @@ use candle_vllm_kernels::cpu::attention::Temperature;
 use super::{Place, norm};
 use crate::{
     Error, Kv, Result, Tensor,
-    backend::{Attend, Backend, Join, Linear, Norm, Normed, Pass, QkNorm},
+    backend::{Attend, Backend, Join, KvPlace, Linear, Norm, Normed, Pass, QkNorm},
     family::{self, NormRule},
     quant::{Role, Shard},
     rope::Rope,
@@ -100,8 +100,8 @@ fn one_by_one(place: &Place<'_>, q: &str, k: &str) -> Result<Option<QkNorm>> {
 }
 
 impl Attention {
-    /// Loads the part of a layer.
-    pub fn load(place: &Place<'_>, rope: Arc<Rope>) -> Result<Self> {
+    /// Loads the part of a layer whose keys and values lie at `at`.
+    pub fn load(place: &Place<'_>, rope: Arc<Rope>, at: KvPlace) -> Result<Self> {
         let (family, loader, c) = (place.family, place.loader, place.loader.config());
         let (names, h, d) = (&family.names, c.hidden_size, c.head_dim);
         let norm = |part: &str| {
@@ -124,10 +124,11 @@ impl Attention {
                 factor: c.scales.residual as f32,
             },
             attend: Attend {
-                layer: place.number,
+                place: at,
                 heads: c.heads,
                 kv_heads: c.kv_heads,
                 head_dim: d,
+                value_dim: d,
                 scale: scale as f32,
                 window: c.windows.get(place.number).copied().flatten(),
                 softcap: c.scales.attention_cap.map(|cap| cap as f32),
@@ -148,7 +149,10 @@ impl Attention {
         kv: &mut Kv,
     ) -> Result<Tensor> {
         let [q, k, v] = &self.qkv;
-        let qkv = backend.project(x, self.norm.as_ref(), [q, k, v])?;
+        let qkv = backend.project(x, self.norm.as_ref(), &[q, k, v])?;
+        let Ok(qkv) = <[Tensor; 3]>::try_from(qkv) else {
+            return Err(Error::Run("a product is missing".into()));
+        };
         backend.attend(&self.attend, qkv, pass, kv)
     }
 }

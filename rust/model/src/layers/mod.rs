@@ -2,12 +2,16 @@
 //! nothing, and the backend knows nothing of them.
 mod attention;
 mod feed_forward;
+mod latent;
+mod mixer;
 mod mlp;
 mod moe;
 mod norm;
 
 pub use attention::Attention;
 pub use feed_forward::FeedForward;
+pub use latent::Latent;
+pub use mixer::Mixer;
 pub use mlp::Mlp;
 pub use moe::Moe;
 pub use norm::norm;

@@ -2,12 +2,14 @@
 //! A new way to keep weights is one file here and one line in `SCHEMES`; what it becomes, one in its backend's packer.
 mod dense;
 mod packed;
+mod per_head;
 mod role;
 mod source;
 mod vector;
 
 pub use dense::Dense;
 pub use packed::Packed;
+pub use per_head::PerHead;
 pub use role::Role;
 pub(crate) use source::rows;
 pub use source::{SCHEMES, Scheme, Shard, Source};

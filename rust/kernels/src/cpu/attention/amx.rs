@@ -73,7 +73,7 @@ unsafe fn page_scores<T: Tiles, const TALL: bool>(tiles: &mut T, t: &Tile, page:
     let stride = t.query_bytes();
     // SAFETY: the module's; a page has two groups of keys, each of key_dims / 32 operand tiles.
     unsafe {
-        let (a, b) = (t.pages[page], t.pages[page].add(t.page.group_bytes()));
+        let (a, b) = (t.keys[page], t.keys[page].add(t.page.group_bytes()));
         let ahead = t.ahead(page, false, 1);
         tiles.zero::<0>();
         tiles.zero::<1>();
@@ -119,7 +119,7 @@ unsafe fn group_values<T: Tiles, const WIDE: bool, const TALL: bool>(
         tiles.zero::<2>();
         tiles.zero::<3>();
         for page in t.first..t.last {
-            let v = t.pages[page].add(t.page.key_bytes() + group * BYTES);
+            let v = t.values[page].add(group * BYTES);
             let p = t.probs().add(page * 2 * GROUP).cast::<u8>();
             tiles.load::<4>(p, stride);
             let ahead = t.ahead(page, true, 1);

@@ -1,14 +1,15 @@
 //! What attention needs to know of a step: its sequences, checked once, and how their work is cut, once for all layers.
-use super::super::kv::{KvCache, KvShape, Seq};
+use super::super::kv::{KvCache, Seq};
 use super::AttnParams;
 use super::plan::{self, Plan};
 use std::mem::MaybeUninit;
 
-/// The sequences of a step. Made once a step; every layer's attention is computed by it.
+/// The sequences of a step. Made once a step; every layer's attention is computed by it, over whichever cache has the same
+/// blocks.
 pub struct Batch<'a> {
     seqs: Vec<Seq<'a>>,
-    /// The cache whose blocks were checked.
-    cache: KvShape,
+    /// Number and size of the blocks that were checked.
+    blocks: (usize, usize),
     /// One more than the last row, and than the last position.
     rows: usize,
     positions: usize,
@@ -21,7 +22,7 @@ pub struct Batch<'a> {
 struct Cut {
     heads: usize,
     kv_heads: usize,
-    head_dim: usize,
+    value_dim: usize,
     window: Option<usize>,
     threads: usize,
     fused: bool,
@@ -47,7 +48,7 @@ impl<'a> Batch<'a> {
         let positions = seqs.iter().map(|s| s.position + s.rows.len()).max();
         Self {
             seqs,
-            cache: *cache.shape(),
+            blocks: (cache.shape().blocks, cache.shape().block_size),
             rows,
             positions: positions.unwrap_or(0),
             plans: Vec::new(),
@@ -75,10 +76,12 @@ impl<'a> Batch<'a> {
         assert!(last <= values / width, "row {last} of {}", values / width);
     }
 
-    /// Checks that this is the cache that the sequences were checked with, and has the layer.
+    /// Checks that this cache has the blocks that the sequences were checked with, and the layer.
     pub(super) fn check_cache(&self, cache: &KvCache, layer: usize) {
-        assert!(self.cache == *cache.shape(), "not the batch's cache");
-        let layers = self.cache.layers;
+        let shape = cache.shape();
+        let blocks = (shape.blocks, shape.block_size);
+        assert!(self.blocks == blocks, "not the batch's blocks");
+        let layers = shape.layers;
         assert!(layer < layers, "layer {layer} of {layers}");
     }
 
@@ -98,7 +101,7 @@ impl<'a> Batch<'a> {
         let cut = Cut {
             heads: params.heads,
             kv_heads: params.kv_heads,
-            head_dim: params.head_dim,
+            value_dim: params.value_dim,
             window: params.window,
             threads,
             fused,

@@ -4,7 +4,7 @@
 //! Every `unsafe` here takes valid tiles.
 use super::super::buffer::prefetch;
 use super::super::kv::codes::{fp8_value, int8_value};
-use super::super::kv::{GROUP, KvType, PAGE, Page};
+use super::super::kv::{GROUP, KvType, PAGE};
 use super::dot::{ahead, broadcast};
 use super::tile::{PROBS, SCORES, Tile};
 use super::wide::{MOST, by_rows};
@@ -127,13 +127,13 @@ unsafe fn scores_of<const IS_FP8: bool, const N: usize>(t: &Tile, table: Table, 
     // SAFETY: `row..row + N` are rows of the tile, the pages exist.
     unsafe {
         while N <= NARROW && page + 2 <= t.last {
-            let (a, b) = (t.pages[page], t.pages[page + 1]);
+            let (a, b) = (t.keys[page], t.keys[page + 1]);
             let keys = [a, a.add(group), b, b.add(group)];
             scores_at::<IS_FP8, N, 4>(t, table, row, page, keys);
             page += 2;
         }
         while page < t.last {
-            let keys = [t.pages[page], t.pages[page].add(group)];
+            let keys = [t.keys[page], t.keys[page].add(group)];
             scores_at::<IS_FP8, N, 2>(t, table, row, page, keys);
             page += 1;
         }
@@ -218,7 +218,7 @@ unsafe fn values_of<const IS_FP8: bool, const N: usize, const G: usize>(
     unsafe {
         let mut sums = [[_mm512_setzero_ps(); G]; N];
         for page in t.first..t.last {
-            let values = t.pages[page].add(t.page.key_bytes() + group * PAGE * GROUP);
+            let values = t.values[page].add(group * PAGE * GROUP);
             let by = ahead(t, row, page, true, 1);
             for four in 0..PAGE / 4 {
                 let mut v = [table.pairs::<IS_FP8>(values.add(four * 64), by); G];
@@ -246,37 +246,29 @@ unsafe fn values_of<const IS_FP8: bool, const N: usize, const G: usize>(
     }
 }
 
-/// Writes the codes of a page to `to` as a Bf16 page has them; asks for the page at `next`.
+/// Writes `count` codes (a multiple of 64) as bf16; asks for those at `next`.
 ///
 /// # Safety
-/// As the module; `from` is a page of layout `page`, `to` has room for its `wide` twin.
+/// As the module; both places hold as many.
 #[inline(always)]
 pub(super) unsafe fn widen<const IS_FP8: bool>(
-    page: Page,
     from: *const u8,
+    count: usize,
     next: *const u8,
     to: *mut u8,
 ) {
     let ahead = next.addr().wrapping_sub(from.addr()) as isize;
-    let (keys, values) = (PAGE * page.key_dims / 64, PAGE * page.value_dims / 64);
-    let wide = Page {
-        dtype: KvType::Bf16,
-        ..page
-    };
-    let parts = [(0, 0, keys), (page.key_bytes(), wide.key_bytes(), values)];
-    // SAFETY: both pages hold as many blocks of 64 codes.
+    // SAFETY: the caller's.
     unsafe {
         let table = Table::new::<IS_FP8>();
-        for (source, target, blocks) in parts {
-            for i in 0..blocks {
-                let [a, b] = table.pairs::<IS_FP8>(from.add(source + 64 * i), ahead);
-                let to = to.add(target + 128 * i);
-                _mm512_storeu_si512(to.cast(), std::mem::transmute::<__m512bh, __m512i>(a));
-                _mm512_storeu_si512(
-                    to.add(64).cast(),
-                    std::mem::transmute::<__m512bh, __m512i>(b),
-                );
-            }
+        for i in (0..count).step_by(64) {
+            let [a, b] = table.pairs::<IS_FP8>(from.add(i), ahead);
+            let to = to.add(2 * i);
+            _mm512_storeu_si512(to.cast(), std::mem::transmute::<__m512bh, __m512i>(a));
+            _mm512_storeu_si512(
+                to.add(64).cast(),
+                std::mem::transmute::<__m512bh, __m512i>(b),
+            );
         }
     }
 }

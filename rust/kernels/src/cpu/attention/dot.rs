@@ -56,13 +56,13 @@ unsafe fn scores_of<const N: usize>(t: &Tile, row: usize) {
     unsafe {
         // Four groups of keys at a time: enough sums in flight for the latency of the instruction.
         while page + 2 <= t.last {
-            let (a, b) = (t.pages[page], t.pages[page + 1]);
+            let (a, b) = (t.keys[page], t.keys[page + 1]);
             let group = t.page.group_bytes();
             scores_at::<N, 4>(t, row, page, [a, a.add(group), b, b.add(group)]);
             page += 2;
         }
         if page < t.last {
-            let keys = [t.pages[page], t.pages[page].add(t.page.group_bytes())];
+            let keys = [t.keys[page], t.keys[page].add(t.page.group_bytes())];
             scores_at::<N, 2>(t, row, page, keys);
         }
     }
@@ -130,7 +130,7 @@ unsafe fn values_of<const N: usize, const G: usize>(t: &Tile, row: usize, group:
     unsafe {
         let mut sums = [[_mm512_setzero_ps(); G]; N];
         for page in t.first..t.last {
-            let values = t.pages[page].add(t.page.key_bytes() + group * 1024);
+            let values = t.values[page].add(group * 1024);
             let by = ahead(t, row, page, true, 1);
             for pair in 0..GROUP {
                 let mut v = [pairs_ahead(values.add(pair * 64), by); G];

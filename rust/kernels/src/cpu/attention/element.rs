@@ -5,7 +5,7 @@ use super::super::kv::GROUP;
 use super::super::lanes::Lanes;
 
 /// A type of keys and values.
-pub(super) trait Element {
+pub(in crate::cpu) trait Element {
     /// Bytes an element.
     const BYTES: usize;
     /// Whether reading it takes more than a load; values lie in strips of 16 dimensions then.
@@ -21,7 +21,7 @@ pub(super) trait Element {
 /// Keys or values, and how far on what is read after them lies: it is asked for while they are read, for the machine
 /// itself asks for nothing beyond a page of memory.
 #[derive(Clone, Copy)]
-pub(super) struct Ahead {
+pub(in crate::cpu) struct Ahead {
     pub at: *const u8,
     pub by: isize,
 }
@@ -48,15 +48,15 @@ impl Ahead {
 }
 
 /// Of an F32 cache, or widened.
-pub(super) struct F32;
+pub(in crate::cpu) struct F32;
 /// Of an F16 cache.
-pub(super) struct F16;
+pub(in crate::cpu) struct F16;
 /// Of a Bf16 cache: pairs of rows, element by element.
-pub(super) struct Bf16;
+pub(in crate::cpu) struct Bf16;
 /// Of an Int8 cache.
-pub(super) struct Int8;
+pub(in crate::cpu) struct Int8;
 /// Of an Fp8 cache.
-pub(super) struct Fp8;
+pub(in crate::cpu) struct Fp8;
 
 impl Element for F32 {
     const BYTES: usize = 4;

@@ -3,7 +3,7 @@
 mod x86;
 
 use super::super::exp::Float;
-use super::super::kv::{KvType, Page};
+use super::super::kv::KvType;
 use super::super::lanes::Plain;
 use super::super::{Cpu, Isa};
 use super::element::{Bf16, Element, F16, F32, Fp8, Int8};
@@ -36,11 +36,11 @@ pub(super) struct Kernel {
     pub narrow: unsafe fn(*const f32, *mut u16, usize),
 }
 
-/// How a page becomes a Bf16 page.
+/// How codes become bf16.
 pub(super) struct Widen {
-    /// Writes the Bf16 page of a page that is read, and asks for the one that is read next.
-    pub page: unsafe fn(Page, *const u8, *const u8, *mut u8),
-    /// Instead of `page` and `segment` where a unit has at most so many rows.
+    /// Writes as many codes (a multiple of 64) as bf16, and asks for those that are read next.
+    pub codes: unsafe fn(*const u8, usize, *const u8, *mut u8),
+    /// Instead of `codes` and `segment` where a unit has at most so many rows.
     pub few: Option<(usize, Segment)>,
 }
 

@@ -124,7 +124,7 @@ impl Plan {
             });
             self.counters.push((self.tasks.len() - before) as u32);
             let rows = unit.queries.len() * params.group();
-            let lines = partial_lines(rows, params.head_dim.next_multiple_of(LINE));
+            let lines = partial_lines(rows, params.value_dim.next_multiple_of(LINE));
             self.partials += unit.segments.len() * lines;
         }
     }

@@ -31,8 +31,10 @@ pub(super) struct Tile {
     pub rules: Rules,
     /// `[rows][page.key_dims]`, f32 or bf16 ([`KvType::query_bytes`](super::super::kv::KvType)).
     pub q: *const u8,
-    /// Pages of the segment as `page` says; `first..last` are set.
-    pub pages: [*const u8; PAGES],
+    /// Keys of the segment's pages as `page` says; `first..last` are set.
+    pub keys: [*const u8; PAGES],
+    /// Their values.
+    pub values: [*const u8; PAGES],
     /// Scales of their keys, and of their values, where the cache's type has them: bf16 `[32]`.
     pub scales: [[*const u16; 2]; PAGES],
     pub first: usize,
@@ -66,10 +68,8 @@ impl Tile {
         }
         let count = self.last - self.first;
         let at = |i: usize| match i {
-            i if i < count => self.pages[self.first + i],
-            i if i < 2 * count => {
-                self.pages[self.first + i - count].wrapping_add(self.page.key_bytes())
-            }
+            i if i < count => self.keys[self.first + i],
+            i if i < 2 * count => self.values[self.first + i - count],
             _ => self.next,
         };
         let own = page - self.first + if values { count } else { 0 };
@@ -93,6 +93,7 @@ mod tests {
             key_dims: 32,
             value_dims: 64,
             dtype: KvType::Bf16,
+            latent: None,
         };
         let at = |place: usize| std::ptr::without_provenance::<u8>(place << 20);
         let mut tile = Tile {
@@ -105,7 +106,8 @@ mod tests {
             },
             q: at(0),
             // In no order, as pages of a cache are.
-            pages: std::array::from_fn(|i| at(100 - i)),
+            keys: std::array::from_fn(|i| at(100 - i)),
+            values: std::array::from_fn(|i| at(100 - i).wrapping_add(page.key_bytes())),
             scales: [[std::ptr::null(); 2]; PAGES],
             first: 2,
             last: 5,

@@ -1,11 +1,13 @@
 //! One parallel region of attention: what a task does, from packing the queries to the finished rows.
+use super::super::buffer::prefetch;
 use super::super::kv::{KvCache, KvType, MAX_HEAD_DIM, PAGE, Page, Seq};
 use super::super::threads::Rows;
 use super::AttnParams;
 use super::kernel::Kernel;
 use super::plan::{LINE, Plan, SEGMENT, Split, Task, Unit, partial_lines, visible};
+use super::scratch::{Line, Scratch};
 use super::softmax::State;
-use super::tile::{PAGES, ROWS, Rules, SCORES, Tile};
+use super::tile::{PAGES, ROWS, Rules, Tile};
 use super::write::{New, Prepare};
 use std::cell::Cell;
 use std::mem::MaybeUninit;
@@ -34,68 +36,13 @@ pub(super) struct Region<'a> {
     counters: Vec<AtomicU32>,
     /// Lines of partial results, see [`partial_lines`].
     partials: Rows<'a, MaybeUninit<f32>>,
-    /// `[rows * heads, head_dim]`
+    /// `[rows * heads, value_dim]`
     out: Rows<'a, f32>,
 }
-
-/// A cache line, as unit of aligned memory.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-struct Line([u8; 64]);
 
 thread_local! {
     /// Working memory of this thread, kept from task to task.
     static SCRATCH: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
-}
-
-/// Places in the working memory.
-struct Scratch {
-    q: *mut u8,
-    /// A segment's pages as Bf16 pages, where the kernel takes such.
-    wide: *mut u8,
-    scores: *mut f32,
-    tile_out: *mut f32,
-    state: State,
-}
-
-impl Scratch {
-    /// Lays out the memory for `rows` rows, and for pages of the layout `wide`; `memory` grows as needed.
-    fn new(memory: &mut Vec<Line>, page: Page, wide: Option<Page>, rows: usize) -> Scratch {
-        let rows = rows.next_multiple_of(ROWS);
-        let sizes = [
-            rows * page.key_dims * page.dtype.query_bytes(),
-            wide.map_or(0, |page| PAGES * page.bytes()),
-            ROWS * SCORES * 4,
-            ROWS * page.value_dims * 4,
-            rows * page.value_dims * 4,
-            rows * 4,
-            rows * 4,
-        ]
-        .map(|bytes| bytes.div_ceil(size_of::<Line>()));
-        let lines = sizes.iter().sum();
-        if memory.len() < lines {
-            memory.resize(lines, Line([0; 64]));
-        }
-        let mut at = memory.as_mut_ptr();
-        let [q, wide, scores, tile_out, out, max, sum] = sizes.map(|lines| {
-            let start = at;
-            // SAFETY: the vector holds the sum of all sizes.
-            at = unsafe { at.add(lines) };
-            start
-        });
-        Scratch {
-            q: q.cast(),
-            wide: wide.cast(),
-            scores: scores.cast(),
-            tile_out: tile_out.cast(),
-            state: State {
-                max: max.cast(),
-                sum: sum.cast(),
-                out: out.cast(),
-                dims: page.value_dims,
-            },
-        }
-    }
 }
 
 /// The queries of a unit, packed, and where its results gather.
@@ -113,7 +60,7 @@ struct Current<'a> {
 }
 
 impl<'a> Region<'a> {
-    /// `partials` holds [`Plan::partials`] lines, `out` `[rows, heads * head_dim]`.
+    /// `partials` holds [`Plan::partials`] lines, `out` `[rows, heads * value_dim]`.
     #[allow(clippy::too_many_arguments)]
     pub fn new(
         params: &'a AttnParams<'a>,
@@ -129,7 +76,7 @@ impl<'a> Region<'a> {
     ) -> Self {
         let counters = plan.counters.iter().map(|&n| AtomicU32::new(n)).collect();
         let partials = Rows::new(partials, LINE);
-        let out = Rows::new(out, params.head_dim);
+        let out = Rows::new(out, params.value_dim);
         Region {
             params,
             queries,
@@ -195,9 +142,12 @@ impl<'a> Region<'a> {
     /// The layout that a unit's pages are widened to, if they are.
     fn wide(&self, page: Page, rows: usize) -> Option<Page> {
         let widen = self.kernel.widen.as_ref()?;
-        let dtype = KvType::Bf16;
         let few = widen.few.is_some_and(|(most, _)| rows <= most);
-        (!few).then_some(Page { dtype, ..page })
+        (!few).then_some(Page {
+            dtype: KvType::Bf16,
+            latent: None,
+            ..page
+        })
     }
 
     /// Query head of row `row` of a unit, and its row in q and out.
@@ -266,7 +216,7 @@ impl<'a> Region<'a> {
         unsafe {
             (self.kernel.begin)();
             for segment in segments {
-                self.widen(current, segment);
+                self.lay_out(current, segment);
                 for first in (0..current.rows).step_by(ROWS) {
                     if self.fill(&mut tile, current, segment, first) {
                         compute(&mut tile);
@@ -278,25 +228,60 @@ impl<'a> Region<'a> {
         }
     }
 
-    /// Widens the pages of `segment` that any row sees, where they are computed with widened.
-    unsafe fn widen(&self, current: &Current<'_>, segment: usize) {
-        let (Some(wide), Some(widen)) = (current.wide, &self.kernel.widen) else {
+    /// Lays out the pages of `segment` that any row sees as they are computed with, where that is not how the cache has
+    /// them: values apart from the keys that hold them, codes as bf16.
+    unsafe fn lay_out(&self, current: &Current<'_>, segment: usize) {
+        let (page, scratch) = (current.page, &current.scratch);
+        if page.latent.is_none() && current.wide.is_none() {
             return;
-        };
+        }
         let (base, window) = (segment * SEGMENT, self.params.window);
         let [first, last] = [0, current.rows - 1].map(|row| self.position(current, row));
         let from = visible(window, first).start.max(base);
         let to = (last + 1).min(base + SEGMENT);
-        for page in from / PAGE..to.div_ceil(PAGE).max(from / PAGE) {
-            let at = self.page(current.unit, page);
-            let next = match (page + 1) * PAGE < to {
-                true => self.page(current.unit, page + 1),
+        for index in from / PAGE..to.div_ceil(PAGE).max(from / PAGE) {
+            let keys = self.page(current.unit, index);
+            let next = match (index + 1) * PAGE < to {
+                true => self.page(current.unit, index + 1),
                 false => self.after(current, segment),
             };
-            let place = (page - base / PAGE) * wide.bytes();
-            // SAFETY: the page exists, the scratch holds a segment's pages.
-            unsafe { (widen.page)(current.page, at, next, current.scratch.wide.add(place)) };
+            let own = index - base / PAGE;
+            let mut values = keys.wrapping_add(page.key_bytes());
+            // SAFETY: the page exists, the scratch holds a segment's.
+            unsafe {
+                if page.latent.is_some() {
+                    let to = scratch.apart.add(own * page.value_bytes());
+                    let lines = (0..page.bytes()).step_by(size_of::<Line>());
+                    lines.for_each(|line| prefetch::<2>(next.wrapping_add(line)));
+                    page.values_of_keys(keys, to);
+                    values = to;
+                }
+                if let (Some(wide), Some(widen)) = (current.wide, &self.kernel.widen) {
+                    let to = scratch.wide.add(own * wide.bytes());
+                    (widen.codes)(keys, PAGE * page.key_dims, next, to);
+                    let next = next.wrapping_add(page.key_bytes());
+                    let to = to.add(wide.key_bytes());
+                    (widen.codes)(values, PAGE * page.value_dims, next, to);
+                }
+            }
         }
+    }
+
+    /// Where the keys and the values of a page of a segment lie, which the cache has at `at`.
+    fn operands(&self, current: &Current<'_>, page: usize, at: *const u8) -> [*const u8; 2] {
+        let (own, scratch) = (current.page, &current.scratch);
+        if let Some(wide) = current.wide {
+            let at = scratch.wide.wrapping_add(page * wide.bytes());
+            return [at, at.wrapping_add(wide.key_bytes())].map(<*mut u8>::cast_const);
+        }
+        let values = match own.latent {
+            Some(_) => scratch
+                .apart
+                .wrapping_add(page * own.value_bytes())
+                .cast_const(),
+            None => at.wrapping_add(own.key_bytes()),
+        };
+        [at, values]
     }
 
     /// A tile without rows.
@@ -310,7 +295,8 @@ impl<'a> Region<'a> {
                 softcap: self.params.softcap,
             },
             q: current.scratch.q,
-            pages: [std::ptr::null(); PAGES],
+            keys: [std::ptr::null(); PAGES],
+            values: [std::ptr::null(); PAGES],
             scales: [[std::ptr::null(); 2]; PAGES],
             first: 0,
             last: 0,
@@ -339,21 +325,19 @@ impl<'a> Region<'a> {
         );
         (tile.first, tile.last) = (pages.start, pages.end);
         tile.rows = ROWS.min(current.rows - first);
-        // Widened pages are near.
-        tile.first_rows = first == 0 && current.wide.is_none();
+        // What has been laid out is near.
+        let near = current.wide.is_some() || current.page.latent.is_some();
+        tile.first_rows = first == 0 && !near;
         if pages.is_empty() {
             (tile.max, tile.sum) = ([f32::NEG_INFINITY; ROWS], [0.0; ROWS]);
             return false;
         }
         for page in pages {
             let at = self.page(current.unit, segment * PAGES + page);
-            tile.pages[page] = at;
+            [tile.keys[page], tile.values[page]] = self.operands(current, page, at);
             if current.page.dtype.is_scaled() {
                 let scales = [current.page.key_scales(), current.page.value_scales()];
                 tile.scales[page] = scales.map(|offset| at.wrapping_add(offset).cast());
-            }
-            if let Some(wide) = current.wide {
-                tile.pages[page] = current.scratch.wide.wrapping_add(page * wide.bytes());
             }
         }
         tile.next = self.after(current, segment);

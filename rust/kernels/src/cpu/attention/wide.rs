@@ -128,7 +128,7 @@ unsafe fn scores<L: Float, E: Element>(t: &Tile, work: Work) {
             q = work.q;
         }
         for page in t.first..t.last {
-            let at = t.pages[page];
+            let at = t.keys[page];
             let mut at = Ahead {
                 at,
                 by: t.ahead(page, false, 1),
@@ -221,9 +221,8 @@ unsafe fn values<L: Float, E: Element>(t: &Tile, work: Work) {
     for page in t.first..t.last {
         // SAFETY: see the module; values lie behind the keys.
         unsafe {
-            let at = t.pages[page].add(t.page.key_bytes());
             let at = Ahead {
-                at,
+                at: t.values[page],
                 by: t.ahead(page, true, 1),
             };
             if E::WIDENED && t.rows > DIRECT {

@@ -135,7 +135,8 @@ pub(super) struct New<'a> {
     k: &'a [f32],
     v: &'a [f32],
     kv_heads: usize,
-    head_dim: usize,
+    /// Widths of a key, and of a value that is given.
+    dims: [usize; 2],
     layer: usize,
     writer: Writer<'a>,
 }
@@ -153,17 +154,24 @@ impl<'a> New<'a> {
     ) -> Self {
         let width = params.kv_heads * params.head_dim;
         params.check(cache);
-        assert_eq!(k.len(), v.len(), "k and v: [rows, {width}]");
         batch.check_rows(k.len(), width);
         batch.check_cache(cache, layer);
-        let (kv_heads, head_dim) = (params.kv_heads, params.head_dim);
+        let kv_heads = params.kv_heads;
+        let value = if cache.shape().latent {
+            0
+        } else {
+            params.value_dim
+        };
+        let own = kv_heads * value;
+        let rows = k.len() / width;
+        assert_eq!(rows * own, v.len(), "k and v: [rows, {width} and {own}]");
         New {
             kernel: Kernel::of(cpu, cache.page().dtype),
             prepare,
             k,
             v,
             kv_heads,
-            head_dim,
+            dims: [params.head_dim, value],
             layer,
             writer: cache.shared(),
         }
@@ -184,13 +192,12 @@ impl<'a> New<'a> {
         let mut own = [0f32; super::super::kv::MAX_HEAD_DIM];
         for row in rows {
             let position = seq.position + row;
-            let start = ((seq.rows.start + row) * self.kv_heads + head) * self.head_dim;
-            let (mut key, value) = (
-                &self.k[start..start + self.head_dim],
-                &self.v[start..start + self.head_dim],
-            );
+            let place = (seq.rows.start + row) * self.kv_heads + head;
+            let [width, value] = self.dims;
+            let mut key = &self.k[place * width..][..width];
+            let value = &self.v[place * value..][..value];
             if let Some(prepare) = self.prepare {
-                let own = &mut own[..self.head_dim];
+                let own = &mut own[..width];
                 own.copy_from_slice(key);
                 // SAFETY: the kernel is one of this machine's.
                 unsafe { (self.kernel.head)(prepare, own, position, false) };

@@ -11,6 +11,8 @@ pub(crate) struct Page {
     /// Padded width of a value.
     pub value_dims: usize,
     pub dtype: KvType,
+    /// The column of a key with which its value begins, where values are not kept apart.
+    pub latent: Option<usize>,
 }
 
 impl Page {
@@ -33,14 +35,69 @@ impl Page {
         self.key_scales() + self.scale_bytes()
     }
 
+    /// Bytes of all values, where they are kept or laid out apart.
+    pub fn value_bytes(&self) -> usize {
+        PAGE * self.value_dims * self.dtype.bytes()
+    }
+
     /// Bytes before the scales of the values.
     pub fn value_scales(&self) -> usize {
-        self.key_bytes() + PAGE * self.value_dims * self.dtype.bytes()
+        match self.latent {
+            Some(_) => self.key_scales(),
+            None => self.key_bytes() + self.value_bytes(),
+        }
     }
 
     /// Bytes of both.
     pub fn bytes(&self) -> usize {
         self.value_scales() + self.scale_bytes()
+    }
+
+    /// Writes the values that lie in the keys at `keys` as they would lie apart.
+    ///
+    /// # Safety
+    /// `keys` are those of a latent page of this layout, `to` has room for [`Page::value_bytes`].
+    pub unsafe fn values_of_keys(&self, keys: *const u8, to: *mut u8) {
+        // SAFETY: the caller's.
+        unsafe {
+            match self.dtype.bytes() {
+                4 => self.turn::<u32>(keys.cast(), to.cast()),
+                2 => self.turn::<u16>(keys.cast(), to.cast()),
+                _ => self.turn::<u8>(keys, to),
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn turn<T: Copy + Default>(&self, keys: *const T, to: *mut T) {
+        let first = self.latent.unwrap_or(0);
+        let dims = self.value_dims.min(self.key_dims - first);
+        for group in 0..PAGE / GROUP {
+            for d in 0..self.value_dims {
+                // Padding beyond the keys is zero, as it is in values that are kept.
+                for lane in 0..GROUP {
+                    let key = group * GROUP * self.key_dims + self.key(lane, first + d);
+                    let slot = group * GROUP + lane;
+                    // SAFETY: both places lie in their pages.
+                    unsafe {
+                        let value = if d < dims {
+                            keys.add(key).read()
+                        } else {
+                            T::default()
+                        };
+                        to.add(self.value(slot, d)).write(value);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Elements before dimension `d` of the key in `lane`, counted from its group on.
+    fn key(&self, lane: usize, d: usize) -> usize {
+        match self.dtype {
+            KvType::Bf16 => d / 2 * 2 * GROUP + 2 * lane + d % 2,
+            _ => d * GROUP + lane,
+        }
     }
 
     /// Elements before the value of dimension `d` of the token at `slot`, counted from the values on.
@@ -56,9 +113,11 @@ impl Page {
     /// Writes the token at `slot` (0..32) of the page at `page`.
     ///
     /// # Safety
-    /// `page` is a whole page of this layout that no one else reads or writes; `key` and `value` are no wider than it.
+    /// `page` is a whole page of this layout that no one else reads or writes; `key` and `value` are no wider than it,
+    /// and there is no `value` for a latent page.
     pub unsafe fn write(&self, page: *mut u8, slot: usize, key: &[f32], value: &[f32]) {
         debug_assert!(slot < PAGE && key.len() <= self.key_dims && value.len() <= self.value_dims);
+        debug_assert!(self.latent.is_none() || value.is_empty());
         let lane = slot % GROUP;
         // SAFETY: all offsets lie in the page: slot < 32, and dims are below the padded widths.
         unsafe {
@@ -110,7 +169,8 @@ impl Page {
             lanes(group, slot % GROUP, key, |x| code(x * by_k));
             let values = page.add(self.key_bytes());
             self.strips(values, slot, value, |x| code(x * by_v));
-            for (at, scale) in [(self.key_scales(), k), (self.value_scales(), v)] {
+            // Of a latent page both are the same place.
+            for (at, scale) in [(self.value_scales(), v), (self.key_scales(), k)] {
                 let bits = (scale.to_bits() >> 16) as u16;
                 page.add(at).cast::<u16>().add(slot).write(bits);
             }
@@ -130,6 +190,7 @@ impl Page {
     pub fn lines(self, slot: usize) -> impl Iterator<Item = usize> {
         let bytes = self.dtype.bytes();
         let (step, values) = match self.dtype {
+            _ if self.latent.is_some() => (LINE, 0),
             KvType::F32 => (LINE, self.value_dims * bytes / LINE),
             _ => (PAGE * GROUP * bytes, self.value_dims / GROUP),
         };
@@ -143,13 +204,16 @@ impl Page {
     }
 
     /// Zeroes the values of a page before its first token is written: a probability of 0 times what an earlier owner
-    /// left (a NaN, say) must be 0. Keys need no zeroing, scores of absent keys are never looked at.
+    /// left (a NaN, say) must be 0. Keys that are no values need no zeroing, scores of absent keys are never looked at.
     ///
     /// # Safety
     /// As [`Page::write`].
     pub unsafe fn clear(&self, page: *mut u8) {
-        let keys = self.key_bytes();
-        // SAFETY: the values and their scales lie behind the keys.
+        let keys = match self.latent {
+            Some(_) => 0,
+            None => self.key_bytes(),
+        };
+        // SAFETY: the values and their scales lie behind the keys, or in them.
         unsafe { page.add(keys).write_bytes(0, self.bytes() - keys) };
     }
 }

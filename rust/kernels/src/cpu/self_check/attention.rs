@@ -12,27 +12,33 @@ const HEADS: usize = 4;
 const KV_HEADS: usize = 2;
 /// A multiple of no vector.
 const WIDTH: usize = 40;
+/// Widths of values, and whether they are the last columns of the keys.
+const VALUES: [(usize, bool); 2] = [(WIDTH, false), (24, true)];
 
 /// Whether attention on `cpu` is that of the scalar level: the same bits, or close where the level multiplies bf16.
 pub(super) fn pass(check: &mut SelfCheck, cpu: Cpu) -> bool {
     KvType::ALL.into_iter().all(|dtype| {
         let same = dtype.query_bytes() == size_of::<f32>() || !cpu.bf16();
-        let of = |cx: &Compute| attend(cx, dtype);
-        match (check.on(cpu, of), check.on(Cpu::SCALAR, of)) {
-            (Some(got), Some(want)) => agree(&got, &want, same),
-            _ => false,
-        }
+        VALUES.into_iter().all(|values| {
+            let of = |cx: &Compute| attend(cx, dtype, values);
+            match (check.on(cpu, of), check.on(Cpu::SCALAR, of)) {
+                (Some(got), Some(want)) => agree(&got, &want, same),
+                _ => false,
+            }
+        })
     })
 }
 
 /// What the prompt's last rows and the token after it get.
-fn attend(cx: &Compute, dtype: KvType) -> Option<Vec<f32>> {
+fn attend(cx: &Compute, dtype: KvType, (value_dim, latent): (usize, bool)) -> Option<Vec<f32>> {
     let shape = KvShape {
         layers: 1,
         blocks: (PROMPT + 1).div_ceil(32),
         block_size: 32,
         kv_heads: KV_HEADS,
-        head_dim: WIDTH,
+        key_dim: WIDTH,
+        value_dim,
+        latent,
         dtype,
     };
     let mut cache = KvCache::new(shape).ok()?;
@@ -46,6 +52,7 @@ fn attend(cx: &Compute, dtype: KvType) -> Option<Vec<f32>> {
         heads: HEADS,
         kv_heads: KV_HEADS,
         head_dim: WIDTH,
+        value_dim,
         scale: 0.2,
         window: Some(PROMPT - 7),
         softcap: Some(20.0),
@@ -54,8 +61,10 @@ fn attend(cx: &Compute, dtype: KvType) -> Option<Vec<f32>> {
     };
     let mut all = Vec::new();
     for (position, rows) in [(0, PROMPT), (PROMPT, 1)] {
-        let [q, k, v] = [HEADS, KV_HEADS, KV_HEADS].map(|heads| values(rows * heads * WIDTH));
-        let mut out = vec![0f32; rows * HEADS * WIDTH];
+        let own = if latent { 0 } else { value_dim };
+        let widths = [HEADS * WIDTH, KV_HEADS * WIDTH, KV_HEADS * own];
+        let [q, k, v] = widths.map(|width| values(rows * width));
+        let mut out = vec![0f32; rows * HEADS * value_dim];
         let seq = Seq {
             rows: 0..rows,
             position,
@@ -71,7 +80,7 @@ fn attend(cx: &Compute, dtype: KvType) -> Option<Vec<f32>> {
         qkv_attention(
             cx, &rope, &q, &k, &v, norms, &params, &mut batch, &mut cache, 0, &mut out,
         );
-        let last = rows.min(40) * HEADS * WIDTH;
+        let last = rows.min(40) * HEADS * value_dim;
         all.extend_from_slice(&out[out.len() - last..]);
     }
     Some(all)
@@ -85,7 +94,11 @@ mod tests {
     #[test]
     fn the_cache_types_differ_and_are_close() {
         let mut check = SelfCheck::new().unwrap();
-        let of = |check: &mut SelfCheck, ty| check.on(Cpu::SCALAR, |cx| attend(cx, ty)).unwrap();
+        let of = |check: &mut SelfCheck, ty| {
+            check
+                .on(Cpu::SCALAR, |cx| attend(cx, ty, VALUES[0]))
+                .unwrap()
+        };
         let (exact, narrow) = (of(&mut check, KvType::F32), of(&mut check, KvType::Bf16));
         assert!(!agree(&narrow, &exact, true) && agree(&narrow, &exact, false));
     }

@@ -6,7 +6,7 @@ use half::{bf16, f16};
 use super::super::Packer;
 use crate::{
     Error, Result,
-    quant::{Format, Packed, Role},
+    quant::{Format, Packed, PerHead, Role},
     weights::Stored,
 };
 
@@ -99,6 +99,21 @@ impl CpuPacker {
 impl Packer for CpuPacker {
     fn matrix(&self, name: &str, role: Role, stored: &Stored<'_>) -> Result<Box<dyn Format>> {
         Ok(Box::new(Packed(self.pack(name, role, stored)?)))
+    }
+
+    fn per_head(&self, [heads, n, k]: [usize; 3], values: Vec<f32>) -> Result<PerHead> {
+        if !k.is_multiple_of(2) {
+            return Err(Error::Load(format!(
+                "a head's matrix has {k} inputs, an odd number"
+            )));
+        }
+        let exact = self.arithmetic.dtype == Dtype::F32;
+        let at = |head: usize, output: usize, input: usize| values[(head * n + output) * k + input];
+        Ok(PerHead::packed(kernels::ByHead::new(
+            [heads, n, k],
+            exact,
+            at,
+        )))
     }
 }
 

@@ -1,5 +1,6 @@
 //! The rows, by kinship; mixtures of experts stand apart. Sources: transformers `models/<model_type>/`, llama.cpp `src/models/`.
 mod cohere;
+mod deepseek;
 mod gemma;
 mod glm;
 mod granite;
@@ -23,6 +24,7 @@ const DEFAULTS: Defaults = Defaults {
     tied: false,
     activation: "silu",
     windows: Windows::Never,
+    latent: None,
 };
 
 /// All of them.
@@ -71,4 +73,7 @@ pub(super) const FAMILIES: &[&Family] = &[
     &moe::MINIMAX_M2,
     &moe::PHI_MOE,
     &moe::GPT_OSS,
+    &deepseek::DEEPSEEK_V2,
+    &deepseek::DEEPSEEK_V3,
+    &deepseek::GLM4_MOE_LITE,
 ];

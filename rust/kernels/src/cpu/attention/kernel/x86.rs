@@ -79,8 +79,8 @@ unsafe fn few_segment<const IS_FP8: bool>(t: &mut Tile) {
     }
 }
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx512vbmi")]
-unsafe fn widen<const IS_FP8: bool>(page: Page, from: *const u8, next: *const u8, to: *mut u8) {
-    unsafe { bytes::widen::<IS_FP8>(page, from, next, to) }
+unsafe fn widen<const IS_FP8: bool>(from: *const u8, n: usize, next: *const u8, to: *mut u8) {
+    unsafe { bytes::widen::<IS_FP8>(from, n, next, to) }
 }
 pub static QUICK: Kernel = Kernel {
     segment: quick_segment::<false>,
@@ -91,7 +91,7 @@ const fn quick_bytes<const IS_FP8: bool>() -> Kernel {
     Kernel {
         segment: quick_segment::<true>,
         widen: Some(Widen {
-            page: widen::<IS_FP8>,
+            codes: widen::<IS_FP8>,
             few: Some((bytes::FEW, few_segment::<IS_FP8>)),
         }),
         narrow,
@@ -130,7 +130,7 @@ const fn tile_bytes<const IS_FP8: bool>() -> Kernel {
     Kernel {
         segment: tile_segment::<true>,
         widen: Some(Widen {
-            page: widen::<IS_FP8>,
+            codes: widen::<IS_FP8>,
             few: None,
         }),
         begin,

@@ -1,11 +1,21 @@
 //! Attention as the formula has it: softmax over all visible keys at once, in f64.
+use super::super::super::kv::KvType;
 use super::scenario::Scenario;
 
+/// What a cache keeps of heads `width` wide.
+fn kept(dtype: KvType, values: &[f64], width: usize) -> Vec<f64> {
+    let mut kept: Vec<f32> = values.iter().map(|&v| v as f32).collect();
+    kept.chunks_exact_mut(width)
+        .for_each(|head| dtype.round(head));
+    kept.into_iter().map(f64::from).collect()
+}
+
 impl Scenario {
-    /// Outputs of every sequence, `[tokens, heads * head_dim]`.
-    pub fn reference(&self) -> Vec<Vec<f64>> {
+    /// Outputs of every sequence, `[tokens, heads * value_dim]`.
+    /// The cache's rounding of keys and values is no error; that of queries and probabilities is.
+    pub fn reference(&self, dtype: KvType) -> Vec<Vec<f64>> {
         (0..self.lengths.len())
-            .map(|s| self.reference_of(s))
+            .map(|s| self.reference_of(s, dtype))
             .collect()
     }
 
@@ -47,7 +57,7 @@ impl Scenario {
         all
     }
 
-    fn reference_of(&self, sequence: usize) -> Vec<f64> {
+    fn reference_of(&self, sequence: usize, dtype: KvType) -> Vec<f64> {
         let (dim, group) = (self.head_dim, self.heads / self.kv_heads);
         let [q, k, v] = self.data(sequence);
         let [wq, wk] = self.norm_weights();
@@ -55,18 +65,27 @@ impl Scenario {
             self.prepared(&q, self.heads, &wq, true),
             self.prepared(&k, self.kv_heads, &wk, false),
         );
-        let mut out = vec![0.0; q.len()];
+        let k = kept(dtype, &k, dim);
+        let width = self.value_dim;
+        let v: Vec<f64> = if self.latent {
+            let value = |key: &[f64]| key[dim - width..].to_vec();
+            k.chunks_exact(dim).flat_map(value).collect()
+        } else {
+            let v: Vec<f64> = v.iter().map(|&v| f64::from(v)).collect();
+            kept(dtype, &v, width)
+        };
+        let mut out = vec![0.0; q.len() / dim * width];
         for (i, (q, out)) in q
             .chunks_exact(dim)
-            .zip(out.chunks_exact_mut(dim))
+            .zip(out.chunks_exact_mut(width))
             .enumerate()
         {
             let (position, head) = (i / self.heads, i % self.heads);
             let first = self.window.map_or(0, |w| (position + 1).saturating_sub(w));
-            let at = |p: usize| (p * self.kv_heads + head / group) * dim;
+            let at = |p: usize, width: usize| (p * self.kv_heads + head / group) * width;
             let scores: Vec<f64> = (first..=position)
                 .map(|p| {
-                    let dot: f64 = q.iter().zip(&k[at(p)..]).map(|(a, b)| a * b).sum();
+                    let dot: f64 = q.iter().zip(&k[at(p, dim)..]).map(|(a, b)| a * b).sum();
                     let score = dot * f64::from(self.scale);
                     self.softcap
                         .map_or(score, |c| f64::from(c) * (score / f64::from(c)).tanh())
@@ -86,8 +105,8 @@ impl Scenario {
                 .sum();
             for (p, s) in (first..=position).zip(scores) {
                 let weight = (s - max).exp() / sum;
-                for (o, v) in out.iter_mut().zip(&v[at(p)..]) {
-                    *o += weight * f64::from(*v);
+                for (o, v) in out.iter_mut().zip(&v[at(p, width)..]) {
+                    *o += weight * v;
                 }
             }
         }

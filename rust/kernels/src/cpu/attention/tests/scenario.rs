@@ -52,6 +52,9 @@ pub struct Scenario {
     pub heads: usize,
     pub kv_heads: usize,
     pub head_dim: usize,
+    pub value_dim: usize,
+    /// Values are the last columns of the keys.
+    pub latent: bool,
     pub lengths: Vec<usize>,
     pub scale: f32,
     pub window: Option<usize>,
@@ -85,6 +88,8 @@ impl Scenario {
             heads,
             kv_heads,
             head_dim,
+            value_dim: head_dim,
+            latent: false,
             lengths: lengths.to_vec(),
             scale: 1.0 / (head_dim as f32).sqrt(),
             window: None,
@@ -117,13 +122,20 @@ impl Scenario {
         })
     }
 
-    /// q, k, v of one sequence, `[tokens, heads * head_dim]`.
+    /// Widths of q, k and v of a head, as they are given.
+    pub fn dims(&self) -> [usize; 3] {
+        let value = if self.latent { 0 } else { self.value_dim };
+        [self.head_dim, self.head_dim, value]
+    }
+
+    /// q, k, v of one sequence, `[tokens, heads * width]`.
     pub fn data(&self, sequence: usize) -> [Vec<f32>; 3] {
         let mut rng = Rng(1000 + sequence as u64);
-        let heads = [self.heads, self.kv_heads, self.kv_heads];
-        let mut data = heads.map(|h| rng.values(self.lengths[sequence] * h * self.head_dim));
+        let [q, k, v] = self.dims();
+        let widths = [self.heads * q, self.kv_heads * k, self.kv_heads * v];
+        let mut data = widths.map(|width| rng.values(self.lengths[sequence] * width));
         if let Some(place) = self.poison {
-            data[place][20 * heads[place] * self.head_dim + 3] = f32::NAN;
+            data[place][20 * widths[place] + 3] = f32::NAN;
         }
         data
     }
@@ -173,14 +185,16 @@ impl Scenario {
             blocks,
             block_size,
             kv_heads,
-            head_dim,
+            key_dim: head_dim,
+            value_dim: self.value_dim,
+            latent: self.latent,
             dtype,
         };
         let mut cache = KvCache::new(shape).unwrap();
         let table: Vec<u32> = (0..blocks as u32).collect();
         let rows = blocks * block_size;
         let mut nan = vec![f32::NAN; rows * kv_heads * head_dim];
-        let values = nan.clone();
+        let values = vec![f32::NAN; rows * kv_heads * self.dims()[2]];
         let mut q = vec![0.0; rows * self.heads * head_dim];
         let rope = Rope::new(vec![], 1.0, false);
         let seq = Seq {
@@ -212,6 +226,7 @@ impl Scenario {
             heads: self.heads,
             kv_heads: self.kv_heads,
             head_dim: self.head_dim,
+            value_dim: self.value_dim,
             scale: self.scale,
             window: self.window,
             softcap: self.softcap,
@@ -221,7 +236,8 @@ impl Scenario {
     }
 
     fn batch(&self, call: &[(usize, usize, usize)], data: &[[Vec<f32>; 3]]) -> Inputs {
-        let (q_width, width) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
+        let [q, k, v] = self.dims();
+        let (q_width, width, v_width) = (self.heads * q, self.kv_heads * k, self.kv_heads * v);
         let mut batch = Inputs::default();
         for &(s, first, n) in call {
             let start = batch.q.len() / q_width;
@@ -233,13 +249,13 @@ impl Scenario {
                 .extend(&data[s][1][first * width..(first + n) * width]);
             batch
                 .v
-                .extend(&data[s][2][first * width..(first + n) * width]);
+                .extend(&data[s][2][first * v_width..(first + n) * v_width]);
             batch.parts.push((s, first, start..start + n));
         }
         batch
     }
 
-    /// Outputs of every sequence, `[tokens, heads * head_dim]`.
+    /// Outputs of every sequence, `[tokens, heads * value_dim]`.
     pub fn play(&self, cpu: Cpu, dtype: KvType, way: Way, rng: &mut Rng) -> Vec<Vec<f32>> {
         let threads = match way {
             Way::Whole => 1,
@@ -272,7 +288,7 @@ impl Scenario {
             .collect();
         let mut cache = self.soiled(&cx, dtype, blocks);
         let data: Vec<_> = (0..self.lengths.len()).map(|s| self.data(s)).collect();
-        let width = self.heads * self.head_dim;
+        let width = self.heads * self.value_dim;
         let mut all: Vec<Vec<f32>> = self.lengths.iter().map(|n| vec![0.0; n * width]).collect();
         let layer = rng.below(2);
         for call in self.schedule(way, rng) {
@@ -286,7 +302,8 @@ impl Scenario {
                     blocks: &tables[*s],
                 })
                 .collect();
-            let mut out = vec![f32::NAN; b.q.len()];
+            let rows = b.q.len() / (self.heads * self.head_dim);
+            let mut out = vec![f32::NAN; rows * width];
             let (params, cache) = (self.params(), &mut cache);
             if matches!(way, Way::Whole | Way::Mixed) {
                 write_qkv(
@@ -327,7 +344,9 @@ pub fn tile_products<T: Tiles>(rows: usize, dims: usize) -> Vec<u32> {
         blocks: 1,
         block_size: 32,
         kv_heads: 1,
-        head_dim: dims,
+        key_dim: dims,
+        value_dim: dims,
+        latent: false,
         dtype: KvType::Bf16,
     };
     let page = shape.page();
@@ -352,7 +371,13 @@ pub fn tile_products<T: Tiles>(rows: usize, dims: usize) -> Vec<u32> {
             softcap: None,
         },
         q: q.as_ptr().cast(),
-        pages: std::array::from_fn(|i| memory[i].as_ptr().cast()),
+        keys: std::array::from_fn(|i| memory[i].as_ptr().cast()),
+        values: std::array::from_fn(|i| {
+            memory[i]
+                .as_ptr()
+                .cast::<u8>()
+                .wrapping_add(page.key_bytes())
+        }),
         scales: [[std::ptr::null(); 2]; PAGES],
         next: memory[0].as_ptr().cast(),
         first: 1,

@@ -8,7 +8,9 @@ fn shape(dtype: KvType) -> KvShape {
         blocks: 3,
         block_size: 64,
         kv_heads: 2,
-        head_dim: 40,
+        key_dim: 40,
+        value_dim: 40,
+        latent: false,
         dtype,
     }
 }
@@ -41,11 +43,18 @@ fn pages_tile_the_memory() {
 fn a_cache_of_bytes_takes_half_of_bf16() {
     let bytes = |dtype, head_dim| {
         let shape = KvShape {
-            head_dim,
+            key_dim: head_dim,
+            value_dim: head_dim,
             ..shape(dtype)
         };
         shape.block_bytes() as f64
     };
+    let latent = KvShape {
+        value_dim: 32,
+        latent: true,
+        ..shape(KvType::Bf16)
+    };
+    assert_eq!(latent.block_bytes(), 2 * 2 * 64 * 2 * 64);
     for (width, most) in [(64, 0.517), (128, 0.508), (256, 0.504)] {
         for dtype in [KvType::Int8, KvType::Fp8] {
             assert!(bytes(dtype, width) <= most * bytes(KvType::Bf16, width));
@@ -184,7 +193,8 @@ fn tokens_land_in_the_documented_places() {
 fn a_token_touches_the_lines_it_names() {
     for dtype in KvType::ALL {
         let page = KvShape {
-            head_dim: 64,
+            key_dim: 64,
+            value_dim: 64,
             ..shape(dtype)
         }
         .page();
@@ -211,8 +221,10 @@ fn impossible_shapes_are_named() {
         KvCache::new(s).unwrap_err().to_string()
     };
     assert!(bad(|s| s.block_size = 48).contains("block_size 48"));
-    assert!(bad(|s| s.head_dim = 0).contains("head_dim 0"));
-    assert!(bad(|s| s.head_dim = 257).contains("head_dim 257"));
+    assert!(bad(|s| s.key_dim = 0).contains("keys of 0"));
+    assert!(bad(|s| s.value_dim = 0).contains("values of 0"));
+    assert!(bad(|s| s.value_dim = 1025).contains("values of 1025"));
+    assert!(bad(|s| (s.latent, s.value_dim) = (true, 41)).contains("no part of keys of 40"));
     assert!(bad(|s| s.blocks = usize::MAX / 2).contains("address space"));
     assert!(bad(|s| s.layers = 0).contains("layers"));
     assert!(bad(|s| s.blocks = 1 << 45).contains("no memory"));
