@@ -62,6 +62,8 @@ HF_CASES = [
     "hunyuan_moe",
     "glm4_moe",
     "gpt_oss",
+    "dots1",
+    "exaone_moe",
     "olmoe",
     "minimax_m2",
     "phimoe",
