@@ -10,9 +10,11 @@ from .reference import GOLDENS
 
 @pytest.fixture(scope="session")
 def checkpoint(materialize: Callable[[str], Path]) -> Callable[[str], Path]:
-    """Gives the path of `hf/<case>`, `gguf/<case>` or `ggml/<TYPE>`."""
+    """Gives the path of `hf/<case>`, `formats/<FORMAT>`, `gguf/<case>` or `ggml/<TYPE>`."""
 
     def find(name: str) -> Path:
+        if name.startswith("formats/"):
+            return GOLDENS / name
         return materialize(name.removeprefix("hf/")) if name.startswith("hf/") else GOLDENS / f"{name}.gguf"
 
     return find

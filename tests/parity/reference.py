@@ -73,6 +73,8 @@ HF_CASES = [
 ]
 GGUF_CASES = [case for case in HF_CASES if (GOLDENS / "gguf" / f"{case}.gguf").exists()]
 GGML_TYPES = ["F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"]
+GGML_TYPES += ["IQ4_NL", "IQ4_XS"]
+FORMATS = sorted(path.name for path in (GOLDENS / "formats").iterdir())
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:

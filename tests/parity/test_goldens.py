@@ -11,7 +11,7 @@ import pytest
 
 from candle_vllm import GenerationParams, InferenceEngine, TokenLogprob
 
-from .reference import GGML_TYPES, GGUF_CASES, GOLDENS, HF_CASES, archive, log_softmax
+from .reference import FORMATS, GGML_TYPES, GGUF_CASES, GOLDENS, HF_CASES, archive, log_softmax
 
 TOLERANCE = 1e-3  # of the reference logits' standard deviation
 SPREAD = 5e-2  # root mean square, in the default mode: guards against faults; test_smollm2.py judges the accuracy
@@ -76,10 +76,17 @@ def test_ggml_types(kind: str, checkpoint: Callable[[str], Path]) -> None:
         assert worst(engine, archive(GOLDENS / "ggml" / f"{kind}.npz")) <= TOLERANCE
 
 
-@pytest.mark.parametrize("kind", GGML_TYPES)
-def test_the_default_mode_stays_near(kind: str, checkpoint: Callable[[str], Path]) -> None:
-    reference = archive(GOLDENS / "ggml" / f"{kind}.npz")
-    builder = InferenceEngine.builder().model_path(checkpoint(f"ggml/{kind}")).threads(2).max_sequence_length(256)
+@pytest.mark.parametrize("kind", FORMATS)
+def test_formats(kind: str, checkpoint: Callable[[str], Path]) -> None:
+    with exact(checkpoint(f"formats/{kind}")) as engine:
+        assert worst(engine, archive(GOLDENS / "formats" / kind / "reference.npz")) <= TOLERANCE
+
+
+@pytest.mark.parametrize("case", [f"ggml/{kind}" for kind in GGML_TYPES] + [f"formats/{kind}" for kind in FORMATS])
+def test_the_default_mode_stays_near(case: str, checkpoint: Callable[[str], Path]) -> None:
+    path = checkpoint(case)
+    reference = archive(path / "reference.npz" if path.is_dir() else path.with_suffix(".npz"))
+    builder = InferenceEngine.builder().model_path(path).threads(2).max_sequence_length(256)
     with builder.build() as engine:
         for k in range(3):
             logits = reference[f"logits_{k}"]

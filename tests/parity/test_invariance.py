@@ -27,6 +27,10 @@ CASES = [
     "hf/deepseek_v3",
     "ggml/Q4_1",
     "ggml/Q4_K",
+    "ggml/IQ4_XS",
+    "formats/gptq_int4_asym",
+    "formats/gptq_int4_desc_act",
+    "formats/fp8_block",
 ]
 MODES = ["f32", "auto"]
 

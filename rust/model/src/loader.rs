@@ -13,8 +13,8 @@ use crate::{
     backend::{Linear, Packer},
     config::Config,
     family,
-    quant::{Format, PerHead, Role, SCHEMES, Shard, Source, Vector, rows},
-    weights::{Checkpoint, Stored},
+    quant::{Format, PerHead, Quantization, Role, SCHEMES, Shard, Source, Vector, rows},
+    weights::{Checkpoint, Part},
 };
 
 /// Called with (bytes loaded, bytes of the checkpoint); may come from several threads.
@@ -49,12 +49,17 @@ pub struct Loader<'a> {
     done: AtomicU64,
     parameters: AtomicU64,
     packed: AtomicU64,
+    /// Checked when the checkpoint was opened.
+    quantization: Option<Quantization>,
     /// Names that were asked for.
     read: Mutex<BTreeSet<String>>,
 }
 
 /// Ends of the names of tensors that hold no weights: tables that any implementation makes for itself.
-const TABLES: [&str; 3] = [
+const TABLES: [&str; 5] = [
+    // Of keys and values in a cache of 8 bits.
+    ".k_scale",
+    ".v_scale",
     ".rotary_emb.inv_freq",
     ".attn.masked_bias",
     ".attention.masked_bias",
@@ -73,15 +78,16 @@ impl<'a> Loader<'a> {
             done: zero(),
             parameters: zero(),
             packed: zero(),
+            quantization: Quantization::of(&checkpoint.config.raw).unwrap_or_default(),
             read: Mutex::default(),
         }
     }
 
-    fn stored(&self, name: &str) -> Result<Stored<'_>> {
-        let stored = self.checkpoint.weights.get(name)?;
+    fn part(&self, name: &str) -> Result<Part<'_>> {
+        let part = self.checkpoint.weights.part(name)?;
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         read.insert(name.to_owned());
-        Ok(stored)
+        Ok(part)
     }
 
     /// Refuses a checkpoint with tensors that nobody asked for: the model would not be the one that was trained.
@@ -125,6 +131,12 @@ impl<'a> Loader<'a> {
         self.checkpoint.weights.contains(name)
     }
 
+    /// Whether the checkpoint has a weight under `prefix`, in whatever form.
+    pub fn has(&self, prefix: &str) -> bool {
+        let mut first = SCHEMES.iter().flat_map(|scheme| scheme.needs.first());
+        first.any(|part| self.contains(&format!("{prefix}.{part}")))
+    }
+
     /// Weights loaded so far.
     pub fn parameters(&self) -> u64 {
         self.parameters.load(Ordering::Relaxed)
@@ -135,15 +147,11 @@ impl<'a> Loader<'a> {
         self.packed.load(Ordering::Relaxed)
     }
 
-    fn count(&self, stored: &Stored<'_>, packed: usize) {
-        let done = self
-            .done
-            .fetch_add(stored.data.len() as u64, Ordering::Relaxed)
-            + stored.data.len() as u64;
-        self.parameters.fetch_add(
-            stored.shape.iter().map(|&d| d as u64).product(),
-            Ordering::Relaxed,
-        );
+    fn count(&self, bytes: usize, elements: usize, packed: usize) {
+        let bytes = bytes as u64;
+        let done = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        self.parameters
+            .fetch_add(elements as u64, Ordering::Relaxed);
         self.packed.fetch_add(packed as u64, Ordering::Relaxed);
         (self.progress)(done, self.checkpoint.file_bytes);
     }
@@ -154,21 +162,22 @@ impl<'a> Loader<'a> {
     /// `Load` when the checkpoint has no part of it.
     pub fn source(&self, prefix: &str, role: Role, shard: Shard) -> Result<Source<'_>> {
         let mut parts = BTreeMap::new();
-        for part in SCHEMES.iter().flat_map(|scheme| scheme.parts) {
+        for part in SCHEMES.iter().flat_map(|s| s.needs.iter().chain(s.may)) {
             let name = format!("{prefix}.{part}");
-            if self.contains(&name) {
-                parts.insert(*part, self.stored(&name)?);
+            if !parts.contains_key(part) && self.contains(&name) {
+                parts.insert(*part, self.part(&name)?);
             }
         }
         if parts.is_empty() {
             // Says which file lacks it.
-            self.stored(&format!("{prefix}.{}", SCHEMES[0].parts[0]))?;
+            self.part(&format!("{prefix}.weight"))?;
         }
         Ok(Source {
             prefix: prefix.to_owned(),
             role,
             shard,
             parts,
+            quantization: self.quantization.as_ref(),
         })
     }
 
@@ -180,16 +189,16 @@ impl<'a> Loader<'a> {
             .keys()
             .map(|p| format!("{prefix}.{p}"))
             .collect();
-        let stored = source.open()?;
+        let described = source.open()?;
         let name = format!("{prefix}.weight");
-        if stored.shape != [n, k] {
-            let found = &stored.shape;
+        let found = described.shape();
+        if found != [n, k] {
             return Err(Error::Load(format!(
                 "tensor {name} has shape {found:?}, the configuration says [{n}, {k}]"
             )));
         }
-        let format = self.packer.matrix(&name, role, &stored)?;
-        self.count(&stored, format.bytes());
+        let format = self.packer.matrix(&name, role, &described)?;
+        self.count(described.file_bytes(), n * k, format.bytes());
         names
             .iter()
             .for_each(|name| self.checkpoint.weights.release(name));
@@ -224,17 +233,15 @@ impl<'a> Loader<'a> {
 
     /// The `count` values of the tensor under `prefix`, whatever its shape: what [`Loader::per_head`] is made of.
     pub fn values(&self, prefix: &str, count: usize) -> Result<Vec<f32>> {
-        let stored = self.source(prefix, Role::Value, Shard::Whole)?.open()?;
-        let mut values = vec![0.0; stored.shape.iter().product()];
-        if values.len() != count {
-            let found = &stored.shape;
+        let described = self.source(prefix, Role::Value, Shard::Whole)?.open()?;
+        let found = described.shape();
+        if found.iter().product::<usize>() != count {
             return Err(Error::Load(format!(
                 "tensor {prefix}.weight has shape {found:?}, the configuration says {count} values"
             )));
         }
-        ggml::dequantize(stored.dtype, &stored.data, &mut values);
-        self.count(&stored, 0);
-        Ok(values)
+        self.count(described.file_bytes(), count, 0);
+        Ok(described.values())
     }
 
     /// One matrix `[n, k]` a head of `values`, packed; `shape`: heads, n, k.
@@ -275,18 +282,18 @@ impl<'a> Loader<'a> {
 
     /// The few numbers `name` as float32.
     pub fn floats(&self, name: &str, shard: &Shard) -> Result<Vec<f32>> {
-        let stored = self.stored(name)?;
+        let bad = |what| Error::Load(format!("tensor {name} {what}"));
+        let stored = self.part(name)?.stored().map_err(bad)?;
         if stored.shape.len() > 2 {
             return Err(Error::Load(format!(
                 "tensor {name} has shape {:?}, a vector is expected",
                 stored.shape
             )));
         }
-        let stored =
-            rows(stored, shard).map_err(|what| Error::Load(format!("tensor {name} {what}")))?;
+        let stored = rows(stored, shard).map_err(bad)?;
         let mut out = vec![0.0; stored.shape.iter().product()];
         ggml::dequantize(stored.dtype, &stored.data, &mut out);
-        self.count(&stored, out.len() * size_of::<f32>());
+        self.count(stored.data.len(), out.len(), size_of_val(&out[..]));
         Ok(out)
     }
 }

@@ -3,6 +3,10 @@
 #![allow(clippy::needless_range_loop)] // several arrays run side by side
 use half::{bf16, f16};
 
+mod codebook;
+mod quantise;
+pub use quantise::q8_0;
+
 /// Element and block types that can be read. Codes are those of GGUF tensor infos.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[allow(non_camel_case_types, missing_docs)]
@@ -20,10 +24,29 @@ pub enum GgmlType {
     Q4_K,
     Q5_K,
     Q6_K,
+    IQ4_NL,
+    IQ4_XS,
+    MXFP4,
+    IQ2_XXS,
+    IQ2_XS,
+    IQ2_S,
+    IQ3_XXS,
+    IQ3_S,
+    IQ1_S,
+    IQ1_M,
+    TQ1_0,
+    TQ2_0,
 }
 
+/// Values of 4-bit codes, plus 128 (`kvalues_iq4nl`).
+const IQ4: [u8; 16] = [
+    1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241,
+];
+/// Twice the numbers of an E2M1 code, plus 16.
+const E2M1: [u8; 16] = [16, 17, 18, 19, 20, 22, 24, 28, 16, 15, 14, 13, 12, 10, 8, 4];
+
 impl GgmlType {
-    const TABLE: [(GgmlType, u32, &'static str, usize, usize); 13] = [
+    const TABLE: [(GgmlType, u32, &'static str, usize, usize); 25] = [
         (GgmlType::F32, 0, "F32", 1, 4),
         (GgmlType::F16, 1, "F16", 1, 2),
         (GgmlType::Q4_0, 2, "Q4_0", 32, 18),
@@ -36,7 +59,19 @@ impl GgmlType {
         (GgmlType::Q4_K, 12, "Q4_K", 256, 144),
         (GgmlType::Q5_K, 13, "Q5_K", 256, 176),
         (GgmlType::Q6_K, 14, "Q6_K", 256, 210),
+        (GgmlType::IQ2_XXS, 16, "IQ2_XXS", 256, 66),
+        (GgmlType::IQ2_XS, 17, "IQ2_XS", 256, 74),
+        (GgmlType::IQ3_XXS, 18, "IQ3_XXS", 256, 98),
+        (GgmlType::IQ1_S, 19, "IQ1_S", 256, 50),
+        (GgmlType::IQ4_NL, 20, "IQ4_NL", 32, 18),
+        (GgmlType::IQ3_S, 21, "IQ3_S", 256, 110),
+        (GgmlType::IQ2_S, 22, "IQ2_S", 256, 82),
+        (GgmlType::IQ4_XS, 23, "IQ4_XS", 256, 136),
+        (GgmlType::IQ1_M, 29, "IQ1_M", 256, 56),
         (GgmlType::BF16, 30, "BF16", 1, 2),
+        (GgmlType::TQ1_0, 34, "TQ1_0", 256, 54),
+        (GgmlType::TQ2_0, 35, "TQ2_0", 256, 66),
+        (GgmlType::MXFP4, 39, "MXFP4", 32, 17),
     ];
 
     fn entry(self) -> &'static (GgmlType, u32, &'static str, usize, usize) {
@@ -70,12 +105,36 @@ impl GgmlType {
     pub fn is_quantised(self) -> bool {
         self.block_len() > 1
     }
+    /// What 4-bit codes stand for, plus the type's offset, where that is not themselves.
+    pub(crate) const fn table(self) -> Option<[u8; 16]> {
+        match self {
+            GgmlType::IQ4_NL | GgmlType::IQ4_XS => Some(IQ4),
+            GgmlType::MXFP4 => Some(E2M1),
+            _ => None,
+        }
+    }
+    /// Whether whole blocks are looked up in codebooks: no integers with a scale.
+    pub(crate) const fn in_codebook(self) -> bool {
+        use GgmlType as T;
+        matches!(
+            self,
+            T::IQ2_XXS
+                | T::IQ2_XS
+                | T::IQ2_S
+                | T::IQ3_XXS
+                | T::IQ3_S
+                | T::IQ1_S
+                | T::IQ1_M
+                | T::TQ1_0
+                | T::TQ2_0
+        )
+    }
 }
 
 /// A file's block in one form for all quantised types: weight = scale * (q - offset) + minimum, where the scale is `d`
 /// or `d * sub[j]` and the minimum 0, `m` or `-(m * min[j])`.
 pub(crate) struct Raw {
-    /// Weights plus the type's offset, so never negative.
+    /// Weights plus the type's offset, so never negative; codes where the type has a table.
     pub q: [u8; 256],
     /// Bits of the block's f16 scale.
     pub d: u16,
@@ -107,11 +166,17 @@ impl Raw {
             GgmlType::Q2_K => (half(80), half(82)),
             GgmlType::Q3_K => (half(108), 0),
             GgmlType::Q6_K => (half(208), 0),
+            GgmlType::MXFP4 => (f16::from_f32(halved(block[0])).to_bits(), 0),
             _ => (half(0), 0),
         };
         match ty {
             GgmlType::F32 | GgmlType::F16 | GgmlType::BF16 => {}
-            GgmlType::Q4_0 => self.nibbles(&block[2..], 0),
+            GgmlType::Q4_0 | GgmlType::IQ4_NL => self.nibbles(&block[2..], 0),
+            GgmlType::MXFP4 => {
+                self.sub[0] = block[0];
+                self.nibbles(&block[1..], 0);
+            }
+            GgmlType::IQ4_XS => self.iq4(block),
             GgmlType::Q4_1 => self.nibbles(&block[4..], 0),
             GgmlType::Q5_0 => self.nibbles(&block[6..], word(block, 2)),
             GgmlType::Q5_1 => self.nibbles(&block[8..], word(block, 4)),
@@ -125,6 +190,21 @@ impl Raw {
             GgmlType::Q4_K => self.q45(&block[4..16], None, &block[16..144]),
             GgmlType::Q5_K => self.q45(&block[4..16], Some(&block[16..48]), &block[48..176]),
             GgmlType::Q6_K => self.q6(block),
+            _ => {}
+        }
+    }
+
+    /// d, 8 scales of 6 bits (2 of them in a word of their own), nibbles of each 32.
+    fn iq4(&mut self, block: &[u8]) {
+        let high = u16::from_le_bytes([block[2], block[3]]);
+        for i in 0..8 {
+            let low = block[4 + i / 2] >> (i % 2 * 4) & 15;
+            let scale = (low | ((high >> (2 * i) & 3) << 4) as u8).wrapping_sub(32);
+            (self.sub[2 * i], self.sub[2 * i + 1]) = (scale, scale);
+            for j in 0..16 {
+                let codes = block[8 + 16 * i + j];
+                (self.q[32 * i + j], self.q[32 * i + 16 + j]) = (codes & 15, codes >> 4);
+            }
         }
     }
 
@@ -207,8 +287,20 @@ impl Raw {
             GgmlType::Q3_K => (d * signed(i / 16), 0.0, 4),
             GgmlType::Q4_K | GgmlType::Q5_K => both(i / 32),
             GgmlType::Q6_K => (d * signed(i / 16), 0.0, 32),
+            GgmlType::IQ4_NL => (d, 0.0, 128),
+            GgmlType::IQ4_XS => (d * signed(i / 16), 0.0, 128),
+            // Beyond what an f16 holds, too.
+            GgmlType::MXFP4 => (halved(self.sub[0]), 0.0, 16),
             _ => (d, m, 0),
         }
+    }
+}
+
+/// 2^(e - 128): half of the power of two that a byte stands for.
+fn halved(e: u8) -> f32 {
+    match e {
+        0 | 1 => f32::from_bits(0x0020_0000 << e),
+        e => f32::from_bits(u32::from(e - 1) << 23),
     }
 }
 
@@ -235,14 +327,22 @@ pub fn dequantize(ty: GgmlType, data: &[u8], out: &mut [f32]) {
                 *o = bf16::from_le_bytes([b[0], b[1]]).to_f32();
             }
         }
+        _ if ty.in_codebook() => {
+            let blocks = data.chunks_exact(ty.block_bytes());
+            for (out, block) in out.chunks_exact_mut(ty.block_len()).zip(blocks) {
+                codebook::block(ty, block, out);
+            }
+        }
         _ => {
             let mut raw = Raw::new();
+            let table = ty.table();
             let blocks = data.chunks_exact(ty.block_bytes());
             for (out, block) in out.chunks_exact_mut(ty.block_len()).zip(blocks) {
                 raw.read(ty, block);
                 for (part, out) in out.chunks_exact_mut(16).enumerate() {
                     let (scale, minimum, offset) = raw.affine(ty, part * 16);
                     for (o, &q) in out.iter_mut().zip(&raw.q[part * 16..]) {
+                        let q = table.map_or(q, |table| table[usize::from(q & 15)]);
                         *o = scale * (i32::from(q) - offset) as f32 + minimum;
                     }
                 }

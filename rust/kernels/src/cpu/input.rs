@@ -17,7 +17,7 @@ pub(crate) use several::{Filling, fill_each};
 /// Rows of a tile: activations of 16 rows lie together, block by block.
 pub(crate) const TILE: usize = 16;
 /// Kinds of block sums, see [`Sums`].
-const SUMS: usize = 7;
+const SUMS: usize = 8;
 /// A word of activations in two bytes is `high << LOW_BITS` plus low.
 #[cfg(target_arch = "aarch64")]
 pub(crate) const LOW_BITS: i32 = 7;
@@ -53,7 +53,8 @@ impl Sums {
             (Scheme::ScaleMin | Scheme::SubMin, _) => 3,
             (Scheme::PairMin, _) => 4,
             (Scheme::Pair, 4) => 5,
-            (Scheme::Pair, _) => 6,
+            (Scheme::Pair, 32) => 6,
+            (Scheme::Pair, _) => 7,
         };
         Sums {
             index,

@@ -29,7 +29,7 @@ pub use input::Input;
 pub use isa::{Cpu, Isa, IsaError};
 pub use matmul::{Bench, Expert, Job, Part, Then, Weigh, experts, gate_up, head, matmul};
 pub use norm::{Norm, add_rows, normalise_groups};
-pub use pack::{Matrix, Mode, PackError};
+pub use pack::{Matrix, Mode, PackError, Rows};
 pub use threads::{CoreError, Pool, available_threads, check_cores, stand_back};
 
 /// What a kernel needs to know about the machine it runs on: the instruction set and the threads.

@@ -3,7 +3,7 @@
 pub(crate) mod layout;
 
 use super::buffer::Buffer;
-use super::ggml::{GgmlType, Raw, dequantize};
+use super::ggml::{GgmlType, Raw, dequantize, q8_0};
 use super::matmul::a16::{MOST_COLUMNS, row_scale};
 use super::{Cpu, Isa};
 use half::{bf16, f16};
@@ -121,8 +121,8 @@ impl Storage {
     }
 }
 
-/// Whether `got` bytes are an `[n, k]` matrix of `dtype`.
-fn check(dtype: GgmlType, n: usize, k: usize, got: usize) -> Result<(), PackError> {
+/// Whether a matrix of `dtype` can be `[n, k]`.
+fn check_shape(dtype: GgmlType, n: usize, k: usize) -> Result<(), PackError> {
     let (name, block) = (dtype.name(), dtype.block_len());
     if n == 0 || k == 0 {
         return Err(PackError::Empty { n, k });
@@ -130,9 +130,15 @@ fn check(dtype: GgmlType, n: usize, k: usize, got: usize) -> Result<(), PackErro
     if !k.is_multiple_of(block) {
         return Err(PackError::Columns { name, block, k });
     }
-    let row = (k / block) as u128 * dtype.block_bytes() as u128;
+    Ok(())
+}
+
+/// Whether `got` bytes are an `[n, k]` matrix of `dtype`.
+fn check_bytes(dtype: GgmlType, n: usize, k: usize, got: usize) -> Result<(), PackError> {
+    let row = (k / dtype.block_len()) as u128 * dtype.block_bytes() as u128;
     let want = row.saturating_mul(n as u128);
     if want != got as u128 {
+        let name = dtype.name();
         return Err(PackError::Bytes {
             name,
             n,
@@ -142,6 +148,74 @@ fn check(dtype: GgmlType, n: usize, k: usize, got: usize) -> Result<(), PackErro
         });
     }
     Ok(())
+}
+
+/// A matrix whose rows are made when they are packed, because no file holds them in a type that the kernels read.
+pub trait Rows {
+    /// Row `row` as blocks of the type that the matrix is packed as.
+    fn blocks(&self, row: usize, out: &mut [u8]);
+    /// The same row as the exact float32 values that it stands for.
+    fn values(&self, row: usize, out: &mut [f32]);
+}
+
+/// Rows of a type without panels of its own, rounded to int8.
+struct Rounded<'a> {
+    dtype: GgmlType,
+    k: usize,
+    data: &'a [u8],
+}
+
+impl Rows for Rounded<'_> {
+    fn blocks(&self, row: usize, out: &mut [u8]) {
+        let mut values = vec![0.0; self.k];
+        self.values(row, &mut values);
+        q8_0(&values, out);
+    }
+    fn values(&self, row: usize, out: &mut [f32]) {
+        let bytes = self.k / self.dtype.block_len() * self.dtype.block_bytes();
+        dequantize(self.dtype, &self.data[row * bytes..][..bytes], out);
+    }
+}
+
+/// What is packed.
+enum Given<'a> {
+    /// All rows, as a file has them.
+    Bytes(&'a [u8]),
+    /// Rows to be made.
+    Rows(&'a dyn Rows),
+}
+
+impl Given<'_> {
+    /// Row `row` of `k` columns as blocks of `dtype`, in `buffer` if it has to be made.
+    fn blocks<'b>(
+        &'b self,
+        dtype: GgmlType,
+        k: usize,
+        row: usize,
+        buffer: &'b mut Vec<u8>,
+    ) -> &'b [u8] {
+        let bytes = k / dtype.block_len() * dtype.block_bytes();
+        match self {
+            Given::Bytes(data) => &data[row * bytes..][..bytes],
+            Given::Rows(rows) => {
+                buffer.resize(bytes, 0);
+                rows.blocks(row, buffer);
+                buffer
+            }
+        }
+    }
+
+    /// Row `row` as float32.
+    fn values(&self, dtype: GgmlType, row: usize, out: &mut [f32]) {
+        match self {
+            Given::Bytes(_) => dequantize(
+                dtype,
+                self.blocks(dtype, out.len(), row, &mut Vec::new()),
+                out,
+            ),
+            Given::Rows(rows) => rows.values(row, out),
+        }
+    }
 }
 
 /// A packed matrix of `n` output rows and `k` columns.
@@ -162,7 +236,7 @@ pub struct Matrix {
 
 impl Matrix {
     /// Packs a row-major `[n, k]` matrix of `dtype`. Any `n`; `k` a multiple of the type's block. The bytes are the same
-    /// for every `cpu` and every mode but `Exact`.
+    /// for every `cpu` and every mode but `Exact`. Types of codebooks (IQ1 to IQ3, TQ) are rounded to int8.
     pub fn pack(
         cpu: Cpu,
         mode: Mode,
@@ -171,7 +245,17 @@ impl Matrix {
         k: usize,
         data: &[u8],
     ) -> Result<Matrix, PackError> {
-        Self::pack_as(Storage::of(cpu, mode, dtype, k), dtype, n, k, data)
+        if !dtype.in_codebook() || mode == Mode::Exact {
+            return Self::pack_as(Storage::of(cpu, mode, dtype, k), dtype, n, k, data);
+        }
+        check_shape(dtype, n, k)?;
+        check_bytes(dtype, n, k, data.len())?;
+        let rows = Rounded { dtype, k, data };
+        let packed = Self::pack_rows(cpu, mode, GgmlType::Q8_0, n, k, &rows)?;
+        Ok(Matrix {
+            label: lower(dtype),
+            ..packed
+        })
     }
 
     /// As [`Matrix::pack`], to be multiplied in a given way wherever that is.
@@ -182,7 +266,26 @@ impl Matrix {
         k: usize,
         data: &[u8],
     ) -> Result<Matrix, PackError> {
-        check(dtype, n, k, data.len())?;
+        check_shape(dtype, n, k)?;
+        check_bytes(dtype, n, k, data.len())?;
+        Ok(Self::filled(storage, dtype, n, k, &Given::Bytes(data)))
+    }
+
+    /// As [`Matrix::pack`], of rows that are made one by one.
+    pub fn pack_rows(
+        cpu: Cpu,
+        mode: Mode,
+        dtype: GgmlType,
+        n: usize,
+        k: usize,
+        rows: &dyn Rows,
+    ) -> Result<Matrix, PackError> {
+        check_shape(dtype, n, k)?;
+        let storage = Storage::of(cpu, mode, dtype, k);
+        Ok(Self::filled(storage, dtype, n, k, &Given::Rows(rows)))
+    }
+
+    fn filled(storage: Storage, dtype: GgmlType, n: usize, k: usize, given: &Given<'_>) -> Matrix {
         let panel_bytes = storage.panel_bytes(k);
         let mut matrix = Matrix {
             storage,
@@ -195,13 +298,13 @@ impl Matrix {
             #[cfg(test)]
             read: Default::default(),
         };
-        matrix.fill(dtype, data);
+        matrix.fill(dtype, given);
         if let (Storage::A16(_), Some(layout)) = (storage, Layout::of(dtype)) {
             matrix.row_scales = (0..matrix.panels())
                 .map(|p| matrix.scales_of(&layout, p))
                 .collect();
         }
-        Ok(matrix)
+        matrix
     }
 
     /// Row scales of a panel; rows beyond the last are zeros and have none.
@@ -218,37 +321,39 @@ impl Matrix {
         [first, second]
     }
 
-    fn fill(&mut self, dtype: GgmlType, data: &[u8]) {
-        let row_bytes = self.k / dtype.block_len() * dtype.block_bytes();
+    fn fill(&mut self, dtype: GgmlType, given: &Given<'_>) {
         let (storage, panel_bytes, k) = (self.storage, self.panel_bytes, self.k);
+        let rows = 0..self.n;
         let panels = self.data.bytes_mut().chunks_exact_mut(panel_bytes);
-        for (panel, rows) in panels.zip(data.chunks(row_bytes * LANES)) {
-            let rows = rows.chunks_exact(row_bytes).enumerate();
-            match storage {
-                Storage::A8(ty) | Storage::A15(ty) | Storage::A16(ty) => {
-                    if let Some(layout) = Layout::of(ty) {
-                        rows.for_each(|(lane, row)| pack_blocks(ty, &layout, panel, lane, row));
+        let (mut values, mut buffer) = (Vec::new(), Vec::new());
+        for (p, panel) in panels.enumerate() {
+            for (lane, row) in rows.clone().skip(p * LANES).take(LANES).enumerate() {
+                if storage == Storage::F32 {
+                    values.resize(k, 0f32);
+                    given.values(dtype, row, &mut values);
+                    for (v, line) in values.iter().zip(panel.chunks_exact_mut(64)) {
+                        line[lane * 4..][..4].copy_from_slice(&v.to_le_bytes());
                     }
+                    continue;
                 }
-                Storage::F32 => {
-                    let mut values = vec![0f32; k];
-                    for (lane, row) in rows {
-                        dequantize(dtype, row, &mut values);
-                        for (v, line) in values.iter().zip(panel.chunks_exact_mut(64)) {
-                            line[lane * 4..][..4].copy_from_slice(&v.to_le_bytes());
+                let row = given.blocks(dtype, k, row, &mut buffer);
+                match storage {
+                    Storage::A8(ty) | Storage::A15(ty) | Storage::A16(ty) => {
+                        if let Some(layout) = Layout::of(ty) {
+                            pack_blocks(ty, &layout, panel, lane, row);
+                        }
+                    }
+                    Storage::F16 => {
+                        for (v, line) in row.chunks_exact(2).zip(panel.chunks_exact_mut(32)) {
+                            line[lane * 2..][..2].copy_from_slice(v);
+                        }
+                    }
+                    _ => {
+                        for (v, line) in row.chunks(4).zip(panel.chunks_exact_mut(64)) {
+                            line[lane * 4..][..v.len()].copy_from_slice(v);
                         }
                     }
                 }
-                Storage::F16 => rows.for_each(|(lane, row)| {
-                    for (v, line) in row.chunks_exact(2).zip(panel.chunks_exact_mut(32)) {
-                        line[lane * 2..][..2].copy_from_slice(v);
-                    }
-                }),
-                Storage::Bf16 { .. } => rows.for_each(|(lane, row)| {
-                    for (v, line) in row.chunks(4).zip(panel.chunks_exact_mut(64)) {
-                        line[lane * 4..][..v.len()].copy_from_slice(v);
-                    }
-                }),
             }
         }
     }
@@ -398,6 +503,18 @@ fn lower(ty: GgmlType) -> &'static str {
         GgmlType::Q4_K => "q4_k",
         GgmlType::Q5_K => "q5_k",
         GgmlType::Q6_K => "q6_k",
+        GgmlType::IQ4_NL => "iq4_nl",
+        GgmlType::IQ4_XS => "iq4_xs",
+        GgmlType::MXFP4 => "mxfp4",
+        GgmlType::IQ2_XXS => "iq2_xxs",
+        GgmlType::IQ2_XS => "iq2_xs",
+        GgmlType::IQ2_S => "iq2_s",
+        GgmlType::IQ3_XXS => "iq3_xxs",
+        GgmlType::IQ3_S => "iq3_s",
+        GgmlType::IQ1_S => "iq1_s",
+        GgmlType::IQ1_M => "iq1_m",
+        GgmlType::TQ1_0 => "tq1_0",
+        GgmlType::TQ2_0 => "tq2_0",
     }
 }
 

@@ -40,6 +40,7 @@ pub(crate) fn storages(ty: GgmlType) -> Vec<Storage> {
         GgmlType::F32 => vec![Storage::F32],
         GgmlType::F16 => vec![Storage::F16],
         GgmlType::BF16 => [false, true].map(|dot| Storage::Bf16 { dot }).to_vec(),
+        _ if ty.in_codebook() => vec![Storage::F32],
         _ => vec![Storage::F32, Storage::A8(ty), Storage::A15(ty)],
     }
 }
@@ -48,11 +49,14 @@ pub(crate) fn storages(ty: GgmlType) -> Vec<Storage> {
 pub(crate) fn random_weights(random: &mut Random, ty: GgmlType, n: usize, k: usize) -> Vec<u8> {
     let halves: &[usize] = match ty {
         GgmlType::F32 | GgmlType::F16 | GgmlType::BF16 => &[],
-        GgmlType::Q4_0 | GgmlType::Q5_0 | GgmlType::Q8_0 => &[0],
+        GgmlType::MXFP4 | GgmlType::IQ1_M => &[],
         GgmlType::Q4_1 | GgmlType::Q5_1 | GgmlType::Q4_K | GgmlType::Q5_K => &[0, 2],
         GgmlType::Q2_K => &[80, 82],
         GgmlType::Q3_K => &[108],
         GgmlType::Q6_K => &[208],
+        GgmlType::TQ1_0 => &[52],
+        GgmlType::TQ2_0 => &[64],
+        _ => &[0],
     };
     let blocks = n * k / ty.block_len();
     let mut data: Vec<u8> = (0..blocks * ty.block_bytes())
@@ -64,6 +68,15 @@ pub(crate) fn random_weights(random: &mut Random, ty: GgmlType, n: usize, k: usi
             GgmlType::F32 => block.copy_from_slice(&v.to_le_bytes()),
             GgmlType::F16 => block.copy_from_slice(&half::f16::from_f32(v).to_le_bytes()),
             GgmlType::BF16 => block.copy_from_slice(&half::bf16::from_f32(v).to_le_bytes()),
+            GgmlType::MXFP4 => block[0] = 116 + block[0] % 6,
+            // The scale stands in the highest bits of four words.
+            GgmlType::IQ1_M => {
+                let d = half::f16::from_f32(v * 0.02).to_bits();
+                for i in 0..4 {
+                    let own = &mut block[49 + 2 * i];
+                    *own = *own & 15 | ((d >> (4 * i) & 15) << 4) as u8;
+                }
+            }
             _ => {}
         }
         for &at in halves {

@@ -20,8 +20,7 @@ pub use portable::Portable;
 
 use crate::{
     Kv, Logits, Result, Step, Tensor,
-    quant::{Format, PerHead, Role, Vector},
-    weights::Stored,
+    quant::{Described, Format, PerHead, Role, Vector},
 };
 
 /// Layers whose keys and values are alike, and what they keep of a token.
@@ -78,8 +77,8 @@ impl KvShape {
 
 /// Turns stored matrices into the backend's own formats; used from several threads at once while loading.
 pub trait Packer: Send + Sync {
-    /// Packs the two-dimensional tensor `name` for its `role`.
-    fn matrix(&self, name: &str, role: Role, stored: &Stored<'_>) -> Result<Box<dyn Format>>;
+    /// Packs the matrix `name` for its `role`.
+    fn matrix(&self, name: &str, role: Role, weight: &Described<'_>) -> Result<Box<dyn Format>>;
 
     /// Takes one matrix `[n, k]` a head, `shape` being heads, n and k. Default: they stay on the host.
     fn per_head(&self, shape: [usize; 3], values: Vec<f32>) -> Result<PerHead> {

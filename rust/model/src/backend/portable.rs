@@ -4,14 +4,13 @@ pub mod latent;
 use std::ops::Range;
 
 use candle_core::{D, DType, Device, Tensor as Candle};
-use candle_vllm_kernels::cpu::{Activation, ggml};
+use candle_vllm_kernels::cpu::Activation;
 
 use super::{Attend, Backend, KvGroup, KvShape, KvType, Linear, LogitRule, Norm, Normed, Packer};
 use crate::{
     Error, Kv, Logits, Result, Slice, Step, Tensor,
-    quant::{Dense, Format, Role, Vector},
+    quant::{Dense, Described, Format, Role, Vector},
     rope::Rope,
-    weights::Stored,
 };
 
 /// The defaults of [`Backend`] and nothing else.
@@ -27,15 +26,10 @@ impl Backend for Portable {
 pub struct DensePacker;
 
 impl Packer for DensePacker {
-    fn matrix(&self, _name: &str, _role: Role, stored: &Stored<'_>) -> Result<Box<dyn Format>> {
-        let mut values = vec![0.0; stored.shape.iter().product()];
-        ggml::dequantize(stored.dtype, &stored.data, &mut values);
-        Ok(Box::new(Dense::new(
-            values,
-            stored.shape[0],
-            stored.shape[1],
-            &Device::Cpu,
-        )?))
+    fn matrix(&self, _name: &str, _role: Role, weight: &Described<'_>) -> Result<Box<dyn Format>> {
+        let shape = weight.shape();
+        let dense = Dense::new(weight.values(), shape[0], shape[1], &Device::Cpu)?;
+        Ok(Box::new(dense))
     }
 }
 

@@ -11,6 +11,7 @@ use super::{
 use crate::{
     Error, Result,
     family::{self, Defaults, Family, Rotations, Windows},
+    quant::Quantization,
     weights::file::{read_json, read_json_if_there},
 };
 
@@ -53,7 +54,8 @@ pub(crate) fn parse(place: &str, config: Value, generation: Option<&Value>) -> R
     let family = family.or_else(|| family::find(&architecture));
     let place = format!("{place} ({architecture})");
     let outer = Fields::new(&place, outer);
-    refuse_quantised(&outer)?;
+    let quantised = Quantization::of(&config);
+    quantised.map_err(|what| Error::Load(format!("{place}: {what}")))?;
     let fields = Fields::new(&place, text.unwrap_or(outer.map()));
     let generation_place = format!("{place}: generation_config.json");
     let generation = match generation {
@@ -221,23 +223,6 @@ fn architecture(fields: &Fields<'_>, family: Option<&'static Family>) -> Result<
     first
         .map(str::to_string)
         .ok_or_else(|| fields.bad("architectures", "expected a list of names"))
-}
-
-/// A quantised checkpoint read as a plain one would miss its tensors one by one; this says it once.
-fn refuse_quantised(fields: &Fields<'_>) -> Result<()> {
-    for key in ["quantization_config", "compression_config"] {
-        if let Some(settings) = fields.object(key)? {
-            let method = settings
-                .get("quant_method")
-                .and_then(Value::as_str)
-                .unwrap_or("unnamed");
-            return Err(fields.bad(
-                key,
-                format_args!("the quantisation method {method} is not supported"),
-            ));
-        }
-    }
-    Ok(())
 }
 
 fn head_dim(

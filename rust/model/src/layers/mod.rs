@@ -39,8 +39,6 @@ impl Place<'_> {
     /// As [`Place::name`], of a part that the checkpoint has.
     pub fn found(&self, part: &str) -> Option<String> {
         let name = self.name(part)?;
-        self.loader
-            .contains(&format!("{name}.weight"))
-            .then_some(name)
+        self.loader.has(&name).then_some(name)
     }
 }

@@ -1,18 +1,30 @@
 //! Weight formats: how one stored matrix is kept and multiplied. Knows no architecture.
 //! A new way to keep weights is one file here and one line in `SCHEMES`; what it becomes, one in its backend's packer.
+mod awq;
+mod bitsandbytes;
+mod compressed;
 mod dense;
+mod described;
+mod gptq;
+mod grouped;
+mod mxfp4;
 mod packed;
+mod parts;
 mod per_head;
 mod role;
+mod scaled;
+mod settings;
 mod source;
 mod vector;
 
 pub use dense::Dense;
+pub use described::{Coded, Described};
 pub use packed::Packed;
 pub use per_head::PerHead;
 pub use role::Role;
+pub use settings::Quantization;
 pub(crate) use source::rows;
-pub use source::{SCHEMES, Scheme, Shard, Source};
+pub use source::{Open, Parts, SCHEMES, Scheme, Shard, Source};
 pub use vector::Vector;
 
 use candle_vllm_kernels::cpu::Matrix;

@@ -2,8 +2,11 @@
 //! A scheme knows the parts of one way to keep weights; nothing else does.
 use std::{borrow::Cow, collections::BTreeMap, ops::Range};
 
-use super::Role;
-use crate::{Error, Result, weights::Stored};
+use super::{Described, Quantization, Role, described::Cut};
+use crate::{
+    Error, Result,
+    weights::{Part, Stored},
+};
 
 /// Which rows of a stored matrix make a weight.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,6 +17,9 @@ pub enum Shard {
     Rows(Range<usize>),
 }
 
+/// The tensors of a weight by the last part of their names: `weight`, or `qweight`, `scales` ...
+pub type Parts<'a> = BTreeMap<&'static str, Part<'a>>;
+
 /// A weight in its file.
 pub struct Source<'a> {
     /// Hugging Face name, without the name of a part.
@@ -22,37 +28,80 @@ pub struct Source<'a> {
     pub role: Role,
     /// The rows that are wanted.
     pub shard: Shard,
-    /// Its tensors by the last part of their names: `weight`, or `qweight`, `scales` ...
-    pub parts: BTreeMap<&'static str, Stored<'a>>,
+    /// Its tensors.
+    pub parts: Parts<'a>,
+    /// What config.json says of quantised weights.
+    pub quantization: Option<&'a Quantization>,
 }
 
 /// A way to keep weights.
 pub struct Scheme {
-    /// Names of the parts that it needs; the first marks it.
-    pub parts: &'static [&'static str],
-    /// What the parts of a source mean together.
-    open: for<'a> fn(&Source<'_>, Vec<Stored<'a>>) -> Result<Stored<'a>>,
+    /// Methods of config.json that mean it; a scheme without is there with any method and none.
+    pub methods: &'static [&'static str],
+    /// Names of the parts that it needs.
+    pub needs: &'static [&'static str],
+    /// Names of the parts that may stand beside them.
+    pub may: &'static [&'static str],
+    /// Refuses settings that it cannot honour.
+    pub check: fn(&Quantization) -> std::result::Result<(), String>,
+    /// What the parts mean together.
+    pub open: Open,
 }
 
-/// All schemes, each with a first part of its own.
-pub const SCHEMES: &[Scheme] = &[Scheme {
-    parts: &["weight"],
-    open: plain,
-}];
+/// Describes the matrix that parts make.
+pub type Open =
+    for<'a> fn(Parts<'a>, Option<&Quantization>) -> std::result::Result<Described<'a>, String>;
+
+/// All schemes; the first that has its parts is taken, so those with more parts stand first.
+pub const SCHEMES: &[Scheme] = &[
+    super::gptq::SCHEME,
+    super::awq::SCHEME,
+    super::compressed::SCHEME,
+    super::bitsandbytes::SCHEME,
+    super::scaled::SCHEME,
+    super::scaled::INVERSE,
+    super::mxfp4::SCHEME,
+    Scheme {
+        methods: &[],
+        needs: &["weight"],
+        may: &[],
+        check: |_| Ok(()),
+        open: plain,
+    },
+];
 
 impl<'a> Source<'a> {
     /// The wanted rows.
     ///
     /// # Errors
-    /// `Load` when the parts are those of no scheme, or do not have the rows.
-    pub fn open(mut self) -> Result<Stored<'a>> {
-        let mark = |s: &&Scheme| s.parts.iter().all(|part| self.parts.contains_key(part));
-        let Some(scheme) = SCHEMES.iter().find(mark) else {
-            return Err(self.bad("has no weight in a form that can be read"));
+    /// `Load` when the parts are those of no scheme, do not fit together, or do not have the rows.
+    pub fn open(mut self) -> Result<Described<'a>> {
+        let method = self.quantization.map(|q| &*q.method);
+        let meant = |s: &&Scheme| match method {
+            Some(method) => s.methods.contains(&method),
+            None => false,
         };
-        let take = |part: &&'static str| self.parts.remove(part);
-        let parts = scheme.parts.iter().filter_map(take).collect();
-        (scheme.open)(&self, parts)
+        let there = |s: &&Scheme| s.needs.iter().all(|part| self.parts.contains_key(part));
+        let plain = |s: &&Scheme| s.methods.is_empty();
+        let Some(scheme) = SCHEMES.iter().filter(there).find(|s| plain(s) || meant(s)) else {
+            let parts: Vec<&str> = self.parts.keys().copied().collect();
+            return Err(self.bad(format_args!(
+                "has the parts {}, which are no weight of the method {}",
+                parts.join(", "),
+                method.unwrap_or("that config.json does not name")
+            )));
+        };
+        if !scheme.methods.is_empty() {
+            // Some writers leave an empty list of groups where there is nothing to say.
+            self.parts
+                .retain(|part, tensor| !tensor.data.is_empty() || scheme.needs.contains(part));
+            if let Some((part, _)) = self.parts.iter().find(|(_, t)| t.data.is_empty()) {
+                return Err(self.bad(format_args!("has an empty {part}")));
+            }
+        }
+        let bad = |what: String| Error::Load(format!("tensor {} {what}", self.prefix));
+        let all = (scheme.open)(self.parts, self.quantization).map_err(bad)?;
+        cut(all, self.shard).map_err(bad)
     }
 
     fn bad(&self, what: impl std::fmt::Display) -> Error {
@@ -61,11 +110,31 @@ impl<'a> Source<'a> {
 }
 
 /// One tensor of dense elements or ggml's blocks.
-fn plain<'a>(source: &Source<'_>, parts: Vec<Stored<'a>>) -> Result<Stored<'a>> {
-    let Some(stored) = parts.into_iter().next() else {
-        return Err(source.bad("has no weight"));
-    };
-    rows(stored, &source.shard).map_err(|what| source.bad(what))
+fn plain<'a>(
+    mut parts: Parts<'a>,
+    _: Option<&Quantization>,
+) -> std::result::Result<Described<'a>, String> {
+    let weight = parts.remove("weight").ok_or("has no weight")?;
+    Ok(Described::Stored(weight.stored()?))
+}
+
+/// The rows of `all` that `shard` names.
+fn cut<'a>(all: Described<'a>, shard: Shard) -> std::result::Result<Described<'a>, String> {
+    Ok(match (all, shard) {
+        (Described::Stored(stored), shard) => Described::Stored(rows(stored, &shard)?),
+        (all, Shard::Whole) => all,
+        (Described::Made(all), Shard::Rows(rows)) => {
+            within(&rows, all.shape()[0])?;
+            Described::Made(Box::new(Cut { all, rows }))
+        }
+    })
+}
+
+fn within(wanted: &Range<usize>, all: usize) -> std::result::Result<(), String> {
+    if wanted.start > wanted.end || wanted.end > all {
+        return Err(format!("has {all} rows, {wanted:?} are wanted"));
+    }
+    Ok(())
 }
 
 /// The rows of `stored` that `shard` names.
@@ -77,9 +146,7 @@ pub(crate) fn rows<'a>(
         return Ok(stored);
     };
     let all = stored.shape.first().copied().unwrap_or(0);
-    if wanted.start > wanted.end || wanted.end > all {
-        return Err(format!("has {all} rows, {wanted:?} are wanted"));
-    }
+    within(wanted, all)?;
     let bytes = stored.data.len() / all.max(1);
     let part = wanted.start * bytes..wanted.end * bytes;
     let data = match stored.data {
@@ -99,7 +166,7 @@ pub(crate) fn rows<'a>(
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::panic)]
     use super::*;
     use candle_vllm_kernels::cpu::ggml::GgmlType;
 
@@ -113,22 +180,34 @@ mod tests {
             prefix: "q_proj".into(),
             role: Role::Query,
             shard,
-            parts: [(part, stored)].into(),
+            parts: [(part, stored.into())].into(),
+            quantization: None,
+        }
+    }
+
+    fn opened(shard: Shard) -> Stored<'static> {
+        match source("weight", shard).open().unwrap() {
+            Described::Stored(stored) => stored,
+            Described::Made(_) => panic!("a plain weight is stored"),
         }
     }
 
     #[test]
     fn rows_of_blocks_are_cut_out() {
-        let whole = source("weight", Shard::Whole).open().unwrap();
+        let whole = opened(Shard::Whole);
         assert_eq!((whole.shape, whole.data.len()), (vec![4, 32], 72));
-        let some = source("weight", Shard::Rows(1..3)).open().unwrap();
+        let some = opened(Shard::Rows(1..3));
         assert_eq!(some.shape, [2, 32]);
         assert_eq!(some.data[..], (18..54).collect::<Vec<u8>>()[..]);
     }
 
     #[test]
     fn parts_of_no_scheme_and_rows_that_are_not_there_are_errors() {
-        assert!(source("blob", Shard::Whole).open().is_err());
+        let error = source("qweight", Shard::Whole).open().err().unwrap();
+        assert!(
+            error.to_string().contains("has the parts qweight"),
+            "{error}"
+        );
         let error = source("weight", Shard::Rows(3..5)).open().err().unwrap();
         assert!(error.to_string().contains("tensor q_proj has 4 rows"));
     }

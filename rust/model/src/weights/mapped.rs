@@ -10,7 +10,7 @@ use std::{
 use candle_vllm_kernels::cpu::ggml::GgmlType;
 use memmap2::Mmap;
 
-use super::{Stored, Weights, file::refuse_lfs_pointer};
+use super::{Element, Part, Stored, Weights, file::refuse_lfs_pointer};
 use crate::{Error, Result};
 
 /// A read-only map of a regular, non-empty file.
@@ -89,15 +89,6 @@ fn page_size() -> usize {
         .unwrap_or(4096)
 }
 
-/// What the elements of a tensor are.
-#[derive(Clone)]
-pub(super) enum Element {
-    /// A type that can be computed with.
-    Known(GgmlType),
-    /// A dtype this library does not read, by its name in the file.
-    Other(String),
-}
-
 /// Where a tensor lies. Ranges are checked against the file by whoever makes the entry.
 pub(super) struct Entry {
     /// Index into the mapped files.
@@ -174,28 +165,25 @@ impl MappedWeights {
 }
 
 impl Weights for MappedWeights {
-    fn get(&self, name: &str) -> Result<Stored<'_>> {
+    fn part(&self, name: &str) -> Result<Part<'_>> {
         let (entry, file) = self.entry(name)?;
         let bad =
             |what: String| Error::Load(format!("{}: tensor {name} {what}", file.path().display()));
-        let dtype = match &entry.element {
-            Element::Known(dtype) => *dtype,
-            Element::Other(dtype) => {
-                return Err(bad(format!(
-                    "has dtype {dtype}; only F32, F16 and BF16 can be read from safetensors"
-                )));
-            }
-        };
         let end = entry.start.checked_add(entry.len);
         let data = end
             .and_then(|end| file.bytes().get(entry.start..end))
             .ok_or_else(|| bad("lies outside the file".to_string()))?;
-        let stored = Stored {
-            dtype,
+        let part = Part {
+            element: entry.element.clone(),
             shape: entry.shape.clone(),
             data: Cow::Borrowed(data),
         };
-        undo(entry.change, stored).map_err(bad)
+        if entry.change == Change::None {
+            return Ok(part);
+        }
+        let stored = part.stored().map_err(bad)?;
+        let stored = undo(entry.change, stored).map_err(bad)?;
+        Ok(stored.into())
     }
 
     fn contains(&self, name: &str) -> bool {

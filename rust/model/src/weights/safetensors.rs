@@ -14,8 +14,9 @@ use serde::{
 };
 
 use super::{
+    Element, Raw,
     file::read_json,
-    mapped::{Change, Element, Entry, MappedFile, MappedWeights},
+    mapped::{Change, Entry, MappedFile, MappedWeights},
 };
 use crate::{Error, Result};
 
@@ -204,18 +205,30 @@ fn check_size(info: &Info, bytes: u64) -> std::result::Result<(Element, Vec<usiz
     let (Some(shape), Some(elements)) = (shape, elements) else {
         return Err(format!("has the impossible shape {:?}", info.shape));
     };
-    let dtype = match info.dtype.as_str() {
-        "F32" => GgmlType::F32,
-        "F16" => GgmlType::F16,
-        "BF16" => GgmlType::BF16,
+    let element = match info.dtype.as_str() {
+        "F32" => Element::Known(GgmlType::F32),
+        "F16" => Element::Known(GgmlType::F16),
+        "BF16" => Element::Known(GgmlType::BF16),
+        "U8" => Element::Raw(Raw::U8),
+        "I8" => Element::Raw(Raw::I8),
+        "I32" => Element::Raw(Raw::I32),
+        "I64" => Element::Raw(Raw::I64),
+        "F8_E4M3" => Element::Raw(Raw::F8E4M3),
+        "F8_E5M2" => Element::Raw(Raw::F8E5M2),
+        "F8_E8M0" => Element::Raw(Raw::F8E8M0),
         // Only the tensors that an architecture asks for have to be readable.
         other => return Ok((Element::Other(other.to_string()), shape)),
     };
-    if elements.checked_mul(dtype.block_bytes() as u64) != Some(bytes) {
+    let size = match &element {
+        Element::Known(dtype) => dtype.block_bytes(),
+        Element::Raw(raw) => raw.bytes(),
+        Element::Other(_) => 0,
+    };
+    if elements.checked_mul(size as u64) != Some(bytes) {
         return Err(format!(
             "of dtype {} and shape {:?} cannot have {bytes} bytes",
             info.dtype, info.shape
         ));
     }
-    Ok((Element::Known(dtype), shape))
+    Ok((element, shape))
 }

@@ -141,7 +141,7 @@ fn each<'a>(
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::super::mapped::Element;
+    use super::super::Element;
     use super::*;
     use crate::family;
     use candle_vllm_kernels::cpu::ggml::GgmlType;

@@ -245,8 +245,8 @@ fn gguf_refusals_name_the_tensor() {
         (|f| f.version = 4, "GGUF version 4 cannot be read"),
         (|f| f.version = 3u32.swap_bytes(), "big-endian"),
         (
-            |f| q(f).code = 20,
-            "blk.0.attn_q.weight has the ggml type IQ4_NL (20)",
+            |f| q(f).code = 15,
+            "blk.0.attn_q.weight has the ggml type Q8_K (15)",
         ),
         (
             |f| q(f).code = 77,

@@ -351,8 +351,28 @@ fn config_json_refusals_name_the_key() {
         ),
         (json!({"architectures": []}), "architectures is []"),
         (
-            json!({"quantization_config": {"quant_method": "gptq"}}),
-            "the quantisation method gptq is not supported",
+            json!({"quantization_config": {"quant_method": "quip"}}),
+            "the quantisation method quip is not supported; supported are awq",
+        ),
+        (
+            json!({"quantization_config": {"quant_method": "gptq", "bits": 3}}),
+            "gptq with bits 3 is not supported, only 4, 8",
+        ),
+        (
+            json!({"quantization_config": {"quant_method": "awq", "version": "gemv"}}),
+            "awq with version \"gemv\" is not supported",
+        ),
+        (
+            json!({"compression_config": {"quant_method": "compressed-tensors", "format": "marlin-24"}}),
+            "compressed-tensors with format \"marlin-24\" is not supported",
+        ),
+        (
+            json!({"quantization_config": {"config_groups": {"group_0": {"weights": {"num_bits": 4, "type": "float"}}}}}),
+            "compressed-tensors with num_bits of type float 4 is not supported",
+        ),
+        (
+            json!({"quantization_config": 4}),
+            "quantization_config is not an object",
         ),
     ];
     for (changes, message) in cases {

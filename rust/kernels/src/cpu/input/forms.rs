@@ -260,7 +260,7 @@ unsafe fn write_sums<T>(
                 at.add(i).write((chunk.d[i] * sum as f32).to_bits());
             }
         }
-        if to.kinds & 0b111_0000 == 0 {
+        if to.kinds & 0b1111_0000 == 0 {
             return;
         }
         for i in 0..n {
@@ -278,6 +278,9 @@ unsafe fn write_sums<T>(
                 }
                 if to.kinds & 1 << 6 != 0 {
                     to.sums[6].add(at).write((-32 * sum) as u32);
+                }
+                if to.kinds & 1 << 7 != 0 {
+                    to.sums[7].add(at).write((-128 * sum) as u32);
                 }
             }
         }

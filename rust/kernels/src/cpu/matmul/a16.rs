@@ -45,8 +45,7 @@ pub(crate) fn factors(layout: &Layout, s: &Scales, inverse: f32) -> [(i16, i16);
 /// magnitude that any bits could stand for becomes WEIGHT_PEAK. A row of zeros has (0, 0), one with an infinity or
 /// NaN (NaN, 0), so that it shows in the output.
 pub(crate) fn row_scale(layout: &Layout, blocks: impl Iterator<Item = Scales>) -> (f32, f32) {
-    let low = -layout.offset as f32;
-    let high = low + ((1u32 << (layout.low + layout.high)) - 1) as f32;
+    let [low, high] = layout.reach().map(|q| (q - layout.offset) as f32);
     let mut most = 0f32;
     let mut finite = true;
     for s in blocks {

@@ -35,9 +35,11 @@ macro_rules! formats {
         )*
     };
 }
-formats!(Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K);
+formats!(
+    Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL, IQ4_XS, MXFP4
+);
 
-/// Evaluates `$body` with `$F` standing for the format of `$ty`; does nothing for a dense type.
+/// Evaluates `$body` with `$F` standing for the format of `$ty`; does nothing for one without a layout.
 macro_rules! with_format {
     ($ty:expr, $F:ident => $body:expr) => {{
         use $crate::cpu::ggml::GgmlType as T;
@@ -83,7 +85,19 @@ macro_rules! with_format {
                 type $F = formats::Q6_K;
                 $body
             }
-            T::F32 | T::F16 | T::BF16 => {}
+            T::IQ4_NL => {
+                type $F = formats::IQ4_NL;
+                $body
+            }
+            T::IQ4_XS => {
+                type $F = formats::IQ4_XS;
+                $body
+            }
+            T::MXFP4 => {
+                type $F = formats::MXFP4;
+                $body
+            }
+            _ => {}
         }
     }};
 }

@@ -6,7 +6,7 @@ use half::{bf16, f16};
 use super::super::Packer;
 use crate::{
     Error, Result,
-    quant::{Format, Packed, PerHead, Role},
+    quant::{Described, Format, Packed, PerHead, Role},
     weights::Stored,
 };
 
@@ -97,8 +97,17 @@ impl CpuPacker {
 }
 
 impl Packer for CpuPacker {
-    fn matrix(&self, name: &str, role: Role, stored: &Stored<'_>) -> Result<Box<dyn Format>> {
-        Ok(Box::new(Packed(self.pack(name, role, stored)?)))
+    fn matrix(&self, name: &str, role: Role, weight: &Described<'_>) -> Result<Box<dyn Format>> {
+        let matrix = match weight {
+            Described::Stored(stored) => self.pack(name, role, stored)?,
+            Described::Made(rows) => {
+                let (mode, [n, k]) = (self.arithmetic.mode(role), rows.shape());
+                let rows = (rows.packs_as(), rows.as_ref());
+                Matrix::pack_rows(self.cpu, mode, rows.0, n, k, rows.1)
+                    .map_err(|e| Error::Load(format!("tensor {name}: {e}")))?
+            }
+        };
+        Ok(Box::new(Packed(matrix)))
     }
 
     fn per_head(&self, [heads, n, k]: [usize; 3], values: Vec<f32>) -> Result<PerHead> {

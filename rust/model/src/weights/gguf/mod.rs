@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 use candle_vllm_kernels::cpu::ggml::GgmlType;
 
 use super::{
-    Checkpoint, TokenizerSource,
-    mapped::{Change, Element, Entry, MappedFile, MappedWeights},
+    Checkpoint, Element, TokenizerSource,
+    mapped::{Change, Entry, MappedFile, MappedWeights},
     stacked,
 };
 use crate::{

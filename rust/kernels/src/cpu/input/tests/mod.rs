@@ -42,7 +42,7 @@ fn bits(cpu: Cpu, input: &Input) -> Vec<Vec<u8>> {
             _ => q.to_vec(),
         });
         all.push(from.d.bytes()[..cells * 4].to_vec());
-        let parts = [1, 1, 1, 1, 2, 2, 2];
+        let parts = [1, 1, 1, 1, 2, 2, 2, 2];
         for (i, sums) in from.sums.iter().enumerate() {
             if kinds & 1 << i != 0 {
                 all.push(sums.bytes()[..cells * 4 * parts[i]].to_vec());

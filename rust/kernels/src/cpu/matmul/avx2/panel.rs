@@ -150,6 +150,10 @@ impl<F: Format> Block for Packed<F> {
                 4 => bits(self.vector(low + 64 * (z / 2)), (z % 2 * 4) as i32, 15),
                 _ => bits(self.vector(low + 64 * (z / 4)), (z % 4 * 2) as i32, 3),
             };
+            if let Some(table) = F::L.table {
+                let table = _mm_loadu_si128(table.as_ptr().cast());
+                return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(table), w);
+            }
             let up = F::L.low as i32;
             let high = match F::L.high {
                 0 => return w,

@@ -135,7 +135,7 @@ pub(in super::super) unsafe fn weights<F: Format>(group: *const u8, b: usize) ->
     unsafe {
         let low = group.add(F::L.low_at(b)).cast::<__m512i>();
         let high = group.add(F::L.high_at(b)).cast::<__m512i>();
-        let w = match F::L.low {
+        let mut w = match F::L.low {
             8 => low.cast::<[__m512i; 8]>().read(),
             4 => nibbles(low),
             _ => {
@@ -143,6 +143,14 @@ pub(in super::super) unsafe fn weights<F: Format>(group: *const u8, b: usize) ->
                 [a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3]]
             }
         };
+        if let Some(table) = F::L.table {
+            let table = _mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast()));
+            let mut z = 0;
+            while z < 8 {
+                w[z] = _mm512_shuffle_epi8(table, w[z]);
+                z += 1;
+            }
+        }
         match (F::L.high, F::L.low) {
             (1, 4) => add_bit::<4>(w, high.read()),
             (1, _) => add_bit::<2>(w, high.read()),

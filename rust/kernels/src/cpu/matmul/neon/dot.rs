@@ -59,7 +59,7 @@ impl Instruction for Base {
         // SAFETY: see the module.
         unsafe {
             // Largest magnitudes: 15 or less, 31, 63, and 128 of signed bytes, times 127.
-            let run = match F::L.low + F::L.high {
+            let run = match F::L.bits() {
                 ..=5 => 8,
                 6 => 4,
                 _ => 2,

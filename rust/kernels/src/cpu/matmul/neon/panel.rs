@@ -151,6 +151,11 @@ impl<F: Format> Block for Packed<F> {
                 4 => self.bits(low + 64 * (z / 2), (z % 2 * 4) as i32, 15),
                 _ => self.bits(low + 64 * (z / 4), (z % 4 * 2) as i32, 3),
             };
+            if let Some(table) = F::L.table {
+                let w = vqtbl1q_u8(vld1q_u8(table.as_ptr()), w);
+                let sign = if F::L.offset == 128 { 128 } else { 0 };
+                return vreinterpretq_s8_u8(veorq_u8(w, vdupq_n_u8(sign)));
+            }
             let up = F::L.low as i32;
             vreinterpretq_s8_u8(match F::L.high {
                 0 => w,

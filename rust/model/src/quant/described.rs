@@ -1,0 +1,83 @@
+//! A matrix as its scheme describes it: what a backend's packer takes. Knows no checkpoint's way to keep it.
+use std::ops::Range;
+
+use candle_vllm_kernels::cpu::{Rows, ggml, ggml::GgmlType};
+
+use crate::weights::Stored;
+
+/// A matrix `[n, k]`, not yet packed.
+pub enum Described<'a> {
+    /// Dense elements or ggml's blocks, as they lie in the file.
+    Stored(Stored<'a>),
+    /// Anything else: rows that are made when they are packed, 16 at a time, so that no copy stands beside the packed one.
+    Made(Box<dyn Coded + 'a>),
+}
+
+/// Rows of a code that no kernel reads.
+pub trait Coded: Rows + Send + Sync {
+    /// `[n, k]`.
+    fn shape(&self) -> [usize; 2];
+    /// The type whose blocks [`Rows::blocks`] makes.
+    fn packs_as(&self) -> GgmlType;
+    /// Bytes in the file.
+    fn file_bytes(&self) -> usize;
+}
+
+impl Described<'_> {
+    /// Its shape, outermost first.
+    pub fn shape(&self) -> Vec<usize> {
+        match self {
+            Self::Stored(stored) => stored.shape.clone(),
+            Self::Made(rows) => rows.shape().to_vec(),
+        }
+    }
+
+    /// Bytes in the file.
+    pub fn file_bytes(&self) -> usize {
+        match self {
+            Self::Stored(stored) => stored.data.len(),
+            Self::Made(rows) => rows.file_bytes(),
+        }
+    }
+
+    /// All values, row-major.
+    pub fn values(&self) -> Vec<f32> {
+        let mut out = vec![0.0; self.shape().iter().product()];
+        match self {
+            Self::Stored(stored) => ggml::dequantize(stored.dtype, &stored.data, &mut out),
+            Self::Made(rows) => {
+                for (row, out) in out.chunks_exact_mut(rows.shape()[1].max(1)).enumerate() {
+                    rows.values(row, out);
+                }
+            }
+        }
+        out
+    }
+}
+
+/// Some rows of a code.
+pub(super) struct Cut<'a> {
+    pub all: Box<dyn Coded + 'a>,
+    pub rows: Range<usize>,
+}
+
+impl Rows for Cut<'_> {
+    fn blocks(&self, row: usize, out: &mut [u8]) {
+        self.all.blocks(self.rows.start + row, out);
+    }
+    fn values(&self, row: usize, out: &mut [f32]) {
+        self.all.values(self.rows.start + row, out);
+    }
+}
+
+impl Coded for Cut<'_> {
+    fn shape(&self) -> [usize; 2] {
+        [self.rows.len(), self.all.shape()[1]]
+    }
+    fn packs_as(&self) -> GgmlType {
+        self.all.packs_as()
+    }
+    fn file_bytes(&self) -> usize {
+        self.all.file_bytes() / self.all.shape()[0].max(1) * self.rows.len()
+    }
+}
