@@ -12,7 +12,7 @@ from candle_vllm.cli import commands, flags
 from candle_vllm.cli.settings import refuse_flags
 
 ROOT = Path(__file__).parent.parent
-ENDS = {"run", "chat", "complete", "pull", "list"}
+ENDS = {"run", "chat", "complete", "inspect", "fits", "pull", "list"}
 """Subcommands that may run, with the model that is here."""
 
 

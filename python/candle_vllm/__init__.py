@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from candle_vllm.engine import EngineBuilder as EngineBuilder
     from candle_vllm.engine import InferenceEngine as InferenceEngine
     from candle_vllm.engine import RequestHandle as RequestHandle
+    from candle_vllm.engine import inspect_model as inspect_model
     from candle_vllm.errors import CandleVllmError as CandleVllmError
     from candle_vllm.errors import ConfigError as ConfigError
     from candle_vllm.errors import DeviceError as DeviceError
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from candle_vllm.records import GenerationOutput as GenerationOutput
     from candle_vllm.records import GenerationStats as GenerationStats
     from candle_vllm.records import ModelInfo as ModelInfo
+    from candle_vllm.records import ModelReport as ModelReport
     from candle_vllm.records import StepReport as StepReport
     from candle_vllm.records import TokenLogprob as TokenLogprob
     from candle_vllm.structured import StructuredOutput as StructuredOutput
@@ -53,7 +55,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "candle_vllm.config": ("EngineConfig",),
     "candle_vllm.conversations": ("ConversationOptions", "ConversationResult", "ResponsesSession"),
-    "candle_vllm.engine": ("EngineBuilder", "InferenceEngine", "RequestHandle"),
+    "candle_vllm.engine": ("EngineBuilder", "InferenceEngine", "RequestHandle", "inspect_model"),
     "candle_vllm.errors": (
         "CandleVllmError",
         "ConfigError",
@@ -81,6 +83,7 @@ _HOMES = {
         "GenerationOutput",
         "GenerationStats",
         "ModelInfo",
+        "ModelReport",
         "StepReport",
         "TokenLogprob",
     ),

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Self, TypeAlias, final
 
-__all__ = ["Engine", "Event", "Mailbox", "__version__", "check_device"]
+__all__ = ["Engine", "Event", "Mailbox", "__version__", "check_device", "inspect"]
 
 __version__: str
 
@@ -11,6 +11,9 @@ _Logprob: TypeAlias = tuple[int, float, list[tuple[int, float]]]
 
 def check_device(device: str, /) -> None:
     """Raise DeviceError unless this machine and this build have the device; the message says what is there."""
+
+def inspect(config: Any, path: str, /) -> dict[str, Any]:
+    """What the model at `path` is and would take with the settings of `config`; the fields of `ModelReport`."""
 
 @final
 class Engine:

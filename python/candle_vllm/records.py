@@ -16,6 +16,7 @@ __all__ = [
     "GenerationOutput",
     "GenerationStats",
     "ModelInfo",
+    "ModelReport",
     "StepReport",
     "TokenLogprob",
 ]
@@ -232,3 +233,69 @@ class ModelInfo:
     generation_config: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """Sampling that the model's maker recommends, as far as the checkpoint says: `temperature`, `top_p`, `top_k`,
     `min_p`, `repetition_penalty`, as `GenerationParams` has them. Empty with the setting `generation_config="none"`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelReport:
+    """What a model is, whether it would load and whether it would fit, found out without loading it.
+
+    Numbers that are not known for a model that would not load are 0, texts empty. Sizes are in bytes.
+    """
+
+    name: str
+    """The model as the caller named it: id, alias, or the last part of a local path."""
+    path: str
+    """Where its weights are: a folder or a `.gguf` file."""
+    architecture: str
+    """As the checkpoint names it, e.g. `LlamaForCausalLM`."""
+    max_position: int
+    """Longest sequence that the model was made for, in tokens."""
+    file_bytes: int
+    """Of the weight files."""
+    problems: tuple[str, ...] = ()
+    """What is not supported and why; empty where the model would load."""
+    parameters: int = 0
+    """Number of weights."""
+    weight_types: Mapping[str, int] = field(default_factory=dict, hash=False)
+    """How many weights of matrices are stored in each type (`q4_k`, `bf16` ...)."""
+    layers: int = 0
+    """Decoder layers."""
+    hidden_size: int = 0
+    """Width of the residual stream."""
+    vocab_size: int = 0
+    """Columns of the logits."""
+    dtype: str = ""
+    """How the weights would be computed with."""
+    kv_dtype: str = ""
+    """How keys and values would be kept."""
+    device: str = ""
+    """Device and instruction set that it would run on."""
+    context: int = 0
+    """Tokens of one sequence, for which the sizes below are: what was asked for, else `max_position`."""
+    weight_bytes: int = 0
+    """Packed weights."""
+    kv_bytes: int = 0
+    """Keys and values of one sequence of `context` tokens."""
+    activation_bytes: int = 0
+    """Activations and logits of one step."""
+    available_bytes: int = 0
+    """What this process may still use."""
+    fits: bool = False
+    """Whether there is room for weights, activations and one sequence of `context` tokens."""
+    longest_that_fits: int = 0
+    """Tokens of the longest sequence there is room for, at most `max_position`; 0 = not even for the weights."""
+    tokens: int = 0
+    """Entries of the tokenizer's vocabulary."""
+    eos_token_ids: tuple[int, ...] = ()
+    """Ids that end an answer."""
+    bos_token_id: int | None = None
+    """Beginning-of-sequence id, if the tokenizer names one."""
+    chat_templates: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Chat templates (Jinja) by name; `default` is the usual one."""
+    generation_config: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """Sampling that the model's maker recommends."""
+
+    @property
+    def memory_bytes(self) -> int:
+        """Weights, activations and one sequence of `context` tokens."""
+        return self.weight_bytes + self.kv_bytes + self.activation_bytes

@@ -20,6 +20,8 @@ _HOMES = {
     "chat": "chat.run_chat",
     "run": "chat.run_chat",
     "complete": "complete.run_complete",
+    "inspect": "inspect.run_inspect",
+    "fits": "inspect.run_fits",
     "pull": "store.run_pull",
     "list": "store.run_list",
     "rm": "store.run_rm",
@@ -58,6 +60,8 @@ def parser_of(subcommand: str | None) -> Parser:
             return flags.run_batch_parser()
         case "complete":
             return flags.complete_parser()
+        case "inspect" | "fits":
+            return flags.inspect_parser(subcommand)
         case "pull":
             return flags.pull_parser()
         case "list":

@@ -11,13 +11,28 @@ from candle_vllm.cli.guard import add_guard
 from candle_vllm.cli.mcp import add_mcp
 from candle_vllm.cli.parser import Parser, one_of
 
-SUBCOMMANDS = ("serve", "run", "chat", "complete", "pull", "list", "rm", "bench", "mcp-serve", "run-batch")
+SUBCOMMANDS = (
+    "serve",
+    "run",
+    "chat",
+    "complete",
+    "inspect",
+    "fits",
+    "pull",
+    "list",
+    "rm",
+    "bench",
+    "mcp-serve",
+    "run-batch",
+)
 
 _EPILOG = """subcommands:
   serve      serve OpenAI's API over HTTP (also what runs without a subcommand)
   run        talk to a model in the terminal, or feed it lines on standard input
   chat       the same, with the model behind --m
   complete   continue a text
+  inspect    show what a model is, what it needs and what of it is not supported
+  fits       tell whether a model runs on this machine
   pull       fetch a model
   list       show the models that are here
   rm         delete one
@@ -80,6 +95,21 @@ def pull_parser() -> Parser:
     parser = Parser("candle-vllm pull", description="Fetch a model, or what is missing of it, and say where it is.")
     _add_named_model(parser)
     _add_source(parser.add_argument_group("model"))
+    return parser
+
+
+def inspect_parser(name: str) -> Parser:
+    """The flags of inspect and fits."""
+    what = {
+        "inspect": "Show what a model is: architecture, sizes, types of weights, tokenizer, template, the memory that "
+        "it needs, and what of it is not supported. Ends with status 1 where it would not load.",
+        "fits": "Tell whether a model runs on this machine: status 0 where it loads and one sequence has room, else 1.",
+    }
+    parser = Parser(f"candle-vllm {name}", description=what[name])
+    _add_named_model(parser)
+    add_model_and_engine(parser)
+    if name == "inspect":
+        parser.add_argument("--json", action="store_true", help="one JSON object in place of a table")
     return parser
 
 

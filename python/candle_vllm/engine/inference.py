@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 from candle_vllm import _native, checks
 from candle_vllm.config import EngineConfig
-from candle_vllm.engine import batch
+from candle_vllm.engine import batch, place
 from candle_vllm.engine.batch import Job, Prompt
 from candle_vllm.engine.builder import EngineBuilder
 from candle_vllm.engine.handle import RequestHandle
@@ -59,24 +59,13 @@ class InferenceEngine:
         `progress(stage, done, total)` is called in this thread meanwhile; `total` 0 = not known. Raises ConfigError,
         DeviceError and ModelLoadError. Can be interrupted with Ctrl-C.
         """
-        from candle_vllm import sources
-
         config = EngineConfig() if config is None else config
         if not isinstance(config, EngineConfig):
             checks.refuse("config", config, "an EngineConfig")
         self._own_template = _template(config.chat_template)
-        _native.check_device(config.device)
-        path = sources.resolve(
-            config.model_path,
-            hf_token=config.hf_token,
-            token_path=config.hf_token_path,
-            revision=config.revision,
-            weight_file=config.weight_file,
-            progress=progress,
-        )
+        self._path = place.fetch(config, progress)
         self._config = config
-        self._path = Path(path)
-        self._native = _native.Engine(config, str(path), progress)
+        self._native = _native.Engine(config, str(self._path), progress)
         self._process = os.getpid()
         self._lock = threading.Lock()
         self._inboxes: weakref.WeakSet[Inbox] = weakref.WeakSet()
@@ -100,7 +89,7 @@ class InferenceEngine:
         facts = self._native.model_info()
         advice = facts.pop("generation_config") or sources.recommended_sampling(self._path)
         return ModelInfo(
-            name=_name_of(self._config, self._path),
+            name=place.name(self._config, self._path),
             path=str(self._path),
             generation_config={} if self._config.generation_config == "none" else advice,
             **facts,
@@ -385,7 +374,7 @@ class InferenceEngine:
         return False
 
     def __repr__(self) -> str:
-        return f"<InferenceEngine {_name_of(self._config, self._path)}{' (closed)' if self.closed else ''}>"
+        return f"<InferenceEngine {place.name(self._config, self._path)}{' (closed)' if self.closed else ''}>"
 
     def _submit(
         self,
@@ -461,8 +450,3 @@ def _template(path: str | os.PathLike[str] | None) -> str | None:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         checks.refuse("chat_template", str(path), f"a file of UTF-8 text that can be read ({reason})")
     return text
-
-
-def _name_of(config: EngineConfig, path: Path) -> str:
-    given = str(config.model_path)
-    return path.resolve().name if Path(given).exists() else given

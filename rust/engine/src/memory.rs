@@ -28,6 +28,62 @@ pub struct Sizes {
     pub prompt: usize,
 }
 
+/// What one sequence of a length takes, and what there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Need {
+    /// Tokens of the sequence.
+    pub context: usize,
+    /// Bytes of packed weights.
+    pub weights: u64,
+    /// Bytes of keys and values.
+    pub cache: u64,
+    /// Bytes of the activations of one step.
+    pub activations: u64,
+    /// Bytes that this process may still use.
+    pub available: u64,
+    /// Tokens of the longest sequence for which there is room; 0 where there is none at all.
+    pub most: usize,
+}
+
+impl Need {
+    /// Bytes in all.
+    pub fn total(&self) -> u64 {
+        self.weights + self.cache + self.activations
+    }
+
+    /// Whether there is room for that.
+    pub fn fits(&self) -> bool {
+        self.total() <= self.available
+    }
+}
+
+/// What one sequence of the configured length takes, else of the longest that the model was made for.
+pub fn need(config: &EngineConfig, spec: &Spec) -> Need {
+    need_with(config, spec, available().unwrap_or(UNKNOWN))
+}
+
+fn need_with(config: &EngineConfig, spec: &Spec, available: u64) -> Need {
+    let longest = config.max_sequence_length;
+    let context = longest.unwrap_or(spec.max_position);
+    let (block_bytes, block_size) = (spec.kv_block_bytes.max(1) as u64, spec.block_size.max(1));
+    let cache = |tokens: usize| (tokens.div_ceil(block_size) as u64).saturating_mul(block_bytes);
+    let rows = match config.enable_chunked_prefill {
+        true => step_tokens(config).min(context.max(config.max_batch_size)),
+        false => context,
+    };
+    let activations = activations(config, spec, rows);
+    let left = available.saturating_sub(spec.weight_bytes + activations);
+    let most = usize::try_from(left / block_bytes).unwrap_or(usize::MAX);
+    Need {
+        context,
+        weights: spec.weight_bytes,
+        cache: cache(context),
+        activations,
+        available,
+        most: most.saturating_mul(block_size).min(spec.max_position),
+    }
+}
+
 /// Sizes for the memory at hand.
 ///
 /// # Errors
@@ -273,6 +329,27 @@ mod tests {
         let by_itself = sized(None, 16 << 30);
         assert!((4096..8192).contains(&by_itself.prompt), "{by_itself:?}");
         assert_eq!(sized(None, 1 << 50).prompt, 1 << 17);
+    }
+
+    #[test]
+    fn a_sequence_needs_weights_blocks_and_activations() {
+        let spec = Spec {
+            row_bytes: 10,
+            vocab_size: 100,
+            weight_bytes: 50_000,
+            ..spec()
+        };
+        let need = need_with(&config(None, Some(33)), &spec, 100_000);
+        let rows = 33.max(EngineConfig::default().max_batch_size) as u64;
+        assert_eq!((need.context, need.cache), (33, 3000));
+        assert_eq!(need.activations, rows * 10 + rows * 400);
+        assert_eq!(need.total(), 53_000 + rows * 410);
+        assert!(need.fits());
+        assert_eq!(need.most, 160);
+        let tight = need_with(&config(None, Some(33)), &spec, need.total() - 1);
+        assert!(!tight.fits());
+        assert_eq!(tight.most, 32, "a block less");
+        assert_eq!(need_with(&config(None, None), &spec, 0).most, 0);
     }
 
     #[test]

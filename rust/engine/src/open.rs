@@ -4,6 +4,22 @@ use candle_vllm_model::{LoadOptions, device::Device, weights::Checkpoint};
 
 use crate::{Engine, EngineConfig, Error, Progress, Result, memory, text::Tokenizer};
 
+/// How the settings ask a model to be loaded, once they are in order.
+pub fn options(config: &EngineConfig) -> Result<LoadOptions> {
+    config.validate()?;
+    let options = LoadOptions {
+        device: Device::find(&config.device)?,
+        dtype: config.dtype.clone(),
+        activations: config.activations.clone(),
+        kv_dtype: config.kv_cache_dtype.clone(),
+        context: config.max_sequence_length,
+        threads: config.threads,
+        cpu_affinity: config.cpu_affinity.clone().unwrap_or_default(),
+    };
+    options.check()?;
+    Ok(options)
+}
+
 impl Engine {
     /// Loads the model at `config.model_path` and starts an engine on it. `progress` is told of the phase `weights`, in
     /// bytes, from several threads.
@@ -12,17 +28,7 @@ impl Engine {
     /// `Config` and `Device` before any weight is read; `ModelLoad` for what is missing, broken or not supported in the
     /// checkpoint; else as [`Engine::from_model`].
     pub fn open(config: EngineConfig, progress: Option<Progress>) -> Result<Self> {
-        config.validate()?;
-        let options = LoadOptions {
-            device: Device::find(&config.device)?,
-            dtype: config.dtype.clone(),
-            activations: config.activations.clone(),
-            kv_dtype: config.kv_cache_dtype.clone(),
-            context: config.max_sequence_length,
-            threads: config.threads,
-            cpu_affinity: config.cpu_affinity.clone().unwrap_or_default(),
-        };
-        options.check()?;
+        let options = options(&config)?;
         let checkpoint = Checkpoint::open(&config.model_path)?;
         memory::check_length(&config, checkpoint.config.max_position)?;
         let tell = |done, total| {

@@ -6,6 +6,7 @@ pub mod config;
 pub mod device;
 pub mod error;
 pub mod family;
+pub mod inspect;
 pub mod kv;
 mod layers;
 pub mod loader;
@@ -18,6 +19,7 @@ pub mod weights;
 
 pub use backend::tensor::Tensor;
 pub use error::{Error, Refused, Result};
+pub use inspect::{Inspection, Kind, inspect};
 pub use kv::Kv;
 pub use logits::Logits;
 pub use pending::Pending;
@@ -114,6 +116,24 @@ impl LoadOptions {
         kv_dtype(&self.kv_dtype, self.arithmetic()?.dtype).map(drop)
     }
 
+    /// The backend, and what else of the options a model must know.
+    fn open(&self) -> Result<(Box<dyn Backend>, arch::Runtime)> {
+        let arithmetic = self.arithmetic()?;
+        let runtime = arch::Runtime {
+            kv_dtype: kv_dtype(&self.kv_dtype, arithmetic.dtype)?,
+            exact: arithmetic.dtype == Dtype::F32,
+            context: self.context,
+        };
+        let backend: Box<dyn Backend> = match self.device {
+            device::Device::Cpu => Box::new(backend::Cpu::on_cores(
+                arithmetic,
+                self.threads,
+                &self.cpu_affinity,
+            )?),
+        };
+        Ok((backend, runtime))
+    }
+
     fn arithmetic(&self) -> Result<Arithmetic> {
         let dtype = dtype(&self.dtype)?;
         let activations = match self.activations.as_str() {
@@ -179,19 +199,7 @@ pub fn load(
     options: &LoadOptions,
     progress: loader::Progress<'_>,
 ) -> Result<Box<dyn Model>> {
-    let arithmetic = options.arithmetic()?;
-    let runtime = arch::Runtime {
-        kv_dtype: kv_dtype(&options.kv_dtype, arithmetic.dtype)?,
-        exact: arithmetic.dtype == Dtype::F32,
-        context: options.context,
-    };
-    let backend: Box<dyn Backend> = match options.device {
-        device::Device::Cpu => Box::new(backend::Cpu::on_cores(
-            arithmetic,
-            options.threads,
-            &options.cpu_affinity,
-        )?),
-    };
+    let (backend, runtime) = options.open()?;
     load_on(checkpoint, backend, &runtime, progress)
 }
 
@@ -203,7 +211,18 @@ pub fn load_on(
     progress: loader::Progress<'_>,
 ) -> Result<Box<dyn Model>> {
     let packer = backend.packer();
-    let loader = loader::Loader::new(checkpoint, packer.as_ref(), progress);
+    load_with(checkpoint, backend, packer.as_ref(), runtime, progress)
+}
+
+/// As [`load_on`], with the matrices packed by `packer`.
+fn load_with(
+    checkpoint: &Checkpoint,
+    backend: Box<dyn Backend>,
+    packer: &dyn backend::Packer,
+    runtime: &arch::Runtime,
+    progress: loader::Progress<'_>,
+) -> Result<Box<dyn Model>> {
+    let loader = loader::Loader::new(checkpoint, packer, progress);
     // The caller's thread is not ours to bind to a core; the thread that takes its place ends with the loading.
     let loaded = std::thread::scope(|scope| {
         let load = || {

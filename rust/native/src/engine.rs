@@ -27,6 +27,19 @@ pub fn check_device(device: &str) -> PyResult<()> {
         .map_err(|error| errors::exception(error.into()))
 }
 
+/// What the model at `path` is and what it would take with the settings of `config`; the fields of `ModelReport`.
+#[pyfunction]
+#[pyo3(signature = (config, path, /))]
+pub fn inspect<'py>(
+    py: Python<'py>,
+    config: &Bound<'py, PyAny>,
+    path: PathBuf,
+) -> PyResult<Bound<'py, PyDict>> {
+    let config = config::read(config, path)?;
+    let report = call::detached(py, || candle_vllm_engine::inspect(&config))?;
+    records::report(py, &report)
+}
+
 /// A loaded model with its engine thread.
 #[pyclass(frozen, name = "Engine", module = "candle_vllm._native")]
 pub struct PyEngine {

@@ -19,5 +19,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<engine::PyEngine>()?;
     module.add_class::<mailbox::PyMailbox>()?;
     module.add_class::<event::PyEvent>()?;
-    module.add_function(wrap_pyfunction!(engine::check_device, module)?)
+    module.add_function(wrap_pyfunction!(engine::check_device, module)?)?;
+    module.add_function(wrap_pyfunction!(engine::inspect, module)?)
 }

@@ -1,5 +1,5 @@
 //! Figures and facts of an engine as dictionaries, whose keys are the fields of Python's records.
-use candle_vllm_engine::{ModelInfo, Stats};
+use candle_vllm_engine::{ModelInfo, Need, Report, Stats, Tokenizer};
 use candle_vllm_model::config::Sampling;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
@@ -54,6 +54,71 @@ pub fn model_info<'py>(py: Python<'py>, info: &ModelInfo) -> PyResult<Bound<'py,
     dict.set_item("bos_token_id", info.bos_token_id)?;
     dict.set_item("generation_config", generation_config(py, &info.sampling)?)?;
     Ok(dict)
+}
+
+/// The fields of `ModelReport` that Python does not know: what is not known is left out.
+pub fn report<'py>(py: Python<'py>, report: &Report) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    dict.set_item("architecture", &report.architecture)?;
+    dict.set_item("max_position", report.max_position)?;
+    dict.set_item("file_bytes", report.file_bytes)?;
+    dict.set_item(
+        "generation_config",
+        generation_config(py, &report.sampling)?,
+    )?;
+    let mut problems = Vec::new();
+    match &report.model {
+        Ok(model) => {
+            let (spec, kinds) = (&model.spec, PyDict::new(py));
+            for (name, kind) in &model.kinds {
+                kinds.set_item(name.to_lowercase(), kind.parameters)?;
+            }
+            dict.set_item("weight_types", kinds)?;
+            dict.set_item("layers", spec.layers)?;
+            dict.set_item("hidden_size", spec.hidden_size)?;
+            dict.set_item("vocab_size", spec.vocab_size)?;
+            dict.set_item("dtype", &spec.dtype)?;
+            dict.set_item("kv_dtype", &spec.kv_dtype)?;
+            dict.set_item("parameters", spec.parameters)?;
+            dict.set_item("device", &spec.device)?;
+        }
+        Err(error) => problems.push(error.to_string()),
+    }
+    if let Some(need) = &report.need {
+        memory(&dict, need)?;
+    }
+    match &report.tokenizer {
+        Ok(found) => tokenizer(py, &dict, found, &report.eos_token_ids)?,
+        Err(error) => problems.push(error.to_string()),
+    }
+    dict.set_item("problems", PyTuple::new(py, problems)?)?;
+    Ok(dict)
+}
+
+fn memory(dict: &Bound<'_, PyDict>, need: &Need) -> PyResult<()> {
+    dict.set_item("context", need.context)?;
+    dict.set_item("weight_bytes", need.weights)?;
+    dict.set_item("kv_bytes", need.cache)?;
+    dict.set_item("activation_bytes", need.activations)?;
+    dict.set_item("available_bytes", need.available)?;
+    dict.set_item("fits", need.fits())?;
+    dict.set_item("longest_that_fits", need.most)
+}
+
+fn tokenizer<'py>(
+    py: Python<'py>,
+    dict: &Bound<'py, PyDict>,
+    tokenizer: &Tokenizer,
+    eos: &[u32],
+) -> PyResult<()> {
+    let mut ends = eos.to_vec();
+    ends.extend(tokenizer.eos_ids());
+    ends.sort_unstable();
+    ends.dedup();
+    dict.set_item("tokens", tokenizer.vocab_size())?;
+    dict.set_item("eos_token_ids", PyTuple::new(py, ends)?)?;
+    dict.set_item("bos_token_id", tokenizer.bos_id())?;
+    dict.set_item("chat_templates", tokenizer.chat_templates().clone())
 }
 
 /// What the checkpoint recommends, under the names of `GenerationParams`; what it is silent on is left out.

@@ -69,9 +69,11 @@ impl TextStream {
             self.skip_special_tokens,
             &mut text,
         );
-        let mut text = self.stops.push(&text);
-        if self.partial.withheld() >= self.look_at && !self.strings.is_empty() {
-            text = self.look()?;
+        if !self.strings.is_empty() {
+            text = self.stops.push(&text);
+            if self.partial.withheld() >= self.look_at {
+                text = self.look()?;
+            }
         }
         Ok(Piece {
             text,

@@ -258,6 +258,25 @@ impl Matrix {
         })
     }
 
+    /// [`Matrix::label`] and [`Matrix::bytes`] of what [`Matrix::pack`] would make, by the same rules.
+    pub fn measure(
+        cpu: Cpu,
+        mode: Mode,
+        dtype: GgmlType,
+        [n, k]: [usize; 2],
+    ) -> Result<(&'static str, usize), PackError> {
+        check_shape(dtype, n, k)?;
+        let rounded = dtype.in_codebook() && mode != Mode::Exact;
+        let packed = if rounded { GgmlType::Q8_0 } else { dtype };
+        let storage = Storage::of(cpu, mode, packed, k);
+        let label = if rounded {
+            lower(dtype)
+        } else {
+            storage.label(dtype)
+        };
+        Ok((label, n.div_ceil(LANES) * storage.panel_bytes(k)))
+    }
+
     /// As [`Matrix::pack`], to be multiplied in a given way wherever that is.
     pub(crate) fn pack_as(
         storage: Storage,

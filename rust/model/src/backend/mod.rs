@@ -20,7 +20,7 @@ pub use portable::Portable;
 
 use crate::{
     Kv, Logits, Result, Step, Tensor,
-    quant::{Described, Format, PerHead, Role, Vector},
+    quant::{Described, Format, Measured, PerHead, Role, Vector},
 };
 
 /// Layers whose keys and values are alike, and what they keep of a token.
@@ -84,6 +84,9 @@ pub trait Packer: Send + Sync {
     fn per_head(&self, shape: [usize; 3], values: Vec<f32>) -> Result<PerHead> {
         Ok(PerHead::host(shape, values))
     }
+
+    /// What [`Packer::matrix`] would make of the matrix, without making it or reading its values.
+    fn measure(&self, name: &str, role: Role, weight: &Described<'_>) -> Result<Measured>;
 
     /// Takes the values of a norm, a bias or sinks. Default: they stay on the host.
     fn vector(&self, values: Vec<f32>) -> Result<Vector> {

@@ -9,7 +9,7 @@ use candle_vllm_kernels::cpu::Activation;
 use super::{Attend, Backend, KvGroup, KvShape, KvType, Linear, LogitRule, Norm, Normed, Packer};
 use crate::{
     Error, Kv, Logits, Result, Slice, Step, Tensor,
-    quant::{Dense, Described, Format, Role, Vector},
+    quant::{Dense, Described, Format, Measured, Role, Vector},
     rope::Rope,
 };
 
@@ -30,6 +30,12 @@ impl Packer for DensePacker {
         let shape = weight.shape();
         let dense = Dense::new(weight.values(), shape[0], shape[1], &Device::Cpu)?;
         Ok(Box::new(dense))
+    }
+
+    fn measure(&self, _name: &str, _role: Role, weight: &Described<'_>) -> Result<Measured> {
+        let shape = weight.shape();
+        let (n, k) = (shape[0], shape[1]);
+        Ok(Measured::new([n, k], "f32", n * k * size_of::<f32>()))
     }
 }
 

@@ -32,6 +32,14 @@ impl Described<'_> {
         }
     }
 
+    /// The type that it is packed from.
+    pub fn kind(&self) -> GgmlType {
+        match self {
+            Self::Stored(stored) => stored.dtype,
+            Self::Made(rows) => rows.packs_as(),
+        }
+    }
+
     /// Bytes in the file.
     pub fn file_bytes(&self) -> usize {
         match self {

@@ -7,6 +7,7 @@ mod dense;
 mod described;
 mod gptq;
 mod grouped;
+mod measured;
 mod mxfp4;
 mod packed;
 mod parts;
@@ -19,6 +20,7 @@ mod vector;
 
 pub use dense::Dense;
 pub use described::{Coded, Described};
+pub use measured::Measured;
 pub use packed::Packed;
 pub use per_head::PerHead;
 pub use role::Role;

@@ -6,7 +6,7 @@ use half::{bf16, f16};
 use super::super::Packer;
 use crate::{
     Error, Result,
-    quant::{Described, Format, Packed, PerHead, Role},
+    quant::{Described, Format, Measured, Packed, PerHead, Role},
     weights::Stored,
 };
 
@@ -79,20 +79,26 @@ impl CpuPacker {
     fn pack(&self, name: &str, role: Role, stored: &Stored<'_>) -> Result<Matrix> {
         let (n, k) = (stored.shape[0], stored.shape[1]);
         let mode = self.arithmetic.mode(role);
-        let dense = matches!(stored.dtype, GgmlType::F32 | GgmlType::F16 | GgmlType::BF16);
         let pack = |dtype, data: &[u8]| Matrix::pack(self.cpu, mode, dtype, n, k, data);
-        let matrix = match (self.arithmetic.dtype, dense && role != Role::Router) {
-            (Dtype::Bf16, true) if stored.dtype != GgmlType::BF16 => pack(
+        let matrix = match self.kept(role, stored.dtype) {
+            same if same == stored.dtype => pack(same, &stored.data),
+            GgmlType::BF16 => pack(
                 GgmlType::BF16,
                 &narrowed(stored, |v| bf16::from_f32(v).to_le_bytes()),
             ),
-            (Dtype::F16, true) if stored.dtype != GgmlType::F16 => pack(
-                GgmlType::F16,
-                &narrowed(stored, |v| f16::from_f32(v).to_le_bytes()),
-            ),
-            _ => pack(stored.dtype, &stored.data),
+            other => pack(other, &narrowed(stored, |v| f16::from_f32(v).to_le_bytes())),
         };
         matrix.map_err(|e| Error::Load(format!("tensor {name}: {e}")))
+    }
+
+    /// As which type a stored one is packed: dense ones are narrowed where that was asked for.
+    fn kept(&self, role: Role, stored: GgmlType) -> GgmlType {
+        let dense = matches!(stored, GgmlType::F32 | GgmlType::F16 | GgmlType::BF16);
+        match (self.arithmetic.dtype, dense && role != Role::Router) {
+            (Dtype::Bf16, true) => GgmlType::BF16,
+            (Dtype::F16, true) => GgmlType::F16,
+            _ => stored,
+        }
     }
 }
 
@@ -123,6 +129,19 @@ impl Packer for CpuPacker {
             exact,
             at,
         )))
+    }
+
+    fn measure(&self, name: &str, role: Role, weight: &Described<'_>) -> Result<Measured> {
+        let (kept, shape) = match weight {
+            Described::Stored(stored) => {
+                let shape = [stored.shape[0], stored.shape[1]];
+                (self.kept(role, stored.dtype), shape)
+            }
+            Described::Made(rows) => (rows.packs_as(), rows.shape()),
+        };
+        let (label, bytes) = Matrix::measure(self.cpu, self.arithmetic.mode(role), kept, shape)
+            .map_err(|e| Error::Load(format!("tensor {name}: {e}")))?;
+        Ok(Measured::new(shape, label, bytes))
     }
 }
 
