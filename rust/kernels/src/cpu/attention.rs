@@ -47,8 +47,8 @@ pub struct AttnParams<'a> {
     pub value_dim: usize,
     /// Factor on the products of queries and keys; above 0.
     pub scale: f32,
-    /// A query at position p sees the keys at positions above `p - window`, itself included; `None` = all before it.
-    pub window: Option<usize>,
+    /// How far back a query sees; `None` = as far as there are keys.
+    pub window: Option<Window>,
     /// Scores become `cap * tanh(score / cap)`.
     pub softcap: Option<f32>,
     /// One logit a head that takes part in the softmax and has no value.
@@ -57,19 +57,45 @@ pub struct AttnParams<'a> {
     pub temperature: Option<Temperature>,
 }
 
-/// A query at position p is multiplied by `1 + beta ln(1 + floor(p / original))`.
+/// How far back queries see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Window {
+    /// A query at position p sees the keys at positions above `p - n`, itself included.
+    Sliding(usize),
+    /// Positions stand in chunks of `n`; a query sees its own chunk.
+    Chunk(usize),
+}
+
+impl Window {
+    /// The first position that a query at `position` sees.
+    pub fn first(self, position: usize) -> usize {
+        match self {
+            Window::Sliding(n) => (position + 1).saturating_sub(n),
+            Window::Chunk(n) => position / n * n,
+        }
+    }
+
+    fn size(self) -> usize {
+        let (Window::Sliding(n) | Window::Chunk(n)) = self;
+        n
+    }
+}
+
+/// A query at position p is multiplied by `1 + beta ln(1 + floor((p + ahead) / original))`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Temperature {
     /// How fast it grows.
     pub beta: f32,
     /// Positions without effect.
     pub original: usize,
+    /// Positions that each counts as further on: 1 for Llama 4.
+    pub ahead: usize,
 }
 
 impl Temperature {
     /// The factor at `position`.
     pub fn at(&self, position: usize) -> f32 {
-        1.0 + self.beta * (1.0 + (position / self.original) as f32).ln()
+        1.0 + self.beta * (1.0 + ((position + self.ahead) / self.original) as f32).ln()
     }
 }
 
@@ -104,7 +130,10 @@ impl AttnParams<'_> {
             self.sinks.is_none_or(|s| s.len() == self.heads),
             "one sink a head"
         );
-        assert!(self.window != Some(0), "a window of at least 1");
+        assert!(
+            self.window.is_none_or(|w| w.size() > 0),
+            "a window of at least 1"
+        );
         assert!(
             self.temperature.is_none_or(|t| t.original > 0),
             "a temperature from some position on"

@@ -1,7 +1,10 @@
 //! What the operations of a backend take beside rows: weights and small descriptions, with nothing of a model in them.
 use std::sync::Arc;
 
-use candle_vllm_kernels::cpu::{Activation, attention::Temperature};
+use candle_vllm_kernels::cpu::{
+    Activation,
+    attention::{Temperature, Window},
+};
 
 use super::KvPlace;
 use crate::{
@@ -71,8 +74,8 @@ pub struct Attend {
     pub value_dim: usize,
     /// Factor on the scores before softmax.
     pub scale: f32,
-    /// A query sees this many keys, its own included; `None` = all before it.
-    pub window: Option<usize>,
+    /// How far back a query sees; `None` = as far as there are keys.
+    pub window: Option<Window>,
     /// Scores become `cap * tanh(score / cap)`.
     pub softcap: Option<f32>,
     /// One logit a query head that takes part in the softmax and has no value.

@@ -268,7 +268,7 @@ fn rotate(x: &Candle, (cos, sin): &(Candle, Candle), interleaved: bool) -> Resul
 /// 0 where a query may look, -inf elsewhere: `[queries, keys]`.
 fn mask(heads: &Attend, position: usize, queries: usize, device: &Device) -> Result<Candle> {
     let keys = position + queries;
-    let seen = |q: usize, k: usize| k <= q && heads.window.is_none_or(|w| k + w > q);
+    let seen = |q: usize, k: usize| k <= q && heads.window.is_none_or(|w| k >= w.first(q));
     let values: Vec<f32> = (0..queries)
         .flat_map(|q| {
             (0..keys).map(move |k| {

@@ -106,6 +106,7 @@ pub(crate) fn read(place: &str, metadata: &Metadata, facts: &Facts) -> Result<Co
         rope_theta: rope.theta,
         rope_scaling: rope.scaling,
         windows,
+        chunked: family.is_some_and(|f| f.defaults.windows.are_chunks()),
         rotations,
         scales,
         parallel_residual: fields.flag(&key("use_parallel_residual"))?,
@@ -165,6 +166,10 @@ fn windows(
         _ => fields.count(&window_key, bounds::WINDOW)?,
     };
     Ok(match rule {
+        // llama.cpp has the size in its graph.
+        Some(Windows::Chunks { default, interval }) => {
+            super::windows::by_pattern(window.or(Some(*default)), *interval, layers)
+        }
         Some(Windows::Pattern { pattern, .. }) => {
             super::windows::by_pattern(window, *pattern, layers)
         }

@@ -189,6 +189,7 @@ fn normal_form(
         rotary_dim,
         rope_scaling: rope.scaling,
         windows,
+        chunked: defaults.windows.are_chunks(),
         rotations,
         scales,
         parallel_residual: fields.flag("use_parallel_residual")?,

@@ -145,6 +145,8 @@ pub struct Config {
     pub rotary_dim: usize,
     /// A query at position i sees keys at j with `i - window < j <= i`; one entry a layer, `None` = full attention.
     pub windows: Vec<Option<usize>>,
+    /// Whether windows are chunks instead: a query at position i sees keys of the same `j / window`.
+    pub chunked: bool,
     /// How each layer rotates.
     pub rotations: Vec<Rotation>,
     /// Factors and caps beside the matrices.

@@ -1,5 +1,5 @@
 //! Factors and caps that some families have beside the matrices, as config.json and GGUF name them.
-use super::fields::Fields;
+use super::{bounds, fields::Fields};
 use crate::{Error, Result, family::ScaleRule};
 
 /// What attention, residual stream, embedding and logits are multiplied or capped by.
@@ -135,6 +135,14 @@ fn read(
             scales.logits = 1.0 / or(&keys.logits, 1.0)?;
         }
         ScaleRule::Logits(default) => scales.logits = or(&keys.logits, default)?,
+        ScaleRule::NopeTemperature => {
+            let on = fields.get("attn_temperature_tuning");
+            // Published files have a number.
+            let off = on.is_some_and(|on| *on == false || *on == 0);
+            let beta = or("attn_scale", 0.1)?;
+            let original = fields.count("floor_scale", bounds::POSITIONS)?;
+            scales.temperature = (!off).then_some((beta, original.unwrap_or(8192)));
+        }
         ScaleRule::Temperature => {
             let beta = rope.positive(&keys.temperature)?;
             scales.temperature = beta.zip(original);

@@ -16,6 +16,9 @@ pub(super) fn from_hf(
     const KEY: &str = "sliding_window";
     let (default, on, first) = match rule {
         Windows::Never => return Ok(vec![None; layers]),
+        Windows::Chunks { default, interval } => {
+            return chunks(fields, *default, *interval, layers);
+        }
         Windows::All { default } => (*default, used(fields, true)?, 0),
         Windows::Pattern { default, .. } => (*default, used(fields, true)?, 0),
         Windows::Upper {
@@ -46,6 +49,35 @@ pub(super) fn from_hf(
         return Ok((0..layers).map(|i| window.filter(|_| i >= first)).collect());
     };
     Ok(by_pattern(window, given_pattern(fields, *pattern)?, layers))
+}
+
+/// Chunks in the layers that rotate, unless `layer_types` says which.
+fn chunks(
+    fields: &Fields<'_>,
+    default: usize,
+    interval: usize,
+    layers: usize,
+) -> Result<Vec<Option<usize>>> {
+    const KEY: &str = "attention_chunk_size";
+    let default = (!fields.mentions(KEY)).then_some(default);
+    let size = fields.count(KEY, bounds::WINDOW)?.or(default);
+    if let Some(types) = fields.get("layer_types") {
+        return layer_types(fields, types, size, layers);
+    }
+    let still = still(fields, interval)?;
+    Ok((0..layers).map(|i| size.filter(|_| !still(i))).collect())
+}
+
+/// Which layers do not rotate: those that `no_rope_layers` marks by 0, else the last of every so many.
+fn still<'a>(fields: &Fields<'a>, interval: usize) -> Result<impl Fn(usize) -> bool + use<'a>> {
+    let marks = fields.get("no_rope_layers").and_then(Value::as_array);
+    let marks = marks.filter(|m| !m.is_empty());
+    let given = fields.count("no_rope_layer_interval", bounds::LAYERS)?;
+    let interval = given.unwrap_or(interval);
+    Ok(move |i: usize| match marks {
+        Some(marks) => marks.get(i).and_then(Value::as_u64) == Some(0),
+        None => (i + 1).is_multiple_of(interval),
+    })
 }
 
 fn used(fields: &Fields<'_>, default: bool) -> Result<bool> {
@@ -91,7 +123,7 @@ fn layer_types(
         .iter()
         .map(|kind| match kind.as_str() {
             Some("full_attention") => Ok(None),
-            Some("sliding_attention") if window.is_some() => Ok(window),
+            Some("sliding_attention" | "chunked_attention") if window.is_some() => Ok(window),
             Some("sliding_attention") => {
                 Err(fields.bad(KEY, "needs sliding_window, which is not set or not in use"))
             }
@@ -139,13 +171,7 @@ pub(super) fn rotations(
             })
         }
         Rotations::Interval(default) => {
-            let marks = fields.get("no_rope_layers").and_then(Value::as_array);
-            let interval = fields.count("no_rope_layer_interval", bounds::LAYERS)?;
-            let interval = interval.unwrap_or(default);
-            let none = |i: usize| match marks {
-                Some(marks) => marks.get(i).and_then(Value::as_u64) == Some(0),
-                None => (i + 1).is_multiple_of(interval),
-            };
+            let none = still(fields, default)?;
             each(&|i, _| {
                 if none(i) {
                     Rotation::None

@@ -86,6 +86,14 @@ pub enum Windows {
         /// Whether there are windows where `use_sliding_window` does not stand.
         unsaid: bool,
     },
+    /// Chunks of `attention_chunk_size` tokens, this many by default, in layers that rotate; the last of every so many
+    /// does not, unless `no_rope_layers` says which.
+    Chunks {
+        /// Tokens.
+        default: usize,
+        /// Layers.
+        interval: usize,
+    },
     /// All but the last of every `pattern` layers.
     Pattern {
         /// Tokens where the configuration does not say; `None` = no windows then.
@@ -93,6 +101,13 @@ pub enum Windows {
         /// `sliding_window_pattern` where the configuration does not say.
         pattern: usize,
     },
+}
+
+impl Windows {
+    /// Whether windows are chunks.
+    pub fn are_chunks(self) -> bool {
+        matches!(self, Windows::Chunks { .. })
+    }
 }
 
 /// Norms of the residual stream.
@@ -134,6 +149,8 @@ pub enum QkNorm {
     HeadIfAny,
     /// The same after the rotation.
     RotatedHead,
+    /// RMSNorm of each head without weights, after the rotation, in layers that rotate.
+    Unweighted,
     /// RMSNorm over all heads at once.
     Row,
     /// LayerNorm of each head, by weights of its own; where the checkpoint has them.
@@ -177,6 +194,8 @@ pub enum ScaleRule {
     Logits(f64),
     /// Queries grow with the position.
     Temperature,
+    /// Queries of layers without rotation do.
+    NopeTemperature,
 }
 
 /// How rows lie in files.

@@ -1,14 +1,15 @@
 //! The self-attention part of a layer.
 use std::sync::Arc;
 
-use candle_vllm_kernels::cpu::attention::Temperature;
+use candle_vllm_kernels::cpu::attention::{Temperature, Window};
 
 use super::{Place, norm};
 use crate::{
     Error, Kv, Result, Tensor,
     backend::{Attend, Backend, Join, KvPlace, Linear, Norm, Normed, Pass, QkNorm},
-    family::{self, NormRule},
-    quant::{Role, Shard},
+    config::Rotation,
+    family::{self, NormRule, ScaleRule},
+    quant::{Role, Shard, Vector},
     rope::Rope,
 };
 
@@ -51,6 +52,9 @@ fn qkv(place: &Place<'_>) -> Result<[Linear; 3]> {
 
 fn qk_norm(place: &Place<'_>) -> Result<Option<QkNorm>> {
     let (family, loader, c) = (place.family, place.loader, place.loader.config());
+    if family.qk_norm == family::QkNorm::Unweighted {
+        return Ok(unweighted(place));
+    }
     let names = &family.names;
     let (Some(q), Some(k)) = (place.name(names.q_norm), place.name(names.k_norm)) else {
         return Ok(None);
@@ -67,13 +71,35 @@ fn qk_norm(place: &Place<'_>) -> Result<Option<QkNorm>> {
             (Normed::Head, NormRule::Layer, rows)
         }
         family::QkNorm::EachHead => return one_by_one(place, &q, &k),
-        family::QkNorm::None => return Ok(None),
+        family::QkNorm::None | family::QkNorm::Unweighted => return Ok(None),
     };
     Ok(Some(QkNorm {
         q: norm(loader, &q, q_width, rule)?,
         k: norm(loader, &k, k_width, rule)?,
         of,
     }))
+}
+
+/// Llama 4's norms, of layers that rotate.
+fn unweighted(place: &Place<'_>) -> Option<QkNorm> {
+    let c = place.loader.config();
+    let off = c
+        .raw
+        .get("use_qk_norm")
+        .and_then(serde_json::Value::as_bool)
+        == Some(false);
+    let rotates = c.rotations.get(place.number) != Some(&Rotation::None);
+    let one = || Norm {
+        weight: Vector::host(vec![1.0; c.head_dim]),
+        bias: None,
+        eps: c.norm_eps as f32,
+        centred: false,
+    };
+    (rotates && !off).then(|| QkNorm {
+        q: one(),
+        k: one(),
+        of: Normed::RotatedHead,
+    })
 }
 
 /// Norms of heads that stand as one tensor a head (StableLM); none where there are no such tensors.
@@ -112,7 +138,14 @@ impl Attention {
         let temperature = |(beta, original): (f64, usize)| Temperature {
             beta: beta as f32,
             original,
+            ahead: usize::from(family.scales == ScaleRule::NopeTemperature),
         };
+        let window = if c.chunked {
+            Window::Chunk
+        } else {
+            Window::Sliding
+        };
+        let rotates = c.rotations.get(place.number) != Some(&Rotation::None);
         let output = place.name(names.output).unwrap_or_default();
         let scale = c.scales.attention.unwrap_or((d as f64).powf(-0.5));
         Ok(Self {
@@ -130,10 +163,14 @@ impl Attention {
                 head_dim: d,
                 value_dim: d,
                 scale: scale as f32,
-                window: c.windows.get(place.number).copied().flatten(),
+                window: c.windows.get(place.number).copied().flatten().map(window),
                 softcap: c.scales.attention_cap.map(|cap| cap as f32),
                 sinks: sinks.map(|n| loader.vector(&n, c.heads, 0.0)).transpose()?,
-                temperature: c.scales.temperature.map(temperature),
+                temperature: c
+                    .scales
+                    .temperature
+                    .filter(|_| !rotates || family.scales != ScaleRule::NopeTemperature)
+                    .map(temperature),
                 qk_norm: qk_norm(place)?,
                 rope,
             },

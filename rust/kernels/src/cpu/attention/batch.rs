@@ -1,7 +1,7 @@
 //! What attention needs to know of a step: its sequences, checked once, and how their work is cut, once for all layers.
 use super::super::kv::{KvCache, Seq};
-use super::AttnParams;
 use super::plan::{self, Plan};
+use super::{AttnParams, Window};
 use std::mem::MaybeUninit;
 
 /// The sequences of a step. Made once a step; every layer's attention is computed by it, over whichever cache has the same
@@ -23,7 +23,7 @@ struct Cut {
     heads: usize,
     kv_heads: usize,
     value_dim: usize,
-    window: Option<usize>,
+    window: Option<Window>,
     threads: usize,
     fused: bool,
 }

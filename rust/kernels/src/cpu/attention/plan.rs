@@ -1,6 +1,6 @@
 //! How attention is cut into tasks for the threads. Only who computes what is decided here, never an order of sums.
 use super::super::kv::Seq;
-use super::AttnParams;
+use super::{AttnParams, Window};
 use std::ops::Range;
 
 /// Keys a segment.
@@ -51,9 +51,8 @@ pub(super) struct Plan {
 }
 
 /// Positions that the query at `position` sees.
-pub(super) fn visible(window: Option<usize>, position: usize) -> Range<usize> {
-    let first = window.map_or(0, |w| (position + 1).saturating_sub(w));
-    first..position + 1
+pub(super) fn visible(window: Option<Window>, position: usize) -> Range<usize> {
+    window.map_or(0, |w| w.first(position))..position + 1
 }
 
 impl Plan {

@@ -1,5 +1,5 @@
 //! Attention of a prompt and of the token after it, with every rule that a kernel knows.
-use super::super::attention::{AttnParams, Batch, QkNorm, qkv_attention};
+use super::super::attention::{AttnParams, Batch, QkNorm, Window, qkv_attention};
 use super::super::kv::{KvCache, KvShape, KvType, Seq};
 use super::super::rope::Rope;
 use super::super::{Compute, Cpu};
@@ -54,7 +54,7 @@ fn attend(cx: &Compute, dtype: KvType, (value_dim, latent): (usize, bool)) -> Op
         head_dim: WIDTH,
         value_dim,
         scale: 0.2,
-        window: Some(PROMPT - 7),
+        window: Some(Window::Sliding(PROMPT - 7)),
         softcap: Some(20.0),
         sinks: Some(&sinks),
         temperature: None,

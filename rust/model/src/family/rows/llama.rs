@@ -1,8 +1,10 @@
 //! Llama and those that differ from it by configuration.
 use super::super::{
-    Defaults, Family, Layout, Names, NormRule, QkNorm, Rotations, ScaleRule, Windows, names,
+    Defaults, Family, Layout, Lying, Moe, Names, NormRule, Normalised, QkNorm, Rotations,
+    ScaleRule, Windows, moe, names,
 };
 use super::DEFAULTS;
+use candle_vllm_kernels::cpu::{Weigh, routing::Scores};
 
 /// x += attention(norm x), x += mlp(norm x).
 pub(super) const LLAMA: Family = Family {
@@ -165,5 +167,50 @@ pub(super) const SMOLLM3: Family = Family {
         ..DEFAULTS
     },
     rotations: Rotations::Interval(4),
+    ..LLAMA
+};
+
+pub(super) const LLAMA4: Family = Family {
+    architecture: "Llama4ForCausalLM",
+    model_type: "llama4_text",
+    gguf: "llama4",
+    defaults: Defaults {
+        heads: Some(40),
+        kv_heads: Some(8),
+        head_dim: Some(128),
+        vocab: Some(202_048),
+        max_position: Some(4096 * 32),
+        theta: 500_000.0,
+        windows: Windows::Chunks {
+            default: 8192,
+            interval: 4,
+        },
+        ..DEFAULTS
+    },
+    names: Names {
+        gate: "feed_forward.gate_proj",
+        up: "feed_forward.up_proj",
+        down: "feed_forward.down_proj",
+        ..names::LLAMA
+    },
+    qk_norm: QkNorm::Unweighted,
+    interleaved: true,
+    rotations: Rotations::Interval(4),
+    scales: ScaleRule::NopeTemperature,
+    layout: Layout::Plain,
+    moe: Some(&Moe {
+        router: "feed_forward.router",
+        experts: "feed_forward.experts",
+        stacked: [
+            "feed_forward.experts.gate_up_proj",
+            "feed_forward.experts.down_proj",
+        ],
+        lying: Lying::Columns,
+        shared: "feed_forward.shared_expert",
+        scores: Scores::ChosenSigmoid,
+        normalised: Normalised::Never,
+        weigh: Weigh::Input,
+        ..moe::QWEN
+    }),
     ..LLAMA
 };

@@ -76,4 +76,5 @@ pub(super) const FAMILIES: &[&Family] = &[
     &deepseek::DEEPSEEK_V2,
     &deepseek::DEEPSEEK_V3,
     &deepseek::GLM4_MOE_LITE,
+    &llama::LLAMA4,
 ];

@@ -96,9 +96,13 @@ fn keys_and_values_may_differ_in_width_or_be_one() {
 #[test]
 fn windows_caps_sinks_norms_and_partial_rotation_are_applied() {
     let base = || Scenario::new(4, 2, 32, &[5, 600]);
+    check_accuracy(&Scenario {
+        window: Some(Window::Chunk(48)),
+        ..base()
+    });
     for window in [1, 7, 256, 300] {
         check_accuracy(&Scenario {
-            window: Some(window),
+            window: Some(Window::Sliding(window)),
             ..base()
         });
     }
@@ -123,6 +127,7 @@ fn windows_caps_sinks_norms_and_partial_rotation_are_applied() {
         temperature: Some(Temperature {
             beta: 0.1,
             original: 32,
+            ahead: 1,
         }),
         ..base()
     });
@@ -183,7 +188,11 @@ fn bits_depend_on_the_own_tokens_only() {
             } else {
                 head_dim
             },
-            window: (rng.below(3) == 0).then(|| 1 + rng.below(300)),
+            window: match rng.below(4) {
+                0 => Some(Window::Sliding(1 + rng.below(300))),
+                1 => Some(Window::Chunk(1 + rng.below(300))),
+                _ => None,
+            },
             block_size: 32 * (1 + rng.below(3)),
             sinks: if rng.below(3) == 0 {
                 vec![0.5; kv_heads * group]

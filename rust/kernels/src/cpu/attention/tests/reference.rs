@@ -1,5 +1,6 @@
 //! Attention as the formula has it: softmax over all visible keys at once, in f64.
 use super::super::super::kv::KvType;
+use super::super::Window;
 use super::scenario::Scenario;
 
 /// What a cache keeps of heads `width` wide.
@@ -81,7 +82,11 @@ impl Scenario {
             .enumerate()
         {
             let (position, head) = (i / self.heads, i % self.heads);
-            let first = self.window.map_or(0, |w| (position + 1).saturating_sub(w));
+            let first = match self.window {
+                None => 0,
+                Some(Window::Sliding(n)) => (position + 1).saturating_sub(n),
+                Some(Window::Chunk(n)) => position - position % n,
+            };
             let at = |p: usize, width: usize| (p * self.kv_heads + head / group) * width;
             let scores: Vec<f64> = (first..=position)
                 .map(|p| {

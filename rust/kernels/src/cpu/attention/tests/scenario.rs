@@ -6,7 +6,9 @@ use super::super::super::tile_unit::Tiles;
 use super::super::super::{Compute, Cpu};
 #[cfg(target_arch = "x86_64")]
 use super::super::tile::{PAGES, PROBS, ROWS, Rules, SCORES, Tile};
-use super::super::{AttnParams, Batch, QkNorm, Temperature, attention, qkv_attention, write_qkv};
+use super::super::{
+    AttnParams, Batch, QkNorm, Temperature, Window, attention, qkv_attention, write_qkv,
+};
 
 /// A small linear congruential generator.
 pub struct Rng(pub u64);
@@ -57,7 +59,7 @@ pub struct Scenario {
     pub latent: bool,
     pub lengths: Vec<usize>,
     pub scale: f32,
-    pub window: Option<usize>,
+    pub window: Option<Window>,
     pub softcap: Option<f32>,
     pub sinks: Vec<f32>,
     pub norm: bool,
