@@ -25,6 +25,7 @@ CASES = [
     "hf/gpt_oss",
     "hf/deepseek_v2",
     "hf/deepseek_v3",
+    "hf/llama4",
     "ggml/Q4_1",
     "ggml/Q4_K",
     "ggml/IQ4_XS",
