@@ -22,7 +22,7 @@ fn golden(name: &str) -> PathBuf {
 }
 
 /// Llamas, and a case of each way in which families differ from them.
-const CASES: [&str; 30] = [
+const CASES: [&str; 31] = [
     "gguf/llama.gguf",
     "gguf/llama_tied_bias.gguf",
     "gguf/llama_linear_rope.gguf",
@@ -46,6 +46,7 @@ const CASES: [&str; 30] = [
     "hf/gpt_oss",
     "hf/dots1",
     "hf/phimoe",
+    "hf/llama4",
     "hf/deepseek_v2",
     "hf/deepseek_v3",
     "gguf/glm4_moe_lite.gguf",
@@ -56,7 +57,9 @@ const CASES: [&str; 30] = [
 ];
 
 /// Those with experts.
-const EXPERTS: [&str; 6] = ["deepseek", "moe", "mixtral", "gpt_oss", "dots1", "phimoe"];
+const EXPERTS: [&str; 7] = [
+    "deepseek", "moe", "mixtral", "gpt_oss", "dots1", "phimoe", "llama4",
+];
 
 fn open(name: &str, backend: Box<dyn Backend>, kv_dtype: KvType) -> Box<dyn Model> {
     load_on(
