@@ -259,3 +259,43 @@ def write(case: str, folder: Path) -> tuple[Path, Path]:
         (own / "config.json").write_text(json.dumps(config))
         save(own / "model.safetensors", plain | tensors)
     return folders
+
+
+def mxfp4(codes: np.ndarray, exponents: np.ndarray) -> np.ndarray:
+    """OCP E2M1 numbers, the low nibble first, times a power of two for each 32."""
+    table = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6], np.float32)
+    table = np.concatenate([table, -table])
+    both = np.stack([codes & 15, codes >> 4], -1).reshape(*codes.shape[:-1], 32)
+    scaled: np.ndarray = table[both] * 2.0 ** (exponents[..., None].astype(np.float32) - 127)
+    return scaled.reshape(*codes.shape[:-2], -1).astype(np.float32)
+
+
+def write_gpt_oss(sound: Path, folder: Path) -> tuple[Path, Path]:
+    """gpt-oss with its experts in MXFP4 as published (outputs first, gate and up in turn), and the same in float32."""
+    random = np.random.RandomState(5)
+    config = json.loads((sound / "config.json").read_text())
+    experts, hidden, wide = config["num_local_experts"], config["hidden_size"], config["intermediate_size"]
+    raw = (sound / "model.safetensors").read_bytes()
+    size = int.from_bytes(raw[:8], "little")
+    plain: dict[str, Part] = {}
+    for name, info in json.loads(raw[8 : 8 + size]).items():
+        if name != "__metadata__" and not name.endswith(("gate_up_proj", "down_proj")):
+            start, end = (8 + size + at for at in info["data_offsets"])
+            plain[name] = info["dtype"], np.frombuffer(raw[start:end], np.uint16).reshape(info["shape"])
+    coded, dense = dict(plain), dict(plain)
+    for layer in range(config["num_hidden_layers"]):
+        for part, rows, columns in [("gate_up_proj", 2 * wide, hidden), ("down_proj", hidden, wide)]:
+            name = f"model.layers.{layer}.mlp.experts.{part}"
+            codes = random.randint(0, 256, (experts, rows, columns // 32, 16)).astype(np.uint8)
+            exponents = random.randint(121, 124, codes.shape[:-1]).astype(np.uint8)
+            coded |= {f"{name}_blocks": ("U8", codes), f"{name}_scales": ("U8", exponents)}
+            dense[name] = ("F32", np.ascontiguousarray(mxfp4(codes, exponents).swapaxes(1, 2)))
+    folders = folder / "coded", folder / "dense"
+    for own, tensors in zip(folders, [coded, dense], strict=True):
+        own.mkdir()
+        for file in ["tokenizer.json", "tokenizer_config.json"]:
+            (own / file).write_bytes((sound / file).read_bytes())
+        extra = {"quantization_config": {"quant_method": "mxfp4"}} if tensors is coded else {}
+        (own / "config.json").write_text(json.dumps(config | extra))
+        save(own / "model.safetensors", tensors)
+    return folders

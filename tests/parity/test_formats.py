@@ -1,5 +1,6 @@
 """Quantised safetensors mean what their format's definition says: the logits are those of the dequantised weights."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,3 +27,9 @@ def test_logits_are_those_of_the_dequantised_weights(case: str, tmp_path: Path) 
     assert np.abs(rows(coded, "f32") - want).max() <= 1e-5 * want.std()
     near = rows(coded, "auto") - want
     assert np.sqrt(np.mean(near**2)) <= SPREAD * want.std()
+
+
+def test_experts_of_gpt_oss_are_read_in_mxfp4(materialize: Callable[[str], Path], tmp_path: Path) -> None:
+    coded, dense = formats.write_gpt_oss(materialize("gpt_oss"), tmp_path)
+    want = rows(dense, "f32")
+    assert np.abs(rows(coded, "f32") - want).max() <= 1e-5 * want.std()

@@ -122,6 +122,12 @@ pub(super) enum Change {
         step: usize,
         count: usize,
     },
+    /// `count` rows from the `first` on, every `step`th, whatever their elements are.
+    Rows {
+        first: usize,
+        step: usize,
+        count: usize,
+    },
     /// Queries, keys and values stand together for each of so many heads.
     ByHead(usize),
 }
@@ -178,8 +184,12 @@ impl Weights for MappedWeights {
             shape: entry.shape.clone(),
             data: Cow::Borrowed(data),
         };
-        if entry.change == Change::None {
-            return Ok(part);
+        match entry.change {
+            Change::None => return Ok(part),
+            Change::Rows { first, step, count } => {
+                return picked(part, first, step, count).map_err(bad);
+            }
+            _ => {}
         }
         let stored = part.stored().map_err(bad)?;
         let stored = undo(entry.change, stored).map_err(bad)?;
@@ -228,7 +238,37 @@ fn undo(change: Change, stored: Stored<'_>) -> std::result::Result<Stored<'_>, S
             columns(stored, 0, 1, all)
         }
         Change::Columns { first, step, count } => columns(stored, first, step, count),
+        Change::Rows { first, step, count } => picked(stored.into(), first, step, count)?.stored(),
     }
+}
+
+/// Some rows of a tensor.
+fn picked(
+    part: Part<'_>,
+    first: usize,
+    step: usize,
+    count: usize,
+) -> std::result::Result<Part<'_>, String> {
+    let rows = part.shape.first().copied().unwrap_or(0);
+    if count > 0 && first + (count - 1) * step >= rows {
+        return Err(format!(
+            "has {rows} rows, {count} from {first} on are wanted"
+        ));
+    }
+    let size = part.data.len() / rows.max(1);
+    let mut data = Vec::with_capacity(count * size);
+    for row in (0..count).map(|i| first + i * step) {
+        data.extend_from_slice(&part.data[row * size..][..size]);
+    }
+    let mut shape = part.shape;
+    if let Some(first) = shape.first_mut() {
+        *first = count;
+    }
+    Ok(Part {
+        element: part.element,
+        shape,
+        data: Cow::Owned(data),
+    })
 }
 
 /// Columns of a dense matrix as the rows of another, or values of a vector.

@@ -59,6 +59,10 @@ fn stack<'a>(moe: &'a Moe, part: &str) -> Option<(Holds<'a>, &'static str)> {
         (stem, "bias")
     } else if let Some(stem) = part.strip_suffix("_bias") {
         (stem, "bias")
+    } else if let Some(stem) = part.strip_suffix("_blocks") {
+        (stem, "blocks")
+    } else if let Some(stem) = part.strip_suffix("_scales") {
+        (stem, "scales")
     } else {
         (part, "weight")
     };
@@ -81,7 +85,13 @@ fn each<'a>(
     lying: Lying,
     moe: &'a Moe,
 ) -> std::result::Result<Vec<(usize, &'a str, Entry)>, String> {
-    let dims = if kind == "weight" { 3 } else { 2 };
+    let dims = match kind {
+        "weight" | "scales" => 3,
+        "blocks" => 4,
+        _ => 2,
+    };
+    // Parts of MXFP4 have the outputs first.
+    let coded = matches!(kind, "blocks" | "scales");
     let wrong = || {
         Err(format!(
             "has shape {:?}, not one of {dims} dimensions",
@@ -112,6 +122,10 @@ fn each<'a>(
             };
             let start = entry.start + expert * size;
             let (start, len, change) = match lying {
+                Lying::InTurn if parts == 2 && coded => {
+                    let (first, step, count) = (part, 2, half);
+                    (start, size, Change::Rows { first, step, count })
+                }
                 Lying::InTurn if parts == 2 => (start, size, Change::columns(part, 2, half)),
                 Lying::Columns | Lying::InTurn if turned => {
                     (start, size, Change::columns(part * half, 1, half))
@@ -190,6 +204,24 @@ mod tests {
         cut(&mut all, family, Lying::InTurn).unwrap();
         let down = one(&all, "1.down_proj.weight");
         assert_eq!(down, (130, 30, vec![3, 5], Change::columns(0, 1, 5)));
+    }
+
+    #[test]
+    fn rows_of_mxfp4_in_turn_are_taken_when_read() {
+        let family = family::find("GptOssForCausalLM").unwrap();
+        let mut all = entries("mlp.experts.gate_up_proj_blocks", &[2, 6, 2, 16]);
+        cut(&mut all, family, Lying::InTurn).unwrap();
+        let rows = |first| Change::Rows {
+            first,
+            step: 2,
+            count: 3,
+        };
+        let up = one(&all, "1.up_proj.blocks");
+        assert_eq!(up, (100 + 384, 384, vec![6, 2, 16], rows(1)));
+        let mut all = entries("mlp.experts.down_proj_scales", &[2, 3, 5]);
+        cut(&mut all, family, Lying::InTurn).unwrap();
+        let down = one(&all, "1.down_proj.scales");
+        assert_eq!(down, (130, 30, vec![3, 5], Change::None));
     }
 
     #[test]
