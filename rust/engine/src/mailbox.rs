@@ -173,6 +173,8 @@ impl State {
 #[derive(Default)]
 pub(crate) struct Outbox {
     batches: Vec<(Arc<Inner>, Vec<Event>)>,
+    /// Lists of earlier steps, empty, for those of the next.
+    spare: Vec<Vec<Event>>,
 }
 
 impl Outbox {
@@ -184,15 +186,21 @@ impl Outbox {
             .find(|(inner, _)| Arc::ptr_eq(inner, to))
         {
             Some((_, events)) => events.push(event),
-            None => self.batches.push((to.clone(), vec![event])),
+            None => {
+                let mut events = self.spare.pop().unwrap_or_default();
+                events.push(event);
+                self.batches.push((to.clone(), events));
+            }
         }
     }
 
     /// Hands every mailbox its events.
     pub(crate) fn flush(&mut self, faults: &Faults) {
+        self.spare.truncate(self.batches.len());
         for (inner, mut events) in self.batches.drain(..) {
             inner.post(&mut events);
             faults.at(Place::Flush);
+            self.spare.push(events);
         }
     }
 }

@@ -233,6 +233,7 @@ impl Computed<'_> {
             return Err(Error::Generation(text));
         }
         let mut ahead = None;
+        out.tokens = Vec::with_capacity(s.draft.len() + 1);
         for i in 0..=s.draft.len() {
             let row = p.row + p.logits - 1 - s.draft.len() + i;
             let values = Row {

@@ -59,5 +59,5 @@ fn wrong_words_are_refused_before_the_model_is_read() {
     assert!(message(|c| c.activations = "int4".into()).contains("int16"));
     let contradiction = message(|c| (c.dtype, c.activations) = ("f32".into(), "int8".into()));
     assert!(contradiction.starts_with("activations") && contradiction.contains("f32"));
-    assert!(message(|c| c.kv_cache_dtype = "fp8".into()).contains("kv_cache_dtype"));
+    assert!(message(|c| c.kv_cache_dtype = "fp4".into()).contains("kv_cache_dtype"));
 }

@@ -185,10 +185,13 @@ impl Detok {
         let before = out.len();
         match (self.rule, kind) {
             (Rule::Whole, _) => state.ids.push(id),
-            (Rule::ByteLevel, _) => {
-                state.pending.extend_from_slice(bytes);
-                drain_utf8(&mut state.pending, false, out);
-            }
+            (Rule::ByteLevel, _) => match std::str::from_utf8(bytes) {
+                Ok(text) if state.pending.is_empty() => out.push_str(text),
+                _ => {
+                    state.pending.extend_from_slice(bytes);
+                    drain_utf8(&mut state.pending, false, out);
+                }
+            },
             (Rule::Sentencepiece { whole_runs, .. }, Kind::Byte) => {
                 state.pending.extend_from_slice(bytes);
                 if !whole_runs {

@@ -153,7 +153,8 @@ impl StopFinder {
     fn release(&mut self, until: usize) -> String {
         let count = until - self.released;
         self.released = until;
-        self.held.drain(..count).collect()
+        let rest = self.held.split_off(count);
+        std::mem::replace(&mut self.held, rest)
     }
 }
 

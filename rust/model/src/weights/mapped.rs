@@ -233,6 +233,7 @@ fn undo(change: Change, stored: Stored<'_>) -> std::result::Result<Stored<'_>, S
             ))
         }
         Change::PlusOne => Err(format!("has type {}, not F32", stored.dtype.name())),
+        Change::Transposed if stored.shape.len() != 2 => Err("is no dense matrix".into()),
         Change::Transposed => {
             let all = stored.shape.last().copied().unwrap_or(0);
             columns(stored, 0, 1, all)

@@ -50,7 +50,7 @@ impl Scenario {
                 self.normalised(head, weight);
             }
             if let Some(t) = self.temperature.filter(|_| query) {
-                let grown = (1.0 + (position / t.original) as f64).ln();
+                let grown = (1.0 + ((position + t.ahead) / t.original) as f64).ln();
                 let factor = 1.0 + f64::from(t.beta) * grown;
                 head.iter_mut().for_each(|v| *v *= factor);
             }
