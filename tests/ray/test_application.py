@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("ray")
+pytest.importorskip("ray.serve")
 
 PROGRAM = Path(__file__).with_name("serving.py")
 
