@@ -65,15 +65,7 @@ def _latency(parser: argparse.ArgumentParser) -> None:
 
 def _throughput(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--requests", type=_whole(1, 10**6), default=64, metavar="N", help="requests (64)")
-    parser.add_argument("--input-tokens", type=_whole(1, 10**6), default=128, metavar="N", help="of a prompt (128)")
-    parser.add_argument("--output-tokens", type=_whole(1, 10**6), default=64, metavar="N", help="of an answer (64)")
-    parser.add_argument(
-        "--variation",
-        type=_number(0.0, 0.99),
-        default=0.0,
-        metavar="X",
-        help="0.5: lengths are drawn evenly from half to one and a half of these (0)",
-    )
+    _lengths(parser, variation=0.0)
     parser.add_argument("--seed", type=_whole(0, 2**63), default=0, metavar="N", help="of lengths and prompts (0)")
     _json(parser)
     add_model_and_engine(parser)
@@ -155,6 +147,18 @@ def _clock(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _lengths(parser: argparse.ArgumentParser, variation: float) -> None:
+    parser.add_argument("--input-tokens", type=_whole(1, 10**6), default=128, metavar="N", help="of a prompt (128)")
+    parser.add_argument("--output-tokens", type=_whole(1, 10**6), default=64, metavar="N", help="of an answer (64)")
+    parser.add_argument(
+        "--variation",
+        type=_number(0.0, 0.99),
+        default=variation,
+        metavar="X",
+        help=f"0.5: lengths are drawn evenly from half to one and a half of these ({variation:g})",
+    )
+
+
 def _demand(parser: argparse.ArgumentParser, requests: int) -> None:
     parser.add_argument(
         "--request-rate", type=_number(1e-6, 1e6), required=True, metavar="X", help="a second, at random (Poisson)"
@@ -162,15 +166,7 @@ def _demand(parser: argparse.ArgumentParser, requests: int) -> None:
     parser.add_argument(
         "--requests", type=_whole(2, 10**6), default=requests, metavar="N", help=f"requests ({requests})"
     )
-    parser.add_argument("--input-tokens", type=_whole(1, 10**6), default=128, metavar="N", help="of a prompt (128)")
-    parser.add_argument("--output-tokens", type=_whole(1, 10**6), default=64, metavar="N", help="of an answer (64)")
-    parser.add_argument(
-        "--variation",
-        type=_number(0.0, 0.99),
-        default=0.5,
-        metavar="X",
-        help="lengths are drawn evenly from so much below these to so much above (0.5)",
-    )
+    _lengths(parser, variation=0.5)
     parser.add_argument(
         "--lengths", type=Path, metavar="FILE", help="in their place: lines of JSON with input_tokens, output_tokens"
     )

@@ -25,7 +25,7 @@ pub struct Entries {
 impl Entries {
     /// Counts a request that was handed in; its mailbox will get a last event.
     pub fn enter(&mut self, request: u64, mailbox: &Arc<Inner>) {
-        mailbox.expect(request);
+        mailbox.await_end(request);
         self.owed.insert(request, Arc::downgrade(mailbox));
         self.live += 1;
     }

@@ -108,7 +108,7 @@ impl Mailbox {
 
 impl Inner {
     /// Events of this request will come, up to a last one.
-    pub(crate) fn expect(&self, request: u64) {
+    pub(crate) fn await_end(&self, request: u64) {
         self.state.lock().open.insert(request, false);
     }
 
@@ -277,8 +277,8 @@ mod tests {
         let mailbox = Mailbox::new();
         let fd = mailbox.fd().unwrap();
         let post = |request| mailbox.inner().post(&mut vec![event(request)]);
-        mailbox.inner().expect(1);
-        mailbox.inner().expect(2);
+        mailbox.inner().await_end(1);
+        mailbox.inner().await_end(2);
         mailbox.rest(true);
         post(1);
         assert!(readable(fd), "the first event of a request");

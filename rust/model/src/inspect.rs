@@ -1,5 +1,5 @@
 //! What a checkpoint is and what it would take, found out by loading it with matrices that are only measured: what loading
-//! would refuse is refused here, and no weights are read.
+//! would refuse is refused here, and of the weights only those are read that the doors have to turn around.
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 

@@ -5,8 +5,8 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::{
-    Config, Ids, Rotation, Sampling, Scales, bounds, fields::Fields, latent, moe, rope, sampling,
-    scales, windows,
+    Config, Ids, LatentShape, Rotation, Sampling, Scales, bounds, fields::Fields, latent, moe,
+    rope, sampling, scales, windows,
 };
 use crate::{
     Error, Result,
@@ -94,6 +94,44 @@ struct Sources<'a> {
     generation: Option<&'a Fields<'a>>,
 }
 
+/// What a head is made of.
+struct Head {
+    width: usize,
+    /// Dimensions that rotate.
+    rotated: usize,
+    latent: Option<LatentShape>,
+}
+
+impl Head {
+    fn read(
+        place: &str,
+        fields: &Fields<'_>,
+        defaults: &Defaults,
+        rope: &rope::Rope,
+        (hidden_size, heads): (usize, usize),
+    ) -> Result<Self> {
+        if let Some(default) = defaults.latent {
+            let latent = latent::from_hf(fields, &rope.fields(place), default)?;
+            return Ok(Self {
+                width: latent.nope + latent.rotated,
+                rotated: latent.rotated,
+                latent: Some(latent),
+            });
+        }
+        let width = head_dim(fields, defaults, hidden_size, heads)?;
+        let rotated = match fields.count("rotary_dim", width)? {
+            // MiniMax says it so.
+            Some(dim) if rope.partial == 1.0 => dim,
+            _ => rope::rotary_dim(width, rope.partial),
+        };
+        Ok(Self {
+            width,
+            rotated,
+            latent: None,
+        })
+    }
+}
+
 /// Everything but `architecture` and `raw`.
 fn normal_form(
     place: &str,
@@ -115,7 +153,6 @@ fn normal_form(
     let heads = count(&keys, bounds::HEADS, defaults.heads)?;
     let hidden_size = count(&["hidden_size", "n_embd"], bounds::HIDDEN, None)?;
     let vocab_size = count(&["vocab_size"], bounds::VOCAB, defaults.vocab)?;
-    let head_dim = head_dim(fields, defaults, hidden_size, heads)?;
     let keys = ["max_position_embeddings", "n_positions"];
     let max_position = count(&keys, bounds::POSITIONS, defaults.max_position)?;
     let own = |f: &Family| matches!(f.rotations, Rotations::Local(_) | Rotations::LocalPlain);
@@ -126,11 +163,6 @@ fn normal_form(
         (defaults.theta, defaults.partial),
         family.is_some_and(own),
     )?;
-    let rotary_dim = match fields.count("rotary_dim", head_dim)? {
-        // MiniMax says it so.
-        Some(dim) if rope.partial == 1.0 => dim,
-        _ => rope::rotary_dim(head_dim, rope.partial),
-    };
     if fields.get("clip_qkv").is_some() {
         return Err(fields.bad("clip_qkv", "is not supported"));
     }
@@ -139,14 +171,7 @@ fn normal_form(
         Some(_) => &["intermediate_size_mlp"],
         None => &["intermediate_size", "n_inner"],
     };
-    let latent = match defaults.latent {
-        Some(default) => Some(latent::from_hf(fields, &rope.fields(place), default)?),
-        None => None,
-    };
-    let (head_dim, rotary_dim) = match &latent {
-        Some(l) => (l.nope + l.rotated, l.rotated),
-        None => (head_dim, rotary_dim),
-    };
+    let head = Head::read(place, fields, defaults, &rope, (hidden_size, heads))?;
     // GPT-2 leaves its width out.
     let wide = fields.get("n_embd").map(|_| 4 * hidden_size);
     let windows = windows::from_hf(fields, &defaults.windows, layers)?;
@@ -180,13 +205,13 @@ fn normal_form(
         layers,
         heads,
         kv_heads: kv_heads(fields, defaults, heads)?,
-        head_dim,
-        latent,
+        head_dim: head.width,
+        latent: head.latent,
         vocab_size,
         max_position: rope::reach(&rope.scaling, max_position),
         norm_eps: norm_eps(fields)?,
-        rope_theta: rope.base(rotary_dim),
-        rotary_dim,
+        rope_theta: rope.base(head.rotated),
+        rotary_dim: head.rotated,
         rope_scaling: rope.scaling,
         windows,
         chunked: defaults.windows.are_chunks(),

@@ -5,12 +5,12 @@
 //! Source: bitsandbytes `functional.py`, `QuantState`.
 use std::borrow::Cow;
 
-use candle_vllm_kernels::cpu::{Rows, ggml, ggml::GgmlType};
+use candle_vllm_kernels::cpu::{Rows, ggml::GgmlType};
 use serde::Deserialize;
 
 use super::{
     Coded, Described, Quantization,
-    grouped::floats,
+    described::{rounded, rounds_to},
     parts::numbers,
     source::{Parts, Scheme},
 };
@@ -124,10 +124,7 @@ impl Rows for Nibbles<'_> {
     fn blocks(&self, row: usize, out: &mut [u8]) {
         let mut values = vec![0.0; self.shape[1]];
         self.values(row, &mut values);
-        match self.packs_as() {
-            GgmlType::Q8_0 => ggml::q8_0(&values, out),
-            _ => floats(&values, out),
-        }
+        rounded(&values, out);
     }
 
     fn values(&self, row: usize, out: &mut [f32]) {
@@ -144,10 +141,7 @@ impl Coded for Nibbles<'_> {
         self.shape
     }
     fn packs_as(&self) -> GgmlType {
-        match self.shape[1].is_multiple_of(32) {
-            true => GgmlType::Q8_0,
-            false => GgmlType::F32,
-        }
+        rounds_to(self.shape[1])
     }
     fn file_bytes(&self) -> usize {
         self.codes.len() + self.factors.len()

@@ -63,6 +63,26 @@ impl Described<'_> {
     }
 }
 
+/// As which type values are packed that no packed type holds as they are: int8, where columns fill its blocks.
+pub(super) fn rounds_to(columns: usize) -> GgmlType {
+    match columns.is_multiple_of(GgmlType::Q8_0.block_len()) {
+        true => GgmlType::Q8_0,
+        false => GgmlType::F32,
+    }
+}
+
+/// A row's values as blocks of [`rounds_to`]'s type.
+pub(super) fn rounded(values: &[f32], out: &mut [u8]) {
+    match rounds_to(values.len()) {
+        GgmlType::Q8_0 => ggml::q8_0(values, out),
+        _ => {
+            for (out, v) in out.chunks_exact_mut(4).zip(values) {
+                out.copy_from_slice(&v.to_le_bytes());
+            }
+        }
+    }
+}
+
 /// Some rows of a code.
 pub(super) struct Cut<'a> {
     pub all: Box<dyn Coded + 'a>,

@@ -10,7 +10,7 @@
 use candle_vllm_kernels::cpu::{Rows, ggml, ggml::GgmlType};
 use half::f16;
 
-use super::Coded;
+use super::{Coded, described::rounded};
 
 /// Columns of a block.
 const BLOCK: usize = 32;
@@ -154,10 +154,7 @@ impl<T: Integers> Rows for Grouped<T> {
         if self.packs_as == GgmlType::F32 || !self.whole {
             let mut values = vec![0.0; self.shape[1]];
             self.values(row, &mut values);
-            return match self.packs_as {
-                GgmlType::F32 => floats(&values, out),
-                _ => ggml::q8_0(&values, out),
-            };
+            return rounded(&values, out);
         }
         let mut codes = vec![0; self.shape[1]];
         self.integers.codes(row, &mut codes);
@@ -183,12 +180,5 @@ impl<T: Integers> Coded for Grouped<T> {
     }
     fn file_bytes(&self) -> usize {
         self.integers.file_bytes()
-    }
-}
-
-/// Values as F32 elements.
-pub(super) fn floats(values: &[f32], out: &mut [u8]) {
-    for (out, v) in out.chunks_exact_mut(4).zip(values) {
-        out.copy_from_slice(&v.to_le_bytes());
     }
 }

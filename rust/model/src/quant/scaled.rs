@@ -6,12 +6,13 @@
 //! with a scale a block of 32, a tenth of the error that its own 3 or 2 bits of fraction have.
 use std::borrow::Cow;
 
-use candle_vllm_kernels::cpu::{Rows, ggml, ggml::GgmlType};
+use candle_vllm_kernels::cpu::{Rows, ggml::GgmlType};
 use serde_json::Value;
 
 use super::{
     Coded, Described, Quantization, compressed,
-    grouped::{Grouped, Groups, Integers, floats},
+    described::{rounded, rounds_to},
+    grouped::{Grouped, Groups, Integers},
     parts::{Numbers, numbers},
     source::{Parts, Scheme},
 };
@@ -178,10 +179,7 @@ impl Rows for Floats<'_> {
     fn blocks(&self, row: usize, out: &mut [u8]) {
         let mut values = vec![0.0; self.shape[1]];
         self.values(row, &mut values);
-        match self.packs_as() {
-            GgmlType::Q8_0 => ggml::q8_0(&values, out),
-            _ => floats(&values, out),
-        }
+        rounded(&values, out);
     }
 
     fn values(&self, row: usize, out: &mut [f32]) {
@@ -202,10 +200,7 @@ impl Coded for Floats<'_> {
         self.shape
     }
     fn packs_as(&self) -> GgmlType {
-        match self.shape[1].is_multiple_of(32) {
-            true => GgmlType::Q8_0,
-            false => GgmlType::F32,
-        }
+        rounds_to(self.shape[1])
     }
     fn file_bytes(&self) -> usize {
         self.data.len() + self.scales.values.len() * 4

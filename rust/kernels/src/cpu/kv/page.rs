@@ -137,12 +137,12 @@ impl Page {
                         let pair = [narrow(k[0]), k.get(1).map_or(0, |&k| narrow(k))];
                         group.cast::<[u16; 2]>().add(i * GROUP + lane).write(pair);
                     }
-                    self.strips(values.cast(), slot, value, narrow);
+                    self.strips::<u16, 2>(values.cast(), slot, value, narrow);
                 }
                 KvType::F16 => {
                     let narrow = |v: f32| half::f16::from_f32(v).to_bits();
                     lanes(group.cast(), lane, key, narrow);
-                    self.strips(values.cast(), slot, value, narrow);
+                    self.strips::<u16, 1>(values.cast(), slot, value, narrow);
                 }
                 KvType::Int8 => self.coded(page, slot, key, value, codes::int8),
                 KvType::Fp8 => self.coded(page, slot, key, value, codes::fp8),
@@ -168,7 +168,7 @@ impl Page {
             let group = page.add(slot / GROUP * self.group_bytes());
             lanes(group, slot % GROUP, key, |x| code(x * by_k));
             let values = page.add(self.key_bytes());
-            self.strips(values, slot, value, |x| code(x * by_v));
+            self.strips::<u8, 1>(values, slot, value, |x| code(x * by_v));
             // Of a latent page both are the same place.
             for (at, scale) in [(self.value_scales(), v), (self.key_scales(), k)] {
                 let bits = (scale.to_bits() >> 16) as u16;
@@ -177,12 +177,21 @@ impl Page {
         }
     }
 
-    /// Writes a token's value to where [`Page::value`] says.
+    /// Writes a token's value to where [`Page::value`] says: strips of 16, `STEP` elements from one to the next.
     #[inline(always)]
-    unsafe fn strips<T>(&self, values: *mut T, slot: usize, value: &[f32], of: impl Fn(f32) -> T) {
-        for (d, &v) in value.iter().enumerate() {
-            // SAFETY: as in `write`.
-            unsafe { values.add(self.value(slot, d)).write(of(v)) };
+    unsafe fn strips<T, const STEP: usize>(
+        &self,
+        values: *mut T,
+        slot: usize,
+        value: &[f32],
+        of: impl Fn(f32) -> T,
+    ) {
+        for (strip, own) in value.chunks(GROUP).enumerate() {
+            let first = self.value(slot, strip * GROUP);
+            for (d, &v) in own.iter().enumerate() {
+                // SAFETY: as in `write`.
+                unsafe { values.add(first + d * STEP).write(of(v)) };
+            }
         }
     }
 
