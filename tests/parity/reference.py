@@ -69,6 +69,8 @@ HF_CASES = [
     "phimoe",
     "deepseek_v2",
     "deepseek_v3",
+    "deepseek_v32",
+    "glm_moe_dsa",
     "glm4_moe_lite",
     "llama4",
 ]

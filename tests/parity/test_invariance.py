@@ -25,6 +25,8 @@ CASES = [
     "hf/gpt_oss",
     "hf/deepseek_v2",
     "hf/deepseek_v3",
+    "hf/deepseek_v32",
+    "hf/glm_moe_dsa",
     "hf/llama4",
     "ggml/Q4_1",
     "ggml/Q4_K",
@@ -80,7 +82,7 @@ def test_bits_are_a_function_of_the_sequence_alone(
 
 
 @pytest.mark.parametrize("kind", ["f16", "int8", "fp8"])
-@pytest.mark.parametrize("case", ["hf/qwen3", "hf/granite_swa", "hf/deepseek_v3", "ggml/Q4_K"])
+@pytest.mark.parametrize("case", ["hf/qwen3", "hf/granite_swa", "hf/deepseek_v3", "hf/deepseek_v32", "ggml/Q4_K"])
 def test_bits_are_the_same_in_every_cache(case: str, kind: str, checkpoint: Callable[[str], Path]) -> None:
     """Of the types that `MODES` do not take: in a batch, in chunks, after a prefix hit and on one thread."""
 

@@ -73,6 +73,7 @@ impl Bench<'_> {
             softcap: None,
             sinks: None,
             temperature: None,
+            picks: None,
         }
     }
 

@@ -22,7 +22,7 @@ fn golden(name: &str) -> PathBuf {
 }
 
 /// Llamas, and a case of each way in which families differ from them.
-const CASES: [&str; 31] = [
+const CASES: [&str; 33] = [
     "gguf/llama.gguf",
     "gguf/llama_tied_bias.gguf",
     "gguf/llama_linear_rope.gguf",
@@ -49,6 +49,8 @@ const CASES: [&str; 31] = [
     "hf/llama4",
     "hf/deepseek_v2",
     "hf/deepseek_v3",
+    "hf/deepseek_v32",
+    "gguf/glm_moe_dsa.gguf",
     "gguf/glm4_moe_lite.gguf",
     "ggml/Q4_1.gguf",
     "ggml/Q8_0.gguf",

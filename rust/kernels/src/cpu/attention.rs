@@ -7,7 +7,10 @@
 //! order for one query as for a tile of them, whichever thread computes a segment.
 mod batch;
 pub(super) mod element;
+mod index;
 mod kernel;
+mod pages;
+mod picks;
 mod plan;
 mod scales;
 mod scratch;
@@ -30,7 +33,9 @@ use super::Compute;
 use super::kv::{KvCache, MAX_HEAD_DIM, Seq};
 use super::rope::Rope;
 pub use batch::Batch;
+pub use index::{IndexParams, index};
 use kernel::Kernel;
+pub use picks::Picks;
 use unit::{Queries, Region};
 use write::{New, Prepare};
 
@@ -55,6 +60,8 @@ pub struct AttnParams<'a> {
     pub sinks: Option<&'a [f32]>,
     /// Queries far on are made larger.
     pub temperature: Option<Temperature>,
+    /// Which keys of a latent cache rows attend to that see more than so many.
+    pub picks: Option<&'a Picks>,
 }
 
 /// How far back queries see.
@@ -137,6 +144,11 @@ impl AttnParams<'_> {
         assert!(
             self.temperature.is_none_or(|t| t.original > 0),
             "a temperature from some position on"
+        );
+        let whole = shape.latent && self.window.is_none();
+        assert!(
+            self.picks.is_none_or(|p| whole && p.most() > 0),
+            "picks are of latent caches without windows"
         );
     }
 

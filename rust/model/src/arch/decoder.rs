@@ -7,8 +7,8 @@ use candle_vllm_kernels::cpu::Compute;
 use super::Runtime;
 use crate::{
     Error, Kv, Logits, Model, Pending, Result, Spec, Step, Tensor,
-    backend::{Backend, KvGroup, KvPlace, KvShape, Linear, LogitRule, Norm},
-    config::Config,
+    backend::{Backend, KvGroup, KvPlace, KvShape, KvType, Linear, LogitRule, Norm},
+    config::{Config, Sparse},
     family::Family,
     layers::{Attention, FeedForward, Latent, Mixer, Place, norm},
     loader::{self, Loader},
@@ -56,6 +56,10 @@ fn row_bytes(c: &Config) -> usize {
         queries += c.heads * (l.rotated + l.rank);
         keys = 2 * (l.rotated + l.rank);
     }
+    if let Some(Sparse { index, .. }) = &c.sparse {
+        queries += index.heads * index.width;
+        keys += 2 * index.width + index.heads + index.most;
+    }
     let widest = c.hidden_size.max(c.intermediate_size).max(queries);
     // Of each expert its hidden row, and both inputs of its products.
     let experts = c.moe.map_or(0, |moe| {
@@ -86,10 +90,10 @@ fn spec(loader: &Loader<'_>, backend: &dyn Backend, kv: &KvShape, dtype: &str) -
 }
 
 /// The rotation of each layer; layers that rotate alike share one.
-fn ropes(c: &Config, family: &Family, context: Option<usize>) -> Vec<Arc<Rope>> {
+fn ropes(c: &Config, interleaved: bool, context: Option<usize>) -> Vec<Arc<Rope>> {
     let mut known: Vec<Arc<Rope>> = Vec::new();
     let of = |rotation| {
-        let rope = Rope::of(c, rotation, family.interleaved, context);
+        let rope = Rope::of(c, rotation, interleaved, context);
         let same = known.iter().find(|k| ***k == rope).cloned();
         same.unwrap_or_else(|| {
             known.push(Arc::new(rope));
@@ -107,15 +111,22 @@ enum Piece {
     Layer(usize),
 }
 
-fn mixer(place: &Place<'_>, rope: Arc<Rope>, at: KvPlace) -> Result<Mixer> {
-    Ok(match &place.loader.config().latent {
-        Some(shape) => Mixer::Latent(Box::new(Latent::load(place, shape, rope, at)?)),
-        None => Mixer::Attention(Box::new(Attention::load(place, rope, at)?)),
-    })
+fn mixer(plan: &Plan<'_>, place: &Place<'_>) -> Result<Mixer> {
+    let number = place.number;
+    let (rope, at) = (&plan.ropes[number], plan.places[number]);
+    let Some(shape) = &plan.loader.config().latent else {
+        let attention = Attention::load(place, rope.clone(), at)?;
+        return Ok(Mixer::Attention(Box::new(attention)));
+    };
+    let ropes = [rope, &plan.index_ropes[number]];
+    let places = (at, plan.indexes[number]);
+    Ok(Mixer::Latent(Box::new(Latent::load(
+        place, shape, ropes, places,
+    )?)))
 }
 
-/// What each layer keeps of a token.
-fn kept(c: &Config) -> Vec<KvGroup> {
+/// What each layer keeps of a token, and then the index of each layer that has one.
+fn kept(c: &Config, dtype: KvType) -> Vec<KvGroup> {
     let own = match &c.latent {
         Some(l) => KvGroup {
             layers: 1,
@@ -123,6 +134,7 @@ fn kept(c: &Config) -> Vec<KvGroup> {
             key_dim: l.rotated + l.rank,
             value_dim: l.rank,
             latent: true,
+            dtype,
         },
         None => KvGroup {
             layers: 1,
@@ -130,9 +142,23 @@ fn kept(c: &Config) -> Vec<KvGroup> {
             key_dim: c.head_dim,
             value_dim: c.head_dim,
             latent: false,
+            dtype,
         },
     };
-    vec![own; c.layers]
+    let mut all = vec![own; c.layers];
+    if let Some(sparse) = &c.sparse {
+        let own = sparse.own.iter().filter(|own| **own);
+        all.extend(own.map(|_| KvGroup::index(sparse.index.width, dtype)));
+    }
+    all
+}
+
+/// Where the index of each layer lies, of layers that have one.
+fn indexes(c: &Config, places: &[KvPlace]) -> Vec<Option<KvPlace>> {
+    let mut behind = places[c.layers..].iter().copied();
+    let has = |i: usize| c.sparse.as_ref().is_some_and(|sparse| sparse.own[i]);
+    let place = |i| if has(i) { behind.next() } else { None };
+    (0..c.layers).map(place).collect()
 }
 
 /// What layers are loaded with.
@@ -140,16 +166,14 @@ struct Plan<'a> {
     loader: &'a Loader<'a>,
     family: &'a Family,
     ropes: Vec<Arc<Rope>>,
+    /// Of the indexes.
+    index_ropes: Vec<Arc<Rope>>,
     places: Vec<KvPlace>,
+    indexes: Vec<Option<KvPlace>>,
 }
 
 fn piece(plan: &Plan<'_>, piece: &Piece) -> Result<Part> {
-    let Plan {
-        loader,
-        family,
-        ropes,
-        places,
-    } = plan;
+    let (loader, family) = (plan.loader, plan.family);
     let (c, names) = (loader.config(), &family.names);
     let table = |name: &str, role, rows| {
         let source = loader.source(name, role, Shard::Whole)?;
@@ -175,9 +199,8 @@ fn piece(plan: &Plan<'_>, piece: &Piece) -> Result<Part> {
                 family,
                 number,
             };
-            let rope = ropes[number].clone();
             Part::Layer(Box::new(Layer {
-                mixer: mixer(&place, rope, places[number])?,
+                mixer: mixer(plan, &place)?,
                 feed: FeedForward::load(&place, is_parallel(c, family))?,
             }))
         }
@@ -196,7 +219,6 @@ pub fn load(
     family: &Family,
 ) -> Result<Box<dyn Model>> {
     let (c, names) = (loader.config(), &family.names);
-    let ropes = ropes(c, family, runtime.context);
     let mut pieces = vec![Piece::Embedding];
     if !names.positions.is_empty() {
         pieces.push(Piece::Positions);
@@ -207,11 +229,17 @@ pub fn load(
     pieces.extend((0..c.layers).map(Piece::Layer));
     let (mut embedding, mut positions, mut head) = (None, None, None);
     let mut layers = Vec::with_capacity(c.layers);
-    let (kv, places) = KvShape::grouped(&kept(c), runtime.kv_dtype);
+    let (kv, places) = KvShape::grouped(&kept(c, runtime.kv_dtype), runtime.kv_dtype);
+    let index = c
+        .sparse
+        .as_ref()
+        .map_or(family.interleaved, |s| s.index.interleaved);
     let plan = Plan {
         loader,
         family,
-        ropes,
+        ropes: ropes(c, family.interleaved, runtime.context),
+        index_ropes: ropes(c, index, runtime.context),
+        indexes: indexes(c, &places),
         places,
     };
     let load = |i: usize| piece(&plan, &pieces[i]);

@@ -15,8 +15,8 @@ use candle_vllm_kernels::cpu::{
 };
 
 use super::{
-    Attend, Backend, Experts, Feed, Join, KvShape, Latent, Linear, LogitRule, Norm, Normed, Packer,
-    Pass, QkNorm, Router,
+    Attend, Backend, Experts, Feed, Index, Join, KvShape, Latent, Linear, LogitRule, Norm, Normed,
+    Packer, Pass, QkNorm, Router,
 };
 use crate::{
     Error, Kv, Logits, Result, Slice, Step, Tensor,
@@ -162,7 +162,6 @@ fn layouts(
     blocks: usize,
     block_size: usize,
 ) -> impl Iterator<Item = kernels::kv::KvShape> {
-    let dtype = shape.dtype;
     shape.groups.iter().map(move |group| kernels::kv::KvShape {
         layers: group.layers,
         blocks,
@@ -171,7 +170,7 @@ fn layouts(
         key_dim: group.key_dim,
         value_dim: group.value_dim,
         latent: group.latent,
-        dtype,
+        dtype: group.dtype,
     })
 }
 
@@ -255,7 +254,11 @@ impl Backend for Cpu {
         };
         let seqs = step.slices.iter().map(seq).collect();
         let batch = Some(Batch::new(seqs, cache_of(kv, 0)?));
-        Ok(Pass { step, batch })
+        Ok(Pass {
+            step,
+            batch,
+            picks: None,
+        })
     }
 
     fn embed(&mut self, table: &dyn Format, ids: &[u32], factor: f32) -> Result<Tensor> {
@@ -311,6 +314,7 @@ impl Backend for Cpu {
             softcap: attend.softcap,
             sinks: host(attend.sinks.as_ref())?,
             temperature: attend.temperature,
+            picks: None,
         };
         let (cx, [q, k, v]) = (&self.compute, [&qkv[0], &qkv[1], &qkv[2]].map(Tensor::data));
         let rows = pass.step.tokens.len();
@@ -319,6 +323,16 @@ impl Backend for Cpu {
         let cache = cache_of(kv, attend.place.group)?;
         attention::qkv_attention(cx, rope, q, k, v, norms, &params, batch, cache, layer, to);
         Ok(out)
+    }
+
+    fn pick(
+        &mut self,
+        index: &Index,
+        qkw: [Tensor; 3],
+        pass: &mut Pass<'_>,
+        kv: &mut Kv,
+    ) -> Result<()> {
+        self.picked(index, qkw, pass, cache_of(kv, index.place.group)?)
     }
 
     fn attend_latent(

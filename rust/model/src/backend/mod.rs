@@ -10,12 +10,16 @@ pub mod tensor;
 use std::ops::Range;
 
 use candle_core::Device;
-use candle_vllm_kernels::cpu::{Compute, attention::Batch, routing::Routes};
+use candle_vllm_kernels::cpu::{
+    Compute,
+    attention::{Batch, Picks},
+    routing::Routes,
+};
 
 pub use candle_vllm_kernels::cpu::kv::KvType;
 pub use cpu::Cpu;
 pub use experts::{Expert, Experts, Router, Shared};
-pub use operands::{Attend, Feed, Join, Latent, Linear, LogitRule, Norm, Normed, QkNorm};
+pub use operands::{Attend, Feed, Index, Join, Latent, Linear, LogitRule, Norm, Normed, QkNorm};
 pub use portable::Portable;
 
 use crate::{
@@ -36,6 +40,26 @@ pub struct KvGroup {
     pub value_dim: usize,
     /// Whether values are the last columns of the keys, not kept twice.
     pub latent: bool,
+    /// Element type.
+    pub dtype: KvType,
+}
+
+impl KvGroup {
+    /// A layer's keys of an index, `width` wide, in a cache of `dtype`: without values, and never of a type with scales,
+    /// whose rounding would change what is picked.
+    pub fn index(width: usize, dtype: KvType) -> Self {
+        Self {
+            layers: 1,
+            kv_heads: 1,
+            key_dim: width,
+            value_dim: width,
+            latent: true,
+            dtype: match dtype {
+                KvType::Int8 | KvType::Fp8 => KvType::Bf16,
+                plain => plain,
+            },
+        }
+    }
 }
 
 /// What a KV cache holds for each token: groups of layers, one after the other in each block.
@@ -43,7 +67,7 @@ pub struct KvGroup {
 pub struct KvShape {
     /// The groups.
     pub groups: Vec<KvGroup>,
-    /// Element type.
+    /// Element type of keys and values.
     pub dtype: KvType,
 }
 
@@ -100,6 +124,8 @@ pub struct Pass<'a> {
     pub step: &'a Step,
     /// Its sequences as the CPU's attention takes them.
     batch: Option<Batch<'a>>,
+    /// What the rows picked by the last index.
+    picks: Option<Picks>,
 }
 
 /// Coarse operations on opaque tensors. Rows are tokens; all widths come from the weights.
@@ -144,7 +170,11 @@ pub trait Backend: Send {
 
     /// Begins a pass over a step, with the cache that its sequences live in.
     fn begin<'a>(&mut self, step: &'a Step, _kv: &mut Kv) -> Result<Pass<'a>> {
-        Ok(Pass { step, batch: None })
+        Ok(Pass {
+            step,
+            batch: None,
+            picks: None,
+        })
     }
 
     /// `factor` times the rows `ids` of `table`.
@@ -184,6 +214,20 @@ pub trait Backend: Send {
         portable::attend(self.device(), attend, qkv, pass.step, kv)
     }
 
+    /// Rotates queries and keys of an index, writes the keys into the cache and picks the keys that each row attends to
+    /// from here on in the pass. Queries `[rows, heads * dim]`, normalised keys `[rows, dim]`, weights `[rows, heads]`.
+    fn pick(
+        &mut self,
+        index: &Index,
+        qkw: [Tensor; 3],
+        pass: &mut Pass<'_>,
+        kv: &mut Kv,
+    ) -> Result<()> {
+        let picks = portable::index::pick(self.device(), index, qkw, pass.step, kv)?;
+        pass.picks = Some(picks);
+        Ok(())
+    }
+
     /// As [`Backend::attend`] with queries `[rows, heads * (nope + rotated)]`, each head's rotating columns last, and
     /// latents with the rotating columns of the keys behind them, `[rows, rank + rotated]`.
     fn attend_latent(
@@ -193,7 +237,7 @@ pub trait Backend: Send {
         pass: &mut Pass<'_>,
         kv: &mut Kv,
     ) -> Result<Tensor> {
-        portable::latent::attend(self.device(), latent, qc, pass.step, kv)
+        portable::latent::attend(self.device(), latent, qc, pass, kv)
     }
 
     /// The linears of the rows, which are normalised first where there is a norm. Default: composed.

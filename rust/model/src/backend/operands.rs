@@ -3,11 +3,12 @@ use std::sync::Arc;
 
 use candle_vllm_kernels::cpu::{
     Activation,
-    attention::{Temperature, Window},
+    attention::{Picks, Temperature, Window},
 };
 
 use super::KvPlace;
 use crate::{
+    Error, Result,
     quant::{Format, PerHead, Vector},
     rope::Rope,
 };
@@ -111,6 +112,35 @@ pub struct Latent {
     pub absorb: PerHead,
     /// From the latent to a head's value, `[value_dim, rank]` a head.
     pub expand: PerHead,
+    /// Rotation.
+    pub rope: Arc<Rope>,
+    /// Whether rows attend to what they have picked alone.
+    pub sparse: bool,
+}
+
+impl Latent {
+    /// What rows attend to, of what the pass's rows have `picked`; `None` = all that they see.
+    ///
+    /// # Errors
+    /// `Run` when attention is sparse and nothing has been picked.
+    pub(super) fn picks<'a>(&self, picked: Option<&'a Picks>) -> Result<Option<&'a Picks>> {
+        let missing = || Error::Run("no layer has picked keys".into());
+        let picks = self.sparse.then(|| picked.ok_or_else(missing));
+        picks.transpose()
+    }
+}
+
+/// By what rows pick the keys that they attend to (DeepSeek V3.2's lightning indexer): the score of a key is the sum over
+/// the heads of `weight * max(0, q . k)`.
+pub struct Index {
+    /// Where the keys lie.
+    pub place: KvPlace,
+    /// Heads of a query; all share the key.
+    pub heads: usize,
+    /// Width of a head and of a key.
+    pub dim: usize,
+    /// Most keys that a row picks; one that sees no more takes all.
+    pub most: usize,
     /// Rotation.
     pub rope: Arc<Rope>,
 }

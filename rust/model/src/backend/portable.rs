@@ -1,4 +1,5 @@
 //! The portable backend: every operation in plain candle ops, float32. Slow, simple, and the oracle of the others.
+pub mod index;
 pub mod latent;
 
 use std::ops::Range;
@@ -43,13 +44,13 @@ impl Packer for DensePacker {
 struct Pages {
     keys: Vec<Vec<f32>>,
     values: Vec<Vec<f32>>,
+    /// What they are rounded to.
+    dtype: KvType,
 }
 
 /// The pages of all groups.
 struct Cache {
     groups: Vec<Pages>,
-    /// What they are rounded to.
-    dtype: KvType,
 }
 
 /// Values of a token in a layer: of the keys, of the values.
@@ -67,11 +68,14 @@ pub fn new_kv(shape: &KvShape, blocks: usize, block_size: usize) -> Kv {
     let pages = |group: &KvGroup| {
         let layers = |width: usize| vec![vec![0.0; blocks * block_size * width]; group.layers];
         let [keys, values] = widths(group).map(layers);
-        Pages { keys, values }
+        Pages {
+            keys,
+            values,
+            dtype: group.dtype,
+        }
     };
     let groups = shape.groups.iter().map(pages).collect();
-    let dtype = shape.dtype;
-    Kv::new(blocks, block_size, Box::new(Cache { groups, dtype }))
+    Kv::new(blocks, block_size, Box::new(Cache { groups }))
 }
 
 fn cache_of(kv: &mut Kv) -> Result<&mut Cache> {
@@ -283,7 +287,12 @@ fn mask(heads: &Attend, position: usize, queries: usize, device: &Device) -> Res
     Ok(Candle::from_vec(values, (1, queries, keys), device)?)
 }
 
-fn attended(heads: &Attend, q: &Candle, [k, v]: [Candle; 2], position: usize) -> Result<Candle> {
+fn attended(heads: &Attend, q: &Candle, kv: [Candle; 2], position: usize) -> Result<Candle> {
+    let mask = mask(heads, position, q.dim(0)?, q.device())?;
+    attended_by(heads, q, kv, &mask)
+}
+
+fn attended_by(heads: &Attend, q: &Candle, [k, v]: [Candle; 2], mask: &Candle) -> Result<Candle> {
     let group = heads.heads / heads.kv_heads;
     let repeat = |x: Candle| -> Result<Candle> {
         let (h, t, d) = x.dims3()?;
@@ -299,7 +308,7 @@ fn attended(heads: &Attend, q: &Candle, [k, v]: [Candle; 2], position: usize) ->
     if let Some(cap) = heads.softcap.map(f64::from) {
         scores = ((scores / cap)?.tanh()? * cap)?;
     }
-    let scores = scores.broadcast_add(&mask(heads, position, queries, q.device())?)?;
+    let scores = scores.broadcast_add(mask)?;
     let mut most = scores.max_keepdim(D::Minus1)?;
     let sinks = match &heads.sinks {
         Some(sinks) => Some(candle_vector(sinks, q.device())?.reshape((heads.heads, 1, 1))?),
@@ -365,11 +374,12 @@ fn one_sequence(
     }
     let (place, len) = (a.place, slice.position + count);
     let pages = &mut cache.groups[place.group];
+    let dtype = pages.dtype;
     let kept = |pages: &mut [f32], x: &Candle, width: usize| -> Result<Candle> {
         let rows = x.flatten_all()?.to_vec1::<f32>()?;
         let own = (size, table);
         let heads = [a.kv_heads, width];
-        write((pages, cache.dtype), own, slice.position, &rows, heads);
+        write((pages, dtype), own, slice.position, &rows, heads);
         let past = read(pages, own, len, a.kv_heads * width);
         let past = Candle::from_vec(past, (len, a.kv_heads, width), device)?;
         Ok(past.transpose(0, 1)?.contiguous()?)

@@ -4,7 +4,7 @@ use serde_json::{Map, Number, Value as Json};
 
 use super::{
     Config, RopeScaling, Rotation, Scales, bounds, fields::Fields, latent, moe, rope, sampling,
-    scales,
+    scales, sparse,
 };
 use crate::{
     Error, Result,
@@ -21,14 +21,13 @@ pub(crate) struct Facts {
     pub embedding_rows: Option<usize>,
     /// Whether there is an output matrix of its own.
     pub has_output: bool,
+    /// Blocks with an index.
+    pub indexes: Vec<usize>,
     /// Values of `rope_freqs.weight`.
     pub rope_factors: Option<Vec<f32>>,
     /// Values of `rope_factors_short.weight` and `rope_factors_long.weight`.
     pub longrope: Option<[Vec<f32>; 2]>,
 }
-
-/// Architectures that llama.cpp converts and this program has no family for, so that messages name them as their makers do.
-const OTHERS: &[(&str, &str)] = &[("glm-dsa", "GlmMoeDsaForCausalLM")];
 
 /// The normal form of `metadata`; `place` names the file in messages.
 pub(crate) fn read(place: &str, metadata: &Metadata, facts: &Facts) -> Result<Config> {
@@ -58,6 +57,13 @@ pub(crate) fn read(place: &str, metadata: &Metadata, facts: &Facts) -> Result<Co
     let head_dim = match &latent {
         Some(l) => l.nope + l.rotated,
         None => head_dim(&fields, &key, hidden_size, heads)?,
+    };
+    let sparse = match (family.and_then(|f| f.defaults.index), &latent) {
+        (Some(index), Some(l)) => {
+            let own = (0..layers).map(|i| facts.indexes.contains(&i)).collect();
+            Some(sparse::from_gguf(&fields, &key, (index, l.rotated), own)?)
+        }
+        _ => None,
     };
     let vocab_size = vocab(&fields, &key, metadata, facts)?;
     let windows = windows(&fields, &key, family.map(|f| &f.defaults.windows), layers)?;
@@ -94,6 +100,7 @@ pub(crate) fn read(place: &str, metadata: &Metadata, facts: &Facts) -> Result<Co
         heads,
         head_dim,
         latent,
+        sparse,
         vocab_size,
         intermediate_size: count("feed_forward_length", bounds::INTERMEDIATE)?,
         kv_heads: uniform(&fields, &key("attention.head_count_kv"), bounds::HEADS)?
@@ -147,8 +154,7 @@ fn architecture(fields: &Fields<'_>, name: &str) -> Result<String> {
         _ => None,
     };
     let known = || family::of_gguf(name).map(|f| f.architecture);
-    let other = || OTHERS.iter().find(|(gguf, _)| *gguf == name).map(|o| o.1);
-    let found = named.or_else(known).or_else(other);
+    let found = named.or_else(known);
     Ok(found.map_or_else(|| format!("gguf:{name}"), str::to_string))
 }
 

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     Config, Ids, LatentShape, Rotation, Sampling, Scales, bounds, fields::Fields, latent, moe,
-    rope, sampling, scales, windows,
+    rope, sampling, scales, sparse, windows,
 };
 use crate::{
     Error, Result,
@@ -28,6 +28,7 @@ const OTHER: Defaults = Defaults {
     activation: "silu",
     windows: Windows::All { default: None },
     latent: None,
+    index: None,
 };
 
 /// Reads the configuration of a checkpoint folder.
@@ -207,6 +208,10 @@ fn normal_form(
         kv_heads: kv_heads(fields, defaults, heads)?,
         head_dim: head.width,
         latent: head.latent,
+        sparse: match defaults.index {
+            Some(index) => Some(sparse::from_hf(fields, index, (layers, head.rotated))?),
+            None => None,
+        },
         vocab_size,
         max_position: rope::reach(&rope.scaling, max_position),
         norm_eps: norm_eps(fields)?,

@@ -12,11 +12,13 @@ mod moe;
 mod rope;
 mod sampling;
 mod scales;
+mod sparse;
 mod windows;
 
 pub use moe::Moe;
 pub use sampling::Sampling;
 pub use scales::Scales;
+pub use sparse::{IndexShape, Sparse};
 
 /// How rotary frequencies are stretched for long contexts. Formulas: transformers `modeling_rope_utils.py`.
 #[derive(Debug, Clone, PartialEq)]
@@ -130,6 +132,8 @@ pub struct Config {
     pub head_dim: usize,
     /// Widths of latent attention, where the family has it; `head_dim` is that of a query then.
     pub latent: Option<LatentShape>,
+    /// Which keys rows attend to, where it is not all that they see.
+    pub sparse: Option<Sparse>,
     /// Rows of the embedding.
     pub vocab_size: usize,
     /// Longest sequence, in tokens; where the rotary scaling (yarn, dynamic) reaches further than the checkpoint's own

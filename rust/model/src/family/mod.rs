@@ -7,7 +7,10 @@ mod rows;
 pub use moe::{Lying, Moe, Normalised};
 pub use names::Names;
 
-use crate::{Error, config::LatentShape};
+use crate::{
+    Error,
+    config::{IndexShape, LatentShape},
+};
 
 /// One family.
 #[derive(Debug, Clone, Copy)]
@@ -65,6 +68,8 @@ pub struct Defaults {
     pub windows: Windows,
     /// Widths of latent attention, of families that have it.
     pub latent: Option<LatentShape>,
+    /// The index of families whose latent attention is sparse.
+    pub index: Option<IndexShape>,
 }
 
 /// Which layers have a sliding window. `layer_types`, where it stands, says so itself.

@@ -138,6 +138,10 @@ impl Names {
             (true, "attn_kv_b") if self.latent => "self_attn.kv_b_proj",
             (true, "attn_k_b") if self.latent => "self_attn.k_b_proj",
             (true, "attn_v_b") if self.latent => "self_attn.v_b_proj",
+            (true, "indexer.attn_q_b") if self.latent => "self_attn.indexer.wq_b",
+            (true, "indexer.attn_k") if self.latent => "self_attn.indexer.wk",
+            (true, "indexer.k_norm") if self.latent => "self_attn.indexer.k_norm",
+            (true, "indexer.proj") if self.latent => "self_attn.indexer.weights_proj",
             (true, "attn_output") => self.output,
             // Seed-OSS and others keep Hugging Face's name for the norm before the feed-forward part.
             (true, "post_attention_norm") if self.post_attention.is_empty() => self.mlp_norm,

@@ -1,7 +1,7 @@
-//! Attention by a latent that all heads share (MLA): DeepSeek V2 and V3, GLM-4.7-Flash.
+//! Attention by a latent that all heads share (MLA): DeepSeek, GLM-4.7-Flash; sparse where an index picks keys.
 use std::sync::Arc;
 
-use super::{Place, norm};
+use super::{Index, Place, norm};
 use crate::{
     Error, Kv, Result, Tensor,
     backend::{self, Backend, Join, KvPlace, Linear, Norm, Pass},
@@ -17,12 +17,33 @@ enum Query {
     Narrow(Linear, Norm, Linear),
 }
 
+/// Added to the mean square of the narrow row and of the latent, whatever the configuration says of norms.
+const EPS: f32 = 1e-6;
+
+/// Which keys rows attend to.
+enum Seen {
+    All,
+    /// What the index picks.
+    Own(Box<Index>),
+    /// What the last layer with an index has picked.
+    Shared,
+}
+
+impl Query {
+    /// What the residual stream meets.
+    fn first(&self) -> &Linear {
+        let (Query::Whole(first) | Query::Narrow(first, ..)) = self;
+        first
+    }
+}
+
 /// Latent attention over the (normalised) residual stream, and the way back to it.
 pub struct Latent {
     norm: Option<Norm>,
     query: Query,
     /// Into the latent and the rotating columns of the key.
     down: Linear,
+    seen: Seen,
     attend: backend::Latent,
     /// Back to the residual stream.
     pub output: Join,
@@ -67,12 +88,13 @@ fn parted(both: &[f32], shape: &LatentShape) -> [Vec<f32>; 2] {
 }
 
 impl Latent {
-    /// Loads the part of a layer whose keys lie at `at`.
+    /// Loads the part of a layer whose keys lie at the first of `at`, and those of its index, if there is one, at the
+    /// second; each with its rotation.
     pub fn load(
         place: &Place<'_>,
         shape: &LatentShape,
-        rope: Arc<Rope>,
-        at: KvPlace,
+        [rope, index_rope]: [&Arc<Rope>; 2],
+        (at, index): (KvPlace, Option<KvPlace>),
     ) -> Result<Self> {
         let (family, loader, c) = (place.family, place.loader, place.loader.config());
         let (h, heads) = (c.hidden_size, c.heads);
@@ -88,16 +110,23 @@ impl Latent {
         let linear =
             |part: &str, role, shape| loader.linear(&name(part), role, Shard::Whole, shape);
         let norm_of = |part: &str, width| norm(loader, &name(part), width, family.norm);
+        let inner = |part: &str, width| {
+            Ok::<_, Error>(Norm {
+                eps: EPS,
+                ..norm_of(part, width)?
+            })
+        };
         let queries = heads * (nope + rotated);
         let query = match query {
             None => Query::Whole(linear("self_attn.q_proj", Role::Query, [queries, h])?),
             Some(narrow) => Query::Narrow(
                 linear("self_attn.q_a_proj", Role::Query, [narrow, h])?,
-                norm_of("self_attn.q_a_layernorm", narrow)?,
+                inner("self_attn.q_a_layernorm", narrow)?,
                 linear("self_attn.q_b_proj", Role::Query, [queries, narrow])?,
             ),
         };
         let [absorb, expand] = per_head(place, shape)?;
+        let seen = seen(place, shape, index_rope, index)?;
         Ok(Self {
             norm: Some(norm_of(family.names.input_norm, h)?),
             query,
@@ -106,6 +135,7 @@ impl Latent {
                 Role::Value,
                 [rank + rotated, h],
             )?,
+            seen,
             attend: backend::Latent {
                 place: at,
                 heads,
@@ -114,10 +144,11 @@ impl Latent {
                 rank,
                 value_dim: value,
                 scale: shape.scale as f32,
-                norm: norm_of("self_attn.kv_a_layernorm", rank)?,
+                norm: inner("self_attn.kv_a_layernorm", rank)?,
                 absorb,
                 expand,
-                rope,
+                rope: rope.clone(),
+                sparse: c.sparse.is_some(),
             },
             output: Join {
                 linear: linear(family.names.output, Role::Output, [h, heads * value])?,
@@ -140,16 +171,57 @@ impl Latent {
         pass: &mut Pass<'_>,
         kv: &mut Kv,
     ) -> Result<Tensor> {
-        let first = match &self.query {
-            Query::Whole(q) | Query::Narrow(q, ..) => q,
-        };
-        let both = backend.project(x, self.norm.as_ref(), &[first, &self.down])?;
-        let Ok([mut q, c]) = <[Tensor; 2]>::try_from(both) else {
-            return Err(Error::Run("a product is missing".into()));
-        };
+        let (narrow, norm) = (self.query.first(), self.norm.as_ref());
+        let mut matrices = vec![narrow, &self.down];
+        if let Seen::Own(index) = &self.seen {
+            matrices.extend([&index.key, &index.weights]);
+        }
+        let mut made = backend.project(x, norm, &matrices)?.into_iter();
+        let (mut q, c) = (next(&mut made)?, next(&mut made)?);
         if let Query::Narrow(_, norm, last) = &self.query {
-            q = backend.project(&q, Some(norm), &[last])?.remove(0);
+            let mut matrices = vec![last];
+            if let Seen::Own(index) = &self.seen {
+                matrices.push(&index.query);
+            }
+            let mut queries = backend.project(&q, Some(norm), &matrices)?.into_iter();
+            q = next(&mut queries)?;
+            if let Seen::Own(index) = &self.seen {
+                let key = index.normalised(backend, &next(&mut made)?)?;
+                let all = [next(&mut queries)?, key, next(&mut made)?];
+                backend.pick(&index.pick, all, pass, kv)?;
+            }
         }
         backend.attend_latent(&self.attend, [q, c], pass, kv)
     }
+}
+
+fn next(made: &mut impl Iterator<Item = Tensor>) -> Result<Tensor> {
+    let missing = || Error::Run("a product is missing".into());
+    made.next().ok_or_else(missing)
+}
+
+/// Which keys the rows of a layer attend to, whose index, if it has one, keeps its keys at `at`.
+fn seen(
+    place: &Place<'_>,
+    shape: &LatentShape,
+    rope: &Arc<Rope>,
+    at: Option<KvPlace>,
+) -> Result<Seen> {
+    let c = place.loader.config();
+    let (Some(sparse), Some(narrow)) = (&c.sparse, shape.query) else {
+        return match c.sparse {
+            None => Ok(Seen::All),
+            Some(_) => Err(Error::Load(format!(
+                "{} without q_lora_rank is not supported: its index reads that row",
+                c.architecture
+            ))),
+        };
+    };
+    Ok(match at {
+        None => Seen::Shared,
+        Some(at) => {
+            let index = Index::load(place, &sparse.index, narrow, rope.clone(), at)?;
+            Seen::Own(Box::new(index))
+        }
+    })
 }

@@ -2,6 +2,7 @@
 //! nothing, and the backend knows nothing of them.
 mod attention;
 mod feed_forward;
+mod index;
 mod latent;
 mod mixer;
 mod mlp;
@@ -10,6 +11,7 @@ mod norm;
 
 pub use attention::Attention;
 pub use feed_forward::FeedForward;
+pub use index::Index;
 pub use latent::Latent;
 pub use mixer::Mixer;
 pub use mlp::Mlp;

@@ -1,7 +1,7 @@
 //! What attention needs to know of a step: its sequences, checked once, and how their work is cut, once for all layers.
 use super::super::kv::{KvCache, Seq};
 use super::plan::{self, Plan};
-use super::{AttnParams, Window};
+use super::{AttnParams, Picks, Window};
 use std::mem::MaybeUninit;
 
 /// The sequences of a step. Made once a step; every layer's attention is computed by it, over whichever cache has the same
@@ -24,6 +24,8 @@ struct Cut {
     kv_heads: usize,
     value_dim: usize,
     window: Option<Window>,
+    /// Most keys of a row.
+    picks: Option<usize>,
     threads: usize,
     fused: bool,
 }
@@ -87,7 +89,11 @@ impl<'a> Batch<'a> {
 
     /// Whether each sequence's new keys are written by the task that reads them.
     pub(super) fn is_fused(&self, params: &AttnParams<'_>) -> bool {
-        let few = |s: &Seq<'_>| s.rows.len() * params.group() <= plan::UNIT_ROWS;
+        let most = params.picks.map_or(usize::MAX, Picks::most);
+        let few = |s: &Seq<'_>| {
+            let rows = s.rows.len();
+            rows * params.group() <= plan::UNIT_ROWS && s.position + rows <= most
+        };
         self.seqs.iter().all(few)
     }
 
@@ -103,6 +109,7 @@ impl<'a> Batch<'a> {
             kv_heads: params.kv_heads,
             value_dim: params.value_dim,
             window: params.window,
+            picks: params.picks.map(Picks::most),
             threads,
             fused,
         };

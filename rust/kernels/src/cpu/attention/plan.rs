@@ -1,6 +1,6 @@
 //! How attention is cut into tasks for the threads. Only who computes what is decided here, never an order of sums.
 use super::super::kv::Seq;
-use super::{AttnParams, Window};
+use super::{AttnParams, Picks, Window};
 use std::ops::Range;
 
 /// Keys a segment.
@@ -19,6 +19,8 @@ pub(super) struct Unit {
     pub queries: Range<usize>,
     /// Segments that any of them sees.
     pub segments: Range<usize>,
+    /// Whether it is one query over the keys that it has picked; segments are those of its picks then.
+    pub picked: bool,
     /// Set when several tasks compute it.
     pub split: Option<Split>,
 }
@@ -67,25 +69,41 @@ impl Plan {
         let unit_rows = if fused { UNIT_ROWS } else { enough };
         let queries = (unit_rows / params.group()).max(1);
         for (seq, s) in seqs.iter().enumerate() {
+            let most = params.picks.map_or(usize::MAX, Picks::most);
+            let seeing_all = most.saturating_sub(s.position).min(s.rows.len());
             // In order: a thread then has the rows that it also multiplies (`matmul`'s parts).
-            for block in 0..s.rows.len().div_ceil(queries) {
-                let queries = block * queries..s.rows.len().min((block + 1) * queries);
+            for block in 0..seeing_all.div_ceil(queries) {
+                let queries = block * queries..seeing_all.min((block + 1) * queries);
                 let first = visible(params.window, s.position + queries.start).start;
                 let segments = first / SEGMENT..(s.position + queries.end).div_ceil(SEGMENT);
-                for head in 0..params.kv_heads {
-                    let (queries, segments) = (queries.clone(), segments.clone());
-                    plan.units.push(Unit {
-                        seq,
-                        head,
-                        queries,
-                        segments,
-                        split: None,
-                    });
-                }
+                plan.push(params, seq, queries, segments, false);
+            }
+            for row in seeing_all..s.rows.len() {
+                plan.push(params, seq, row..row + 1, 0..most.div_ceil(SEGMENT), true);
             }
         }
         plan.split(params, seqs, threads);
         plan
+    }
+
+    /// Adds these queries' units.
+    fn push(
+        &mut self,
+        params: &AttnParams<'_>,
+        seq: usize,
+        queries: Range<usize>,
+        segments: Range<usize>,
+        picked: bool,
+    ) {
+        let unit = |head| Unit {
+            seq,
+            head,
+            queries: queries.clone(),
+            segments: segments.clone(),
+            picked,
+            split: None,
+        };
+        self.units.extend((0..params.kv_heads).map(unit));
     }
 
     /// Cuts units of many segments where whole units would leave threads without work.
@@ -95,7 +113,11 @@ impl Plan {
         let total: usize = self.units.iter().map(cost).sum();
         let share = (total / (threads * TASKS)).max(1);
         for (index, unit) in self.units.iter_mut().enumerate() {
-            let newest = (seqs[unit.seq].position / SEGMENT).max(unit.segments.start);
+            let newest = match unit.picked {
+                // Their keys were written before.
+                true => unit.segments.end - 1,
+                false => (seqs[unit.seq].position / SEGMENT).max(unit.segments.start),
+            };
             if threads == 1 || cost(unit) <= share || newest == unit.segments.start {
                 self.tasks.push(Task {
                     unit: index,

@@ -11,6 +11,8 @@ pub(super) struct Line([u8; 64]);
 /// Places in the working memory.
 pub(super) struct Scratch {
     pub q: *mut u8,
+    /// A segment's pages of picked keys.
+    pub picked: *mut u8,
     /// A segment's values, where they lie in the keys.
     pub apart: *mut u8,
     /// A segment's pages as Bf16 pages, where the kernel takes such.
@@ -21,11 +23,18 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    /// Lays out the memory for `rows` rows, and for pages of the layout `wide`; `memory` grows as needed.
-    pub fn new(memory: &mut Vec<Line>, page: Page, wide: Option<Page>, rows: usize) -> Scratch {
+    /// Lays out the memory for `rows` rows, of picked keys or not, and for pages of the layout `wide`; `memory` grows as
+    /// needed.
+    pub fn new(
+        memory: &mut Vec<Line>,
+        page: Page,
+        wide: Option<Page>,
+        (rows, picked): (usize, bool),
+    ) -> Scratch {
         let rows = rows.next_multiple_of(ROWS);
         let sizes = [
             rows * page.key_dims * page.dtype.query_bytes(),
+            if picked { PAGES * page.bytes() } else { 0 },
             page.latent.map_or(0, |_| PAGES * page.value_bytes()),
             wide.map_or(0, |page| PAGES * page.bytes()),
             ROWS * SCORES * 4,
@@ -40,7 +49,7 @@ impl Scratch {
             memory.resize(lines, Line([0; 64]));
         }
         let mut at = memory.as_mut_ptr();
-        let [q, apart, wide, scores, tile_out, out, max, sum] = sizes.map(|lines| {
+        let [q, picked, apart, wide, scores, tile_out, out, max, sum] = sizes.map(|lines| {
             let start = at;
             // SAFETY: the vector holds the sum of all sizes.
             at = unsafe { at.add(lines) };
@@ -48,6 +57,7 @@ impl Scratch {
         });
         Scratch {
             q: q.cast(),
+            picked: picked.cast(),
             apart: apart.cast(),
             wide: wide.cast(),
             scores: scores.cast(),

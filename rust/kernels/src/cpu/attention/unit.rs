@@ -1,10 +1,9 @@
 //! One parallel region of attention: what a task does, from packing the queries to the finished rows.
-use super::super::buffer::prefetch;
-use super::super::kv::{KvCache, KvType, MAX_HEAD_DIM, PAGE, Page, Seq};
+use super::super::kv::{KvCache, MAX_HEAD_DIM, PAGE, Page, Seq};
 use super::super::threads::Rows;
 use super::AttnParams;
 use super::kernel::Kernel;
-use super::plan::{LINE, Plan, SEGMENT, Split, Task, Unit, partial_lines, visible};
+use super::plan::{LINE, Plan, SEGMENT, Split, Task, Unit, partial_lines};
 use super::scratch::{Line, Scratch};
 use super::softmax::State;
 use super::tile::{PAGES, ROWS, Rules, Tile};
@@ -46,17 +45,17 @@ thread_local! {
 }
 
 /// The queries of a unit, packed, and where its results gather.
-struct Current<'a> {
-    unit: &'a Unit,
+pub(super) struct Current<'a> {
+    pub unit: &'a Unit,
     /// The unit that is computed next, most probably.
-    next: Option<&'a Unit>,
-    seq: &'a Seq<'a>,
-    rows: usize,
+    pub next: Option<&'a Unit>,
+    pub seq: &'a Seq<'a>,
+    pub rows: usize,
     /// Layout of the cache's pages.
-    page: Page,
+    pub page: Page,
     /// Layout of the pages that are computed with, where they are made of the cache's first.
-    wide: Option<Page>,
-    scratch: Scratch,
+    pub wide: Option<Page>,
+    pub scratch: Scratch,
 }
 
 impl<'a> Region<'a> {
@@ -114,7 +113,7 @@ impl<'a> Region<'a> {
         let rows = unit.queries.len() * self.params.group();
         let page = self.cache.page();
         let wide = self.wide(page, rows);
-        let scratch = Scratch::new(&mut memory, page, wide, rows);
+        let scratch = Scratch::new(&mut memory, page, wide, (rows, unit.picked));
         let current = Current {
             unit,
             next,
@@ -139,17 +138,6 @@ impl<'a> Region<'a> {
         SCRATCH.set(memory);
     }
 
-    /// The layout that a unit's pages are widened to, if they are.
-    fn wide(&self, page: Page, rows: usize) -> Option<Page> {
-        let widen = self.kernel.widen.as_ref()?;
-        let few = widen.few.is_some_and(|(most, _)| rows <= most);
-        (!few).then_some(Page {
-            dtype: KvType::Bf16,
-            latent: None,
-            ..page
-        })
-    }
-
     /// Query head of row `row` of a unit, and its row in q and out.
     fn place(&self, current: &Current<'_>, row: usize) -> (usize, usize) {
         let group = self.params.group();
@@ -157,7 +145,7 @@ impl<'a> Region<'a> {
         (current.unit.head * group + row % group, query)
     }
 
-    fn position(&self, current: &Current<'_>, row: usize) -> usize {
+    pub fn position(&self, current: &Current<'_>, row: usize) -> usize {
         current.seq.position + current.unit.queries.start + row / self.params.group()
     }
 
@@ -228,62 +216,6 @@ impl<'a> Region<'a> {
         }
     }
 
-    /// Lays out the pages of `segment` that any row sees as they are computed with, where that is not how the cache has
-    /// them: values apart from the keys that hold them, codes as bf16.
-    unsafe fn lay_out(&self, current: &Current<'_>, segment: usize) {
-        let (page, scratch) = (current.page, &current.scratch);
-        if page.latent.is_none() && current.wide.is_none() {
-            return;
-        }
-        let (base, window) = (segment * SEGMENT, self.params.window);
-        let [first, last] = [0, current.rows - 1].map(|row| self.position(current, row));
-        let from = visible(window, first).start.max(base);
-        let to = (last + 1).min(base + SEGMENT);
-        for index in from / PAGE..to.div_ceil(PAGE).max(from / PAGE) {
-            let keys = self.page(current.unit, index);
-            let next = match (index + 1) * PAGE < to {
-                true => self.page(current.unit, index + 1),
-                false => self.after(current, segment),
-            };
-            let own = index - base / PAGE;
-            let mut values = keys.wrapping_add(page.key_bytes());
-            // SAFETY: the page exists, the scratch holds a segment's.
-            unsafe {
-                if page.latent.is_some() {
-                    let to = scratch.apart.add(own * page.value_bytes());
-                    let lines = (0..page.bytes()).step_by(size_of::<Line>());
-                    lines.for_each(|line| prefetch::<2>(next.wrapping_add(line)));
-                    page.values_of_keys(keys, to);
-                    values = to;
-                }
-                if let (Some(wide), Some(widen)) = (current.wide, &self.kernel.widen) {
-                    let to = scratch.wide.add(own * wide.bytes());
-                    (widen.codes)(keys, PAGE * page.key_dims, next, to);
-                    let next = next.wrapping_add(page.key_bytes());
-                    let to = to.add(wide.key_bytes());
-                    (widen.codes)(values, PAGE * page.value_dims, next, to);
-                }
-            }
-        }
-    }
-
-    /// Where the keys and the values of a page of a segment lie, which the cache has at `at`.
-    fn operands(&self, current: &Current<'_>, page: usize, at: *const u8) -> [*const u8; 2] {
-        let (own, scratch) = (current.page, &current.scratch);
-        if let Some(wide) = current.wide {
-            let at = scratch.wide.wrapping_add(page * wide.bytes());
-            return [at, at.wrapping_add(wide.key_bytes())].map(<*mut u8>::cast_const);
-        }
-        let values = match own.latent {
-            Some(_) => scratch
-                .apart
-                .wrapping_add(page * own.value_bytes())
-                .cast_const(),
-            None => at.wrapping_add(own.key_bytes()),
-        };
-        [at, values]
-    }
-
     /// A tile without rows.
     fn blank(&self, current: &Current<'_>) -> Tile {
         Tile {
@@ -333,7 +265,7 @@ impl<'a> Region<'a> {
             return false;
         }
         for page in pages {
-            let at = self.page(current.unit, segment * PAGES + page);
+            let at = self.page(current, segment * PAGES + page);
             [tile.keys[page], tile.values[page]] = self.operands(current, page, at);
             if current.page.dtype.is_scaled() {
                 let scales = [current.page.key_scales(), current.page.value_scales()];
@@ -344,23 +276,6 @@ impl<'a> Region<'a> {
         // SAFETY: the scratch holds all rows.
         tile.q = unsafe { current.scratch.q.add(first * tile.query_bytes()) };
         true
-    }
-
-    /// Page `index` of a unit's sequence and head.
-    fn page(&self, unit: &Unit, index: usize) -> *const u8 {
-        let offset = self.cache.offset(self.layer, unit.head);
-        self.cache.at(self.seqs[unit.seq].blocks, index, offset)
-    }
-
-    /// The page that is read after `segment`, most probably.
-    fn after(&self, current: &Current<'_>, segment: usize) -> *const u8 {
-        match current.next {
-            _ if segment + 1 < current.unit.segments.end => {
-                self.page(current.unit, (segment + 1) * PAGES)
-            }
-            Some(next) => self.page(next, next.segments.start * PAGES),
-            None => self.page(current.unit, segment * PAGES),
-        }
     }
 
     /// Merges a finished tile, or keeps it apart.
@@ -401,7 +316,7 @@ impl<'a> Region<'a> {
         let mut left = group - rows.start % group;
         let mut row = 0;
         while row < rows.len() {
-            let keys = visible(self.params.window, position);
+            let keys = self.seen(current.unit, position);
             let (from, to) = (inside(keys.start), inside(keys.end));
             let end = rows.len().min(row + left);
             tile.see[row..end].fill([from as u16, to as u16]);

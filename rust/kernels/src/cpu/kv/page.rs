@@ -195,6 +195,51 @@ impl Page {
         }
     }
 
+    /// Copies the key in `slot` of the latent page at `from`, with its scale, to slot `own` of the one at `to`.
+    ///
+    /// # Safety
+    /// Both are whole pages of this layout, of which `to` is no one else's.
+    pub unsafe fn copy_key(&self, from: *const u8, slot: usize, to: *mut u8, own: usize) {
+        debug_assert!(slot < PAGE && own < PAGE && self.latent.is_some());
+        // SAFETY: the caller's.
+        unsafe {
+            match self.dtype {
+                KvType::F32 => self.copy_lane::<u32>(from, slot, to, own, self.key_dims),
+                // In pairs.
+                KvType::Bf16 => self.copy_lane::<u32>(from, slot, to, own, self.key_dims / 2),
+                KvType::F16 => self.copy_lane::<u16>(from, slot, to, own, self.key_dims),
+                KvType::Int8 | KvType::Fp8 => {
+                    self.copy_lane::<u8>(from, slot, to, own, self.key_dims);
+                    let at = self.key_scales();
+                    let scale = from.add(at).cast::<u16>().add(slot).read();
+                    to.add(at).cast::<u16>().add(own).write(scale);
+                }
+            }
+        }
+    }
+
+    /// [`Page::copy_key`] of `count` elements of a lane.
+    #[inline(always)]
+    unsafe fn copy_lane<T: Copy>(
+        &self,
+        from: *const u8,
+        slot: usize,
+        to: *mut u8,
+        own: usize,
+        count: usize,
+    ) {
+        let place = |slot: usize| (slot / GROUP * self.group_bytes(), slot % GROUP);
+        let ((group, lane), (own_group, own_lane)) = (place(slot), place(own));
+        // SAFETY: as in `copy_key`.
+        unsafe {
+            let from = from.add(group).cast::<T>().add(lane);
+            let to = to.add(own_group).cast::<T>().add(own_lane);
+            for i in 0..count {
+                to.add(i * GROUP).write(from.add(i * GROUP).read());
+            }
+        }
+    }
+
     /// Where in the page the cache lines lie that [`Page::write`] writes for `slot`, in bytes.
     pub fn lines(self, slot: usize) -> impl Iterator<Item = usize> {
         let bytes = self.dtype.bytes();

@@ -58,6 +58,7 @@ fn attend(cx: &Compute, dtype: KvType, (value_dim, latent): (usize, bool)) -> Op
         softcap: Some(20.0),
         sinks: Some(&sinks),
         temperature: None,
+        picks: None,
     };
     let mut all = Vec::new();
     for (position, rows) in [(0, PROMPT), (PROMPT, 1)] {

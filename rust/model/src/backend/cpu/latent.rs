@@ -2,12 +2,15 @@
 //! which one head serves all. The same arithmetic for one row and for many.
 use candle_vllm_kernels::cpu::{
     self as kernels, Parts,
-    attention::{self, AttnParams},
+    attention::{self, AttnParams, IndexParams},
     kv::KvCache,
 };
 
 use super::{Cpu, Pass, host_norm, rope_of};
-use crate::{Error, Result, Tensor, backend::Latent};
+use crate::{
+    Error, Result, Tensor,
+    backend::{Index, Latent},
+};
 
 impl Cpu {
     /// See [`Backend::attend_latent`](crate::backend::Backend::attend_latent).
@@ -32,6 +35,7 @@ impl Cpu {
             softcap: None,
             sinks: None,
             temperature: None,
+            picks: latent.picks(pass.picks.as_ref())?,
         };
         let rope = rope_of(&mut self.ropes, &latent.rope);
         let rows = q.shape()[0];
@@ -44,6 +48,30 @@ impl Cpu {
         let to = (out.data_mut()?, parts(latent.heads, 0, latent.value_dim));
         kernels::by_head(cx, latent.expand.matrices()?, (mixed.data(), from), to);
         Ok(out)
+    }
+
+    /// See [`Backend::pick`](crate::backend::Backend::pick).
+    pub(super) fn picked(
+        &mut self,
+        index: &Index,
+        [mut q, mut k, weights]: [Tensor; 3],
+        pass: &mut Pass<'_>,
+        cache: &mut KvCache,
+    ) -> Result<()> {
+        let Some(batch) = &pass.batch else {
+            return Err(Error::Run("another backend began this pass".into()));
+        };
+        let params = IndexParams {
+            heads: index.heads,
+            dim: index.dim,
+            most: index.most,
+        };
+        let rope = rope_of(&mut self.ropes, &index.rope);
+        let rows = (q.data_mut()?, k.data_mut()?, weights.data());
+        let layer = index.place.layer;
+        let picks = attention::index(&self.compute, rope, params, rows, batch, cache, layer);
+        pass.picks = Some(picks);
+        Ok(())
     }
 
     /// Each head's query as a query of the latent: its rotating columns, then the others by the head's matrix.

@@ -2,8 +2,13 @@
 use candle_core::{Device, Tensor as Candle};
 
 use super::super::{KvPlace, Latent};
-use super::{Cache, angles, attended, cache_of, normalise, read, rotate, write};
-use crate::{Kv, Result, Step, Tensor, backend::Attend, quant::PerHead};
+use super::{Cache, angles, attended_by, cache_of, mask, normalise, read, rotate, write};
+use crate::{
+    Kv, Result, Tensor,
+    backend::{Attend, Pass},
+    quant::PerHead,
+};
+use candle_vllm_kernels::cpu::attention::Picks;
 
 /// All that the sequences of a pass share.
 struct Call<'a> {
@@ -14,6 +19,8 @@ struct Call<'a> {
     /// The same of its values, `[heads, value_dim, rank]`.
     values: Candle,
     attend: Attend,
+    /// What rows attend to, if not to all that they see.
+    picks: Option<&'a Picks>,
 }
 
 /// See [`Backend::attend_latent`](super::super::Backend::attend_latent).
@@ -21,9 +28,10 @@ pub fn attend(
     device: &Device,
     latent: &Latent,
     [q, c]: [Tensor; 2],
-    step: &Step,
+    pass: &Pass<'_>,
     kv: &mut Kv,
 ) -> Result<Tensor> {
+    let step = pass.step;
     let matrices = |w: &PerHead| -> Result<Candle> {
         let [heads, n, k] = w.shape();
         Ok(Candle::from_slice(w.values()?, (heads, n, k), device)?)
@@ -34,6 +42,7 @@ pub fn attend(
         keys: matrices(&latent.absorb)?.transpose(1, 2)?.contiguous()?,
         values: matrices(&latent.expand)?,
         attend: plain(latent),
+        picks: latent.picks(pass.picks.as_ref())?,
     };
     let (q, c) = (q.to_candle(device)?, c.to_candle(device)?);
     let own = Tensor::from_candle(c.narrow(1, 0, latent.rank)?.contiguous()?)?;
@@ -45,7 +54,8 @@ pub fn attend(
         let [q, c, own] = [&q, &c, &own].map(|x| x.narrow(0, start, count));
         let table = &step.blocks[slice.blocks.clone()];
         let cache = cache_of(kv)?;
-        out.push(call.sequence([q?, c?, own?], slice.position, cache, (size, table))?);
+        let first = (slice.position, start);
+        out.push(call.sequence([q?, c?, own?], first, cache, (size, table))?);
     }
     Tensor::from_candle(Candle::cat(&out, 0)?)
 }
@@ -72,7 +82,7 @@ impl Call<'_> {
     fn sequence(
         &self,
         [q, c, own]: [Candle; 3],
-        position: usize,
+        (position, first): (usize, usize),
         cache: &mut Cache,
         own_pages: (usize, &[u32]),
     ) -> Result<Candle> {
@@ -94,15 +104,10 @@ impl Call<'_> {
         let moving = c.narrow(1, rank, rotated)?.contiguous()?.unsqueeze(1)?;
         let key = Candle::cat(&[turned(&moving)?.squeeze(1)?, own], 1)?;
         let (width, len) = (rotated + rank, position + count);
-        let pages = &mut cache.groups[place.group].keys[place.layer];
+        let group = &mut cache.groups[place.group];
+        let (dtype, pages) = (group.dtype, &mut group.keys[place.layer]);
         let rows = key.flatten_all()?.to_vec1::<f32>()?;
-        write(
-            (&mut *pages, cache.dtype),
-            own_pages,
-            position,
-            &rows,
-            [1, width],
-        );
+        write((&mut *pages, dtype), own_pages, position, &rows, [1, width]);
         let past = read(pages, own_pages, len, width);
         let past = Candle::from_vec(past, (len, width), self.device)?;
         let own = past.narrow(1, rotated, rank)?.contiguous()?;
@@ -111,6 +116,27 @@ impl Call<'_> {
         let moving = past.narrow(1, 0, rotated)?.unsqueeze(0)?;
         let moving = moving.expand((heads, len, rotated))?.contiguous()?;
         let keys = Candle::cat(&[made(&self.keys)?, moving], 2)?;
-        attended(&self.attend, &q, [keys, made(&self.values)?], position)
+        let mask = self.mask(position, first, count)?;
+        attended_by(&self.attend, &q, [keys, made(&self.values)?], &mask)
+    }
+
+    /// 0 where a query attends, -inf elsewhere; queries are the step's rows from `first` on.
+    fn mask(&self, position: usize, first: usize, queries: usize) -> Result<Candle> {
+        let all = mask(&self.attend, position, queries, self.device)?;
+        let Some(picks) = self.picks else {
+            return Ok(all);
+        };
+        let keys = position + queries;
+        let mut values = vec![0.0; queries * keys];
+        for (i, row) in values.chunks_exact_mut(keys).enumerate() {
+            if position + i >= picks.most() {
+                row.fill(f32::NEG_INFINITY);
+                for at in picks.of(first + i) {
+                    row[*at as usize] = 0.0;
+                }
+            }
+        }
+        let picked = Candle::from_vec(values, (1, queries, keys), self.device)?;
+        Ok((all + picked)?)
     }
 }

@@ -2,7 +2,7 @@
 use super::super::moe::{DEEPSEEK, Moe, Normalised, QWEN};
 use super::super::{Defaults, Family, Layout, Names, names};
 use super::{DEFAULTS, llama};
-use crate::config::LatentShape;
+use crate::config::{IndexShape, LatentShape};
 use candle_vllm_kernels::cpu::routing::Scores;
 
 const LATENT: LatentShape = LatentShape {
@@ -52,6 +52,49 @@ pub(super) const DEEPSEEK_V3: Family = Family {
     },
     moe: Some(&DEEPSEEK),
     ..DEEPSEEK_V2
+};
+
+/// V3 with an index, by which each row picks the keys that it attends to.
+pub(super) const DEEPSEEK_V32: Family = Family {
+    architecture: "DeepseekV32ForCausalLM",
+    model_type: "deepseek_v32",
+    gguf: "",
+    defaults: Defaults {
+        max_position: Some(163_840),
+        index: Some(IndexShape {
+            heads: 64,
+            width: 128,
+            most: 2048,
+            interleaved: false,
+        }),
+        ..DEEPSEEK_V3.defaults
+    },
+    ..DEEPSEEK_V3
+};
+
+/// GLM-5. Layers may attend to what one before them has picked.
+pub(super) const GLM_MOE_DSA: Family = Family {
+    architecture: "GlmMoeDsaForCausalLM",
+    model_type: "glm_moe_dsa",
+    gguf: "glm-dsa",
+    defaults: Defaults {
+        heads: Some(64),
+        max_position: Some(202_752),
+        latent: Some(LatentShape {
+            query: Some(2048),
+            nope: 192,
+            value: 256,
+            ..LATENT
+        }),
+        index: Some(IndexShape {
+            heads: 32,
+            width: 128,
+            most: 2048,
+            interleaved: true,
+        }),
+        ..DEEPSEEK_V32.defaults
+    },
+    ..DEEPSEEK_V32
 };
 
 /// GLM-4.7-Flash. Its GGUF differs from DeepSeek V3's in nothing.

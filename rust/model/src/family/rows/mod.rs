@@ -25,6 +25,7 @@ const DEFAULTS: Defaults = Defaults {
     activation: "silu",
     windows: Windows::Never,
     latent: None,
+    index: None,
 };
 
 /// All of them.
@@ -75,6 +76,8 @@ pub(super) const FAMILIES: &[&Family] = &[
     &moe::GPT_OSS,
     &deepseek::DEEPSEEK_V2,
     &deepseek::DEEPSEEK_V3,
+    &deepseek::DEEPSEEK_V32,
+    &deepseek::GLM_MOE_DSA,
     &deepseek::GLM4_MOE_LITE,
     &llama::LLAMA4,
 ];

@@ -85,6 +85,7 @@ fn facts(
     Ok(Facts {
         embedding_rows: rows,
         has_output: tensors.contains_key("output.weight"),
+        indexes: names::blocks_with(tensors.keys(), names::INDEX),
         rope_factors: factors(names::ROPE_FACTORS)?,
         longrope: short.zip(long).map(|(short, long)| [short, long]),
     })

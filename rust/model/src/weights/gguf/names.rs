@@ -12,6 +12,9 @@ pub(super) const ROPE_FACTORS: &str = "rope_freqs.weight";
 /// The two sets of longrope's, short and long; likewise.
 pub(super) const LONGROPE: [&str; 2] = ["rope_factors_short.weight", "rope_factors_long.weight"];
 
+/// What of an index makes its keys.
+pub(super) const INDEX: &str = "indexer.attn_k.weight";
+
 /// Early converters stored the inverse frequencies, which follow from the configuration.
 const ROTARY: &str = "attn_rot_embd";
 
@@ -109,6 +112,14 @@ fn shifted(family: &Family, norm: bool, kind: &str) -> Change {
     } else {
         Change::None
     }
+}
+
+/// The blocks that have the tensor `part`.
+pub(super) fn blocks_with<'a>(names: impl Iterator<Item = &'a String>, part: &str) -> Vec<usize> {
+    names
+        .filter_map(|name| block_part(name))
+        .filter_map(|(n, own)| (own == part).then_some(n))
+        .collect()
 }
 
 /// The block number and part of `blk.N.PART`.

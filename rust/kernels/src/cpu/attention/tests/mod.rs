@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 mod reference;
 mod scenario;
+mod sparse;
 
 use super::super::kv::{KvShape, KvType};
 use super::super::testing::cpus;
@@ -300,6 +301,7 @@ fn mismatched_arguments_are_named() {
         softcap: None,
         sinks: None,
         temperature: None,
+        picks: None,
     };
     let message = |params: AttnParams<'_>, seq: Seq<'_>, layer: usize, q: usize| {
         let call = || {

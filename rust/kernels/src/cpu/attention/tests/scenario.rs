@@ -234,6 +234,7 @@ impl Scenario {
             softcap: self.softcap,
             sinks: (!self.sinks.is_empty()).then_some(&self.sinks),
             temperature: self.temperature,
+            picks: None,
         }
     }
 
