@@ -19,6 +19,8 @@ _DTYPES = {
     "float16": "f16",
 }
 _KV_DTYPES = _DTYPES | {"int8": "int8", "fp8": "fp8", "fp8_e4m3": "fp8"}
+_ISQ_TYPES = ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k")
+_ISQ = {name: name for name in _ISQ_TYPES} | {name.replace("_k", "k"): name for name in _ISQ_TYPES}
 _DEVICE = re.compile(r"auto|cpu|metal(:0)?|cuda(:\d{1,3})?")
 _I31 = 2**31 - 1
 
@@ -38,6 +40,11 @@ class EngineConfig:
     """To how many bits activations are rounded that quantised weights meet: `auto` (8, the accuracy that users of
     quantised weights know; 16 where the machine is fastest so), `int8`, or `int16`, which is more accurate. Not with
     `f32`."""
+    isq: str | None = None
+    """Quantise while loading: matrices that the checkpoint keeps wider become `q4_0`, `q4_1`, `q5_0`, `q5_1`, `q8_0`,
+    `q2_k`, `q3_k`, `q4_k`, `q5_k` or `q6_k` (`q4k` and so on too); None = as they are. Of types of up to 4
+    bits some matrices keep more, the one into the logits 6 bits at least; rows that do not fill blocks of 256 take the
+    next type with blocks of 32."""
     max_batch_size: int = 16
     """Sequences that run at once, from 1."""
     max_sequence_length: int | None = None
@@ -91,6 +98,8 @@ class EngineConfig:
             checks.refuse("device", self.device, "auto, cpu, cuda, cuda:N or metal")
         put(self, "dtype", _DTYPES[checks.choice("dtype", self.dtype, _DTYPES)])
         checks.choice("activations", self.activations, ("auto", "int8", "int16"))
+        if self.isq is not None:
+            put(self, "isq", _ISQ[checks.choice("isq", self.isq, _ISQ)])
         put(self, "max_batch_size", checks.integer("max_batch_size", self.max_batch_size, 1, 65_536))
         longest = checks.optional_integer(
             "max_sequence_length", self.max_sequence_length, 1, _I31, none="the model's own limit"

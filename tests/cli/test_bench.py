@@ -472,7 +472,7 @@ def test_spread() -> None:
         (["latency", "--prompt", "0", "--batch", "0"], "--batch"),
         (["latency", "--repeats", "0"], "--repeats"),
         (["latency", "--decode-tokens", "1"], "--decode-tokens"),
-        (["latency", "--isq", "q4k"], "--isq"),
+        (["latency", "--isq", "q9k"], "--isq"),
         (["latency", "--dtype", "int3"], "--dtype"),
         (["throughput", "--variation", "1"], "--variation"),
         (["throughput", "--requests", "-1"], "--requests"),

@@ -56,7 +56,7 @@ def test_complete_is_repeatable(tiny_model_path: Path) -> None:
         (["complete", "x", "--m", "/nowhere/model.gguf"], 1, "/nowhere/model.gguf"),
         (["complete", "x", "--d", "0"], 1, "cuda:0"),
         (["--device", "metal"], 1, "metal"),
-        (["--isq", "q4k"], 2, "--isq"),
+        (["--isq", "q9k"], 2, "--isq"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(argv: list[str], status: int, said: str) -> None:

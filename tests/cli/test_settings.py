@@ -143,7 +143,7 @@ def test_sampling_flags_become_defaults() -> None:
 @pytest.mark.parametrize(
     "argv",
     [
-        ["--isq", "q4k"],
+        ["--isq", "q9k"],
         ["--yarn-scaling-factor", "2"],
         ["--kv-fraction", "0.7"],
         ["--mamba-fraction", "0.1"],
@@ -199,7 +199,7 @@ def test_sampling_flags_become_defaults() -> None:
         ["serve", "a", "--m", "b"],
         ["list", "--m", "x"],
         ["pull", "--hf-token", "NO_SUCH_VARIABLE"],
-        ["complete", "--isq", "q4k", "x"],
+        ["complete", "--isq", "q9k", "x"],
     ],
 )
 def test_what_cannot_be_honoured_is_refused(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -275,8 +275,13 @@ def test_a_chat_template_is_compiled_first(tmp_path: Path) -> None:
 
 
 def test_refusals_carry_reasons() -> None:
-    with pytest.raises(UsageError, match="load a quantised file"):
-        config("--isq", "q4k")
+    with pytest.raises(UsageError, match="set rope_scaling"):
+        config("--yarn-scaling-factor", "2")
+
+
+@pytest.mark.parametrize(("given", "kept"), [("q4k", "q4_k"), ("Q4_K", "q4_k"), ("q8_0", "q8_0"), ("q2k", "q2_k")])
+def test_types_to_quantise_to(given: str, kept: str) -> None:
+    assert config("--isq", given).isq == kept
 
 
 def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:

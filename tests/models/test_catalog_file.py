@@ -43,18 +43,15 @@ def test_the_example(file: Path) -> None:
     assert (small.defaults.named(), small.notes) == ({"temperature": 0.7, "top_p": 0.9}, "answers fast")
     assert local.config.model_path == str(file.parent / "models/qwen3-4b")
     assert (local.config.kv_cache_memory, local.config.prefill_chunk_size, local.block_size) == (4096 << 20, 1024, 64)
-    assert local.unable == f"{file}, line 9: isq: quantising while loading is not available; name a quantised " + (
-        "weight_file instead"
-    )
+    assert local.config.isq == "q4_k"
     assert (gguf.config.weight_file, gguf.config.device) == ("Qwen3-4B-Q4_K_M.gguf", "cpu")
     assert gguf.defaults == SamplingDefaults(top_k=40, frequency_penalty=0.0, presence_penalty=0.0)
-    assert small.unable is gguf.unable is None
     assert catalog.find("unsloth/Qwen3-4B-GGUF") is gguf
 
 
 def test_the_example_for_readers() -> None:
     catalog = read_catalog(Path(__file__).parents[2] / "examples" / "models.yaml")
-    assert [(one.name, one.unable) for one in catalog] == [("small", None), ("local", None), ("repo-gguf", None)]
+    assert [one.name for one in catalog] == ["small", "local", "repo-gguf"]
 
 
 def test_what_the_command_says_holds_where_the_file_says_nothing(file: Path) -> None:
@@ -120,7 +117,7 @@ def test_params_are_those_of_the_flags(file: Path) -> None:
         ("models:\n- name: a\n  hf_id: o/a\n  params: {device_ids: 0}\n", 4, "a list of GPU numbers"),
         ("models:\n- name: a\n  hf_id: o/a\n  params: {mem: 0}\n", 4, "mem must be an integer of at least 1"),
         ("models:\n- name: a\n  hf_id: o/a\n  params: 3\n", 4, "params must be a mapping"),
-        ("models:\n- name: a\n  hf_id: o/a\n  params: {isq: 4}\n", 4, "isq must be a quantisation type"),
+        ("models:\n- name: a\n  hf_id: o/a\n  params: {isq: 4}\n", 4, "isq must be one of q4_0"),
         ("models:\n- name: a\n  hf_id: o/a\n  notes: [1]\n", 4, "notes must be a text"),
         ("idle_unload_secs: 0\nmodels: [{name: a, hf_id: o/a}]\n", 1, "idle_unload_secs must be a number above 0"),
         ("models: [{name: a, hf_id: !!python/object:os.system o/a}]\n", 1, "could not determine a constructor"),

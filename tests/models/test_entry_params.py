@@ -51,14 +51,14 @@ def made(**values: Any) -> EntryParams:
 @pytest.mark.parametrize("name", PARAMS)
 def test_each_acts(name: str) -> None:
     untouched, params = made(), made(**{name: GOOD[name]})
-    changed = (params.config, params.sampling, params.block_size, params.unable)
-    assert changed != (untouched.config, untouched.sampling, untouched.block_size, untouched.unable)
+    changed = (params.config, params.sampling, params.block_size)
+    assert changed != (untouched.config, untouched.sampling, untouched.block_size)
     nothing = made(**{name: None})
     assert (nothing.config, nothing.sampling) == (untouched.config, untouched.sampling)
 
 
-# These two may be texts of any kind.
-TEXTS = ("revision", "isq")
+# This one may be a text of any kind.
+TEXTS = ("revision",)
 WRONG: tuple[Any, ...] = ({}, "nonsense", -7, [[]])
 BAD = [(name, value) for name in PARAMS for value in WRONG if (value, name in TEXTS) != ("nonsense", True)]
 

@@ -39,7 +39,6 @@ async def test_a_real_model(tiny_model_path: Path) -> None:
     ("fields", "problem"),
     [
         ({"config": EngineConfig(model_path="./nothing-here")}, "no model './nothing-here'"),
-        ({"unable": "models.yaml, line 9: isq: no"}, "line 9: isq: no"),
     ],
 )
 async def test_what_cannot_be_fetched(fields: dict[str, Any], problem: str) -> None:

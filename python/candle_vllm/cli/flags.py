@@ -230,7 +230,12 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="bits of activations beside quantised weights: auto (fast), int8, int16",
     )
-    group.add_argument("--isq", metavar="TYPE", help="quantise while loading")
+    group.add_argument(
+        "--isq",
+        type=str.lower,
+        metavar="TYPE",
+        help="quantise while loading what is kept wider: q4_0, q4_1, q5_0, q5_1, q8_0, q2k, q3k, q4k, q5k, q6k",
+    )
     group.add_argument("--yarn-scaling-factor", type=float, metavar="X", help="stretch the context by YaRN")
     group.add_argument("--chat-template", metavar="FILE", help="Jinja template in place of the model's own")
 

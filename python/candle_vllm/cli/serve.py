@@ -211,9 +211,6 @@ class Service:
         # What is there now stays, unlike models: collecting garbage need not look at it again, which takes 50 ms.
         gc.collect()
         gc.freeze()
-        for entry in self._catalog:
-            if entry.unable is not None:
-                logger.warning("'%s' cannot be loaded: %s", entry.name, entry.unable)
         try:
             # The bars are this task's, so that they end with it however long the thread takes.
             with loading_bars(str(first.config.model_path)) as bars:

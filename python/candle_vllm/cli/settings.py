@@ -27,7 +27,6 @@ class UsageError(ValueError):
 
 # Flags that nothing here can honour yet, with what to do instead. They are refused whenever they are given.
 _REFUSED = {
-    "isq": "quantising while loading is not available; load a quantised file (--f model.gguf)",
     "yarn_scaling_factor": "set rope_scaling in the model's config.json instead",
     "kv_fraction": "it divides a GPU's memory, and this build has no GPU engine; use --mem",
     "mamba_fraction": "models with Mamba layers are not supported",
@@ -86,6 +85,7 @@ def engine_config(args: argparse.Namespace) -> EngineConfig:
         "device": _device(args),
         "dtype": args.dtype,
         "activations": args.activations,
+        "isq": args.isq,
         "max_batch_size": args.max_num_seqs,
         "max_sequence_length": args.max_model_len,
         "kv_cache_memory": _kv_memory(args),

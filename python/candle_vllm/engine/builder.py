@@ -43,6 +43,10 @@ class EngineBuilder:
         """`auto`, `int8` or `int16`."""
         return self._set("activations", bits)
 
+    def isq(self, kind: str | None) -> Self:
+        """`q4_0`, `q4_k` ...: quantise while loading."""
+        return self._set("isq", kind)
+
     def max_batch_size(self, sequences: int) -> Self:
         """Sequences that run at once."""
         return self._set("max_batch_size", sequences)

@@ -29,8 +29,6 @@ class CatalogEntry:
     block_size: int | None = None
     """Tokens of a KV block that the engine must have; None = any."""
     notes: str | None = None
-    unable: str | None = None
-    """Why it cannot be loaded on this machine or by this build, where that is known beforehand."""
     created: int = field(default_factory=lambda: int(time.time()))
     """Unix seconds."""
 

@@ -136,17 +136,12 @@ class _Reader:
             config = dataclasses.replace(config, weight_file=self._text(fields["weight_file"], "weight_file"))
         params = EntryParams(config)
         for key, value in self._mapping(fields.get("params"), "params", tuple(PARAMS)).items():
-            params.where[key] = _line(value)
             self._checked(value, partial(params.put, key, self._value(value)))
         return self._finished(name, ids, params, fields)
 
     def _finished(
         self, name: str, ids: tuple[str, ...], params: EntryParams, fields: Mapping[str, yaml.Node]
     ) -> CatalogEntry:
-        unable = None
-        if params.unable is not None:
-            key, reason = params.unable
-            unable = f"{self._path}, line {params.where[key]}: {key}: {reason}"
         return CatalogEntry(
             name=name,
             ids=ids,
@@ -154,7 +149,6 @@ class _Reader:
             defaults=SamplingDefaults(**params.sampling).over(self._defaults),
             block_size=params.block_size,
             notes=self._text(fields["notes"], "notes") if "notes" in fields else None,
-            unable=unable,
             created=self._created,
         )
 

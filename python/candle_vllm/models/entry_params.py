@@ -27,10 +27,6 @@ class EntryParams:
         self.sampling: dict[str, Any] = {}
         """Fields of `SamplingDefaults`."""
         self.block_size: int | None = None
-        self.unable: tuple[str, str] | None = None
-        """The param that nothing here can honour, and why; the model is listed, and loading it says so."""
-        self.where: dict[str, int] = {}
-        """Line of each param."""
 
     def put(self, name: str, value: Any) -> None:
         """Take one param, which must be one of `PARAMS`; ConfigError names it and what it may be."""
@@ -95,12 +91,6 @@ def _device_ids(params: EntryParams, name: str, value: Any) -> None:
     params.set(name, device=f"cuda:{ids[0]}" if ids else "cpu")
 
 
-def _isq(params: EntryParams, name: str, value: Any) -> None:
-    if not isinstance(value, str):
-        checks.refuse(name, value, "a quantisation type such as q4k")
-    params.unable = (name, "quantising while loading is not available; name a quantised weight_file instead")
-
-
 PARAMS: dict[str, Setter] = {
     "dtype": _field("dtype"),
     "activations": _field("activations"),
@@ -120,7 +110,7 @@ PARAMS: dict[str, Setter] = {
     "threads": _field("threads"),
     "cpu_affinity": _field("cpu_affinity"),
     "revision": _field("revision"),
-    "isq": _isq,
+    "isq": _field("isq"),
     "temperature": _sampling,
     "top_p": _sampling,
     "min_p": _sampling,

@@ -47,7 +47,6 @@ class EngineLoader:
 
     async def fetch(self, entry: CatalogEntry) -> None:
         """Have the model's files here, so that loading it needs no network; nothing is read into memory."""
-        _check_able(entry)
         config = entry.config
         await in_daemon_thread(
             lambda: sources.resolve(
@@ -62,7 +61,6 @@ class EngineLoader:
 
     async def load(self, entry: CatalogEntry) -> LoadedModel:
         """The model in memory. Cancelled, it ends at once, and what comes of the load is closed when it comes."""
-        _check_able(entry)
         return await in_daemon_thread(lambda: self._load(entry), lambda model: model.engine.close())
 
     def _load(self, entry: CatalogEntry) -> LoadedModel:
@@ -84,11 +82,6 @@ class EngineLoader:
         except BaseException:
             engine.close()
             raise
-
-
-def _check_able(entry: CatalogEntry) -> None:
-    if entry.unable is not None:
-        raise ModelLoadError(entry.unable)
 
 
 def _open_engine(entry: CatalogEntry, progress: Progress | None) -> InferenceEngine:

@@ -16,6 +16,8 @@ pub struct EngineConfig {
     pub dtype: String,
     /// `auto`, `int8`, `int16`: what activations are rounded to that quantised weights meet.
     pub activations: String,
+    /// `q4_0`, `q4_k` ...: what matrices are quantised to, while they are loaded, that the checkpoint keeps wider.
+    pub isq: Option<String>,
     /// Sequences that run at once. Default 16.
     pub max_batch_size: usize,
     /// Longest sequence (prompt and answer); `None` = the model's own limit.
@@ -58,6 +60,7 @@ impl Default for EngineConfig {
             device: "auto".into(),
             dtype: "auto".into(),
             activations: "auto".into(),
+            isq: None,
             max_batch_size: 16,
             max_sequence_length: None,
             kv_cache_memory: None,

@@ -12,6 +12,7 @@ pub fn options(config: &EngineConfig) -> Result<LoadOptions> {
         dtype: config.dtype.clone(),
         activations: config.activations.clone(),
         kv_dtype: config.kv_cache_dtype.clone(),
+        isq: config.isq.clone(),
         context: config.max_sequence_length,
         threads: config.threads,
         cpu_affinity: config.cpu_affinity.clone().unwrap_or_default(),

@@ -29,7 +29,7 @@ use backend::{
     Backend, KvType,
     cpu::{Activations, Arithmetic, Dtype},
 };
-use candle_vllm_kernels::cpu::{Compute, CoreError, check_cores};
+use candle_vllm_kernels::cpu::{Compute, CoreError, check_cores, ggml::GgmlType};
 use weights::Checkpoint;
 
 /// What the engine must know of a model to run it.
@@ -101,6 +101,8 @@ pub struct LoadOptions {
     pub activations: String,
     /// `auto` (f32 in the exact mode, else bf16), `f32`, `f16`, `bf16`, `int8`, `fp8`.
     pub kv_dtype: String,
+    /// A type of [`quant::isq::names`]: matrices that the checkpoint keeps wider are quantised to it while they are loaded.
+    pub isq: Option<String>,
     /// The longest sequence that will be run; `None` = as long as the model was made for.
     pub context: Option<usize>,
     /// Compute threads; `None` = the cores this process may use.
@@ -113,6 +115,7 @@ impl LoadOptions {
     /// Refuses unknown dtypes and cores that cannot be used before anything is read.
     pub fn check(&self) -> Result<()> {
         check_cores(&self.cpu_affinity).map_err(refused_cores)?;
+        self.isq()?;
         kv_dtype(&self.kv_dtype, self.arithmetic()?.dtype).map(drop)
     }
 
@@ -123,6 +126,7 @@ impl LoadOptions {
             kv_dtype: kv_dtype(&self.kv_dtype, arithmetic.dtype)?,
             exact: arithmetic.dtype == Dtype::F32,
             context: self.context,
+            isq: self.isq()?,
         };
         let backend: Box<dyn Backend> = match self.device {
             device::Device::Cpu => Box::new(backend::Cpu::on_cores(
@@ -132,6 +136,14 @@ impl LoadOptions {
             )?),
         };
         Ok((backend, runtime))
+    }
+
+    fn isq(&self) -> Result<Option<GgmlType>> {
+        let Some(name) = &self.isq else {
+            return Ok(None);
+        };
+        let refused = || Refused::new("isq", name, format!("one of {}", quant::isq::names()));
+        Ok(Some(quant::isq::named(name).ok_or_else(refused)?))
     }
 
     fn arithmetic(&self) -> Result<Arithmetic> {
@@ -222,7 +234,7 @@ fn load_with(
     runtime: &arch::Runtime,
     progress: loader::Progress<'_>,
 ) -> Result<Box<dyn Model>> {
-    let loader = loader::Loader::new(checkpoint, packer, progress);
+    let loader = loader::Loader::new(checkpoint, packer, progress).quantising(runtime.isq);
     // The caller's thread is not ours to bind to a core; the thread that takes its place ends with the loading.
     let loaded = std::thread::scope(|scope| {
         let load = || {

@@ -13,7 +13,9 @@ use crate::{
     backend::{Linear, Packer},
     config::Config,
     family,
-    quant::{Format, PerHead, Quantization, Role, SCHEMES, Shard, Source, Vector, rows},
+    quant::{
+        Format, Isq, PerHead, Quantization, Role, SCHEMES, Shard, Source, Vector, isq::Spot, rows,
+    },
     weights::{Checkpoint, Part},
 };
 
@@ -51,6 +53,8 @@ pub struct Loader<'a> {
     packed: AtomicU64,
     /// Checked when the checkpoint was opened.
     quantization: Option<Quantization>,
+    /// How matrices are quantised that arrive wider.
+    isq: Option<Isq>,
     /// Names that were asked for.
     read: Mutex<BTreeSet<String>>,
 }
@@ -79,8 +83,15 @@ impl<'a> Loader<'a> {
             parameters: zero(),
             packed: zero(),
             quantization: Quantization::of(&checkpoint.config.raw).unwrap_or_default(),
+            isq: None,
             read: Mutex::default(),
         }
+    }
+
+    /// Quantises matrices that arrive wider than `ty`; `None`: no matrix.
+    pub fn quantising(mut self, ty: Option<ggml::GgmlType>) -> Self {
+        self.isq = ty.map(Isq::to);
+        self
     }
 
     fn part(&self, name: &str) -> Result<Part<'_>> {
@@ -181,6 +192,14 @@ impl<'a> Loader<'a> {
         })
     }
 
+    /// The number of the layer that `prefix` stands in, and how many there are.
+    fn layer_of(&self, prefix: &str) -> Option<[usize; 2]> {
+        let layers = family::find(&self.config().architecture)?.names.layers;
+        let rest = prefix.strip_prefix(layers)?.strip_prefix('.')?;
+        let number = rest.split('.').next()?.parse().ok()?;
+        Some([number, self.config().layers])
+    }
+
     /// The matrix of shape `[n, k]`, which the source must have, packed.
     pub fn matrix(&self, source: Source<'_>, [n, k]: [usize; 2]) -> Result<Box<dyn Format>> {
         let (prefix, role) = (source.prefix.clone(), source.role);
@@ -189,13 +208,18 @@ impl<'a> Loader<'a> {
             .keys()
             .map(|p| format!("{prefix}.{p}"))
             .collect();
-        let described = source.open()?;
+        let release = |part: &[u8]| self.checkpoint.weights.release_bytes(part);
+        let mut described = source.open()?;
         let name = format!("{prefix}.weight");
         let found = described.shape();
         if found != [n, k] {
             return Err(Error::Load(format!(
                 "tensor {name} has shape {found:?}, the configuration says [{n}, {k}]"
             )));
+        }
+        if let Some(isq) = &self.isq {
+            let layer = self.layer_of(&prefix);
+            described = isq.apply(Spot { role, layer }, described, &release);
         }
         let format = self.packer.matrix(&name, role, &described)?;
         self.count(described.file_bytes(), n * k, format.bytes());

@@ -24,6 +24,7 @@ fn loading_keeps_to_its_threads_and_cores_and_leaves_none_behind() {
             dtype: "auto".into(),
             activations: "auto".into(),
             kv_dtype: "auto".into(),
+            isq: None,
             context: None,
             threads: Some(threads),
             cpu_affinity: affinity.clone(),

@@ -71,6 +71,7 @@ fn open(name: &str, backend: Box<dyn Backend>, kv_dtype: KvType) -> Box<dyn Mode
             kv_dtype,
             exact: kv_dtype == KvType::F32,
             context: None,
+            isq: None,
         },
         &|_, _| (),
     )

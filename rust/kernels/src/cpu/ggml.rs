@@ -5,7 +5,9 @@ use half::{bf16, f16};
 
 mod codebook;
 mod quantise;
-pub use quantise::q8_0;
+mod search;
+mod write;
+pub use quantise::{MADE, q8_0, quantize};
 
 /// Element and block types that can be read. Codes are those of GGUF tensor infos.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -5,9 +5,11 @@ pub(crate) mod layout;
 use super::buffer::Buffer;
 use super::ggml::{GgmlType, Raw, dequantize, q8_0};
 use super::matmul::a16::{MOST_COLUMNS, row_scale};
-use super::{Cpu, Isa};
+use super::threads::{Pool, Rows as Slices};
+use super::{Compute, Cpu, Isa};
 use half::{bf16, f16};
 use layout::{BLOCK, FEW_BITS, LANES, Layout};
+use std::ops::Range;
 
 /// Which arithmetic a matrix is multiplied with. BF16 weights meet the bf16 dot product of the instruction set where it
 /// has one (never in `Exact`), else they are multiplied as in `Exact`; F32 and F16 always are.
@@ -151,7 +153,7 @@ fn check_bytes(dtype: GgmlType, n: usize, k: usize, got: usize) -> Result<(), Pa
 }
 
 /// A matrix whose rows are made when they are packed, because no file holds them in a type that the kernels read.
-pub trait Rows {
+pub trait Rows: Sync {
     /// Row `row` as blocks of the type that the matrix is packed as.
     fn blocks(&self, row: usize, out: &mut [u8]);
     /// The same row as the exact float32 values that it stands for.
@@ -245,16 +247,41 @@ impl Matrix {
         k: usize,
         data: &[u8],
     ) -> Result<Matrix, PackError> {
-        if !dtype.in_codebook() || mode == Mode::Exact {
-            return Self::pack_as(Storage::of(cpu, mode, dtype, k), dtype, n, k, data);
-        }
+        Self::pack_bytes(cpu, None, mode, dtype, [n, k], data)
+    }
+
+    /// As [`Matrix::pack`], on the threads of `cx`.
+    pub fn pack_on(
+        cx: &Compute,
+        mode: Mode,
+        dtype: GgmlType,
+        shape: [usize; 2],
+        data: &[u8],
+    ) -> Result<Matrix, PackError> {
+        Self::pack_bytes(cx.cpu, Some(&cx.pool), mode, dtype, shape, data)
+    }
+
+    fn pack_bytes(
+        cpu: Cpu,
+        pool: Option<&Pool>,
+        mode: Mode,
+        dtype: GgmlType,
+        [n, k]: [usize; 2],
+        data: &[u8],
+    ) -> Result<Matrix, PackError> {
         check_shape(dtype, n, k)?;
         check_bytes(dtype, n, k, data.len())?;
+        let filled = |dtype, given: &Given<'_>| {
+            Self::filled(Storage::of(cpu, mode, dtype, k), dtype, [n, k], given, pool)
+        };
+        if !dtype.in_codebook() || mode == Mode::Exact {
+            return Ok(filled(dtype, &Given::Bytes(data)));
+        }
+        check_shape(GgmlType::Q8_0, n, k)?;
         let rows = Rounded { dtype, k, data };
-        let packed = Self::pack_rows(cpu, mode, GgmlType::Q8_0, n, k, &rows)?;
         Ok(Matrix {
             label: lower(dtype),
-            ..packed
+            ..filled(GgmlType::Q8_0, &Given::Rows(&rows))
         })
     }
 
@@ -287,24 +314,31 @@ impl Matrix {
     ) -> Result<Matrix, PackError> {
         check_shape(dtype, n, k)?;
         check_bytes(dtype, n, k, data.len())?;
-        Ok(Self::filled(storage, dtype, n, k, &Given::Bytes(data)))
+        let given = Given::Bytes(data);
+        Ok(Self::filled(storage, dtype, [n, k], &given, None))
     }
 
-    /// As [`Matrix::pack`], of rows that are made one by one.
+    /// As [`Matrix::pack_on`], of rows that are made one by one.
     pub fn pack_rows(
-        cpu: Cpu,
+        cx: &Compute,
         mode: Mode,
         dtype: GgmlType,
-        n: usize,
-        k: usize,
+        [n, k]: [usize; 2],
         rows: &dyn Rows,
     ) -> Result<Matrix, PackError> {
         check_shape(dtype, n, k)?;
-        let storage = Storage::of(cpu, mode, dtype, k);
-        Ok(Self::filled(storage, dtype, n, k, &Given::Rows(rows)))
+        let storage = Storage::of(cx.cpu, mode, dtype, k);
+        let given = Given::Rows(rows);
+        Ok(Self::filled(storage, dtype, [n, k], &given, Some(&cx.pool)))
     }
 
-    fn filled(storage: Storage, dtype: GgmlType, n: usize, k: usize, given: &Given<'_>) -> Matrix {
+    fn filled(
+        storage: Storage,
+        dtype: GgmlType,
+        [n, k]: [usize; 2],
+        given: &Given<'_>,
+        pool: Option<&Pool>,
+    ) -> Matrix {
         let panel_bytes = storage.panel_bytes(k);
         let mut matrix = Matrix {
             storage,
@@ -317,7 +351,7 @@ impl Matrix {
             #[cfg(test)]
             read: Default::default(),
         };
-        matrix.fill(dtype, given);
+        matrix.fill(dtype, given, pool);
         if let (Storage::A16(_), Some(layout)) = (storage, Layout::of(dtype)) {
             matrix.row_scales = (0..matrix.panels())
                 .map(|p| matrix.scales_of(&layout, p))
@@ -340,40 +374,17 @@ impl Matrix {
         [first, second]
     }
 
-    fn fill(&mut self, dtype: GgmlType, given: &Given<'_>) {
-        let (storage, panel_bytes, k) = (self.storage, self.panel_bytes, self.k);
-        let rows = 0..self.n;
-        let panels = self.data.bytes_mut().chunks_exact_mut(panel_bytes);
-        let (mut values, mut buffer) = (Vec::new(), Vec::new());
-        for (p, panel) in panels.enumerate() {
-            for (lane, row) in rows.clone().skip(p * LANES).take(LANES).enumerate() {
-                if storage == Storage::F32 {
-                    values.resize(k, 0f32);
-                    given.values(dtype, row, &mut values);
-                    for (v, line) in values.iter().zip(panel.chunks_exact_mut(64)) {
-                        line[lane * 4..][..4].copy_from_slice(&v.to_le_bytes());
-                    }
-                    continue;
-                }
-                let row = given.blocks(dtype, k, row, &mut buffer);
-                match storage {
-                    Storage::A8(ty) | Storage::A15(ty) | Storage::A16(ty) => {
-                        if let Some(layout) = Layout::of(ty) {
-                            pack_blocks(ty, &layout, panel, lane, row);
-                        }
-                    }
-                    Storage::F16 => {
-                        for (v, line) in row.chunks_exact(2).zip(panel.chunks_exact_mut(32)) {
-                            line[lane * 2..][..2].copy_from_slice(v);
-                        }
-                    }
-                    _ => {
-                        for (v, line) in row.chunks(4).zip(panel.chunks_exact_mut(64)) {
-                            line[lane * 4..][..v.len()].copy_from_slice(v);
-                        }
-                    }
-                }
-            }
+    fn fill(&mut self, dtype: GgmlType, given: &Given<'_>, pool: Option<&Pool>) {
+        let (storage, n, k, panels) = (self.storage, self.n, self.k, self.panels());
+        let slices = Slices::new(self.data.bytes_mut(), self.panel_bytes);
+        let panel = |p: usize| {
+            // SAFETY: each panel is one task's, and nothing else holds the bytes.
+            let panel = unsafe { slices.row(p) };
+            fill_panel(storage, dtype, k, panel, given, p * LANES..n);
+        };
+        match pool {
+            Some(pool) => pool.for_each(panels, &panel),
+            None => (0..panels).for_each(panel),
         }
     }
 
@@ -474,6 +485,46 @@ impl Matrix {
                     for (o, b) in o.iter_mut().zip(line[lane * 4..].chunks_exact(2)) {
                         *o = bf16::from_le_bytes([b[0], b[1]]).to_f32();
                     }
+                }
+            }
+        }
+    }
+}
+
+/// Fills one panel with the first rows of `rows`, as many as it has lanes.
+fn fill_panel(
+    storage: Storage,
+    dtype: GgmlType,
+    k: usize,
+    panel: &mut [u8],
+    given: &Given<'_>,
+    rows: Range<usize>,
+) {
+    let (mut values, mut buffer) = (Vec::new(), Vec::new());
+    for (lane, row) in rows.take(LANES).enumerate() {
+        if storage == Storage::F32 {
+            values.resize(k, 0f32);
+            given.values(dtype, row, &mut values);
+            for (v, line) in values.iter().zip(panel.chunks_exact_mut(64)) {
+                line[lane * 4..][..4].copy_from_slice(&v.to_le_bytes());
+            }
+            continue;
+        }
+        let row = given.blocks(dtype, k, row, &mut buffer);
+        match storage {
+            Storage::A8(ty) | Storage::A15(ty) | Storage::A16(ty) => {
+                if let Some(layout) = Layout::of(ty) {
+                    pack_blocks(ty, &layout, panel, lane, row);
+                }
+            }
+            Storage::F16 => {
+                for (v, line) in row.chunks_exact(2).zip(panel.chunks_exact_mut(32)) {
+                    line[lane * 2..][..2].copy_from_slice(v);
+                }
+            }
+            _ => {
+                for (v, line) in row.chunks(4).zip(panel.chunks_exact_mut(64)) {
+                    line[lane * 4..][..v.len()].copy_from_slice(v);
                 }
             }
         }

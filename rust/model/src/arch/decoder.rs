@@ -186,7 +186,7 @@ fn piece(plan: &Plan<'_>, piece: &Piece) -> Result<Part> {
             Part::Embedding(table(names.embedding, role, c.vocab_size)?)
         }
         Piece::Positions => {
-            Part::Positions(table(names.positions, Role::Embedding, c.max_position)?)
+            Part::Positions(table(names.positions, Role::Positions, c.max_position)?)
         }
         Piece::Head => {
             let shape = [c.vocab_size, c.hidden_size];
@@ -219,14 +219,13 @@ pub fn load(
     family: &Family,
 ) -> Result<Box<dyn Model>> {
     let (c, names) = (loader.config(), &family.names);
-    let mut pieces = vec![Piece::Embedding];
+    let mut tables = vec![Piece::Embedding];
     if !names.positions.is_empty() {
-        pieces.push(Piece::Positions);
+        tables.push(Piece::Positions);
     }
     if !c.tie_word_embeddings {
-        pieces.push(Piece::Head);
+        tables.push(Piece::Head);
     }
-    pieces.extend((0..c.layers).map(Piece::Layer));
     let (mut embedding, mut positions, mut head) = (None, None, None);
     let mut layers = Vec::with_capacity(c.layers);
     let (kv, places) = KvShape::grouped(&kept(c, runtime.kv_dtype), runtime.kv_dtype);
@@ -242,8 +241,12 @@ pub fn load(
         indexes: indexes(c, &places),
         places,
     };
-    let load = |i: usize| piece(&plan, &pieces[i]);
-    for part in loader::on_threads(backend.compute(), pieces.len(), load)? {
+    let load = |i: usize| piece(&plan, &Piece::Layer(i));
+    // A table is large and shared out by rows, layers are many and shared out whole.
+    let tables = tables.iter().map(|table| piece(&plan, table));
+    let tables = tables.collect::<Result<Vec<_>>>()?;
+    let loaded = loader::on_threads(backend.compute(), c.layers, load)?;
+    for part in tables.into_iter().chain(loaded) {
         match part {
             Part::Embedding(table) => embedding = Some(table),
             Part::Positions(table) => positions = Some(table),

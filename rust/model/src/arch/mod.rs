@@ -1,6 +1,8 @@
 //! Architectures: structures that models have in common. What a family of them is, is data (`family`).
 mod decoder;
 
+use candle_vllm_kernels::cpu::ggml::GgmlType;
+
 use crate::{Model, Result, backend::Backend, family, loader::Loader};
 
 /// What the checkpoint does not say.
@@ -12,6 +14,8 @@ pub struct Runtime {
     pub exact: bool,
     /// The longest sequence that will be run; `None` = as long as the model was made for.
     pub context: Option<usize>,
+    /// What matrices are quantised to that the checkpoint keeps wider.
+    pub isq: Option<GgmlType>,
 }
 
 /// Loads the model that the checkpoint's `architectures` names.

@@ -30,7 +30,7 @@ pub use packer::{Activations, Arithmetic, Dtype};
 
 /// Kernels on a pool of threads.
 pub struct Cpu {
-    compute: Compute,
+    compute: Arc<Compute>,
     arithmetic: Arithmetic,
     input: Input,
     bench: Bench,
@@ -77,7 +77,7 @@ impl Cpu {
         });
         let compute = Compute::on_cores(cpu, threads, cores).map_err(device_error)?;
         Ok(Self {
-            compute,
+            compute: Arc::new(compute),
             arithmetic,
             input: Input::new(),
             bench: Bench::default(),
@@ -228,7 +228,7 @@ impl Backend for Cpu {
 
     fn packer(&self) -> Box<dyn Packer> {
         Box::new(CpuPacker {
-            cpu: self.compute.cpu,
+            compute: self.compute.clone(),
             arithmetic: self.arithmetic,
         })
     }

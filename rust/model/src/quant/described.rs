@@ -19,6 +19,10 @@ pub trait Coded: Rows + Send + Sync {
     fn shape(&self) -> [usize; 2];
     /// The type whose blocks [`Rows::blocks`] makes.
     fn packs_as(&self) -> GgmlType;
+    /// The type that it counts as stored in.
+    fn stored_as(&self) -> GgmlType {
+        self.packs_as()
+    }
     /// Bytes in the file.
     fn file_bytes(&self) -> usize;
 }
@@ -32,8 +36,16 @@ impl Described<'_> {
         }
     }
 
-    /// The type that it is packed from.
+    /// The type that it is stored in, or that its code is packed as.
     pub fn kind(&self) -> GgmlType {
+        match self {
+            Self::Stored(stored) => stored.dtype,
+            Self::Made(rows) => rows.stored_as(),
+        }
+    }
+
+    /// The type that it is packed from.
+    pub fn packed_from(&self) -> GgmlType {
         match self {
             Self::Stored(stored) => stored.dtype,
             Self::Made(rows) => rows.packs_as(),
@@ -51,16 +63,28 @@ impl Described<'_> {
     /// All values, row-major.
     pub fn values(&self) -> Vec<f32> {
         let mut out = vec![0.0; self.shape().iter().product()];
-        match self {
-            Self::Stored(stored) => ggml::dequantize(stored.dtype, &stored.data, &mut out),
-            Self::Made(rows) => {
-                for (row, out) in out.chunks_exact_mut(rows.shape()[1].max(1)).enumerate() {
-                    rows.values(row, out);
-                }
-            }
+        let columns = self.shape().last().copied().unwrap_or(0).max(1);
+        for (row, out) in out.chunks_exact_mut(columns).enumerate() {
+            self.row(row, out);
         }
         out
     }
+
+    /// The values of one row, `out.len()` of them.
+    pub fn row(&self, row: usize, out: &mut [f32]) {
+        match self {
+            Self::Stored(stored) => {
+                let bytes = row_bytes(stored.dtype, out.len());
+                ggml::dequantize(stored.dtype, &stored.data[row * bytes..][..bytes], out);
+            }
+            Self::Made(rows) => rows.values(row, out),
+        }
+    }
+}
+
+/// Bytes of a row of `columns`, whole blocks.
+pub(super) fn row_bytes(ty: GgmlType, columns: usize) -> usize {
+    columns / ty.block_len() * ty.block_bytes()
 }
 
 /// As which type values are packed that no packed type holds as they are: int8, where columns fill its blocks.
@@ -104,6 +128,9 @@ impl Coded for Cut<'_> {
     }
     fn packs_as(&self) -> GgmlType {
         self.all.packs_as()
+    }
+    fn stored_as(&self) -> GgmlType {
+        self.all.stored_as()
     }
     fn file_bytes(&self) -> usize {
         self.all.file_bytes() / self.all.shape()[0].max(1) * self.rows.len()

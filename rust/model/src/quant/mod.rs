@@ -7,6 +7,7 @@ mod dense;
 mod described;
 mod gptq;
 mod grouped;
+pub mod isq;
 mod measured;
 mod mxfp4;
 mod packed;
@@ -20,6 +21,7 @@ mod vector;
 
 pub use dense::Dense;
 pub use described::{Coded, Described};
+pub use isq::Isq;
 pub use measured::Measured;
 pub use packed::Packed;
 pub use per_head::PerHead;

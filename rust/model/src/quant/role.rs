@@ -5,6 +5,8 @@
 pub enum Role {
     /// Token to vector; rows are looked up. A table that is the head too has the role [`Role::Head`].
     Embedding,
+    /// Place in the sequence to vector.
+    Positions,
     /// Into the queries.
     Query,
     /// Into the keys.

@@ -209,6 +209,16 @@ impl Weights for MappedWeights {
             file.release(entry.start, entry.len);
         }
     }
+
+    fn release_bytes(&self, part: &[u8]) {
+        let at = part.as_ptr().addr();
+        for file in &self.files {
+            let all = file.bytes().as_ptr_range();
+            if (all.start.addr()..all.end.addr()).contains(&at) {
+                file.release(at - all.start.addr(), part.len());
+            }
+        }
+    }
 }
 
 /// The tensor that a changed one stands for.

@@ -109,6 +109,8 @@ pub trait Weights: Send + Sync {
     fn names(&self) -> Vec<String>;
     /// Tells that `name` has been packed and its source pages may be given back. Does nothing by default.
     fn release(&self, _name: &str) {}
+    /// The same of a part of what [`Weights::part`] borrowed.
+    fn release_bytes(&self, _part: &[u8]) {}
 }
 
 /// Where the tokenizer of a checkpoint comes from.

@@ -48,6 +48,7 @@ fn loading(test: &str, tied: bool, extra: &[(&'static str, &[usize])]) -> Result
         kv_dtype: KvType::F32,
         exact: true,
         context: None,
+        isq: None,
     };
     let checkpoint = Checkpoint::open(&folder).unwrap();
     let model = load_on(&checkpoint, Box::new(Portable), &runtime, &|_, _| ());

@@ -1,6 +1,8 @@
 //! Stored matrices into the kernels' layout, and with which arithmetic each is multiplied.
 //! The one place that decides precision, by the role of a weight; names are for error messages only.
-use candle_vllm_kernels::cpu::{self as kernels, Matrix, Mode, ggml::GgmlType};
+use std::sync::Arc;
+
+use candle_vllm_kernels::cpu::{ByHead, Compute, Matrix, Mode, ggml, ggml::GgmlType};
 use half::{bf16, f16};
 
 use super::super::Packer;
@@ -61,7 +63,7 @@ impl Arithmetic {
         match (self.dtype, self.activations, role) {
             (Dtype::F32, ..) | (_, _, Role::Router) => Mode::Exact,
             // Looked up, never multiplied: the form that needs nothing beside the packed blocks.
-            (_, _, Role::Embedding) => Mode::Int8,
+            (_, _, Role::Embedding | Role::Positions) => Mode::Int8,
             (_, Activations::Int16, _) | (_, Activations::Auto, Role::Value) => Mode::Int16,
             (_, Activations::Auto, _) => Mode::Fast,
             (_, Activations::Int8, _) => Mode::Int8,
@@ -69,17 +71,17 @@ impl Arithmetic {
     }
 }
 
-/// Packs for one instruction set and arithmetic.
+/// Packs for one instruction set and arithmetic, on the threads that will compute.
 pub struct CpuPacker {
-    pub cpu: kernels::Cpu,
+    pub compute: Arc<Compute>,
     pub arithmetic: Arithmetic,
 }
 
 impl CpuPacker {
     fn pack(&self, name: &str, role: Role, stored: &Stored<'_>) -> Result<Matrix> {
-        let (n, k) = (stored.shape[0], stored.shape[1]);
+        let shape = [stored.shape[0], stored.shape[1]];
         let mode = self.arithmetic.mode(role);
-        let pack = |dtype, data: &[u8]| Matrix::pack(self.cpu, mode, dtype, n, k, data);
+        let pack = |dtype, data: &[u8]| Matrix::pack_on(&self.compute, mode, dtype, shape, data);
         let matrix = match self.kept(role, stored.dtype) {
             same if same == stored.dtype => pack(same, &stored.data),
             GgmlType::BF16 => pack(
@@ -107,9 +109,8 @@ impl Packer for CpuPacker {
         let matrix = match weight {
             Described::Stored(stored) => self.pack(name, role, stored)?,
             Described::Made(rows) => {
-                let (mode, [n, k]) = (self.arithmetic.mode(role), rows.shape());
-                let rows = (rows.packs_as(), rows.as_ref());
-                Matrix::pack_rows(self.cpu, mode, rows.0, n, k, rows.1)
+                let (mode, dtype) = (self.arithmetic.mode(role), rows.packs_as());
+                Matrix::pack_rows(&self.compute, mode, dtype, rows.shape(), rows.as_ref())
                     .map_err(|e| Error::Load(format!("tensor {name}: {e}")))?
             }
         };
@@ -124,11 +125,7 @@ impl Packer for CpuPacker {
         }
         let exact = self.arithmetic.dtype == Dtype::F32;
         let at = |head: usize, output: usize, input: usize| values[(head * n + output) * k + input];
-        Ok(PerHead::packed(kernels::ByHead::new(
-            [heads, n, k],
-            exact,
-            at,
-        )))
+        Ok(PerHead::packed(ByHead::new([heads, n, k], exact, at)))
     }
 
     fn measure(&self, name: &str, role: Role, weight: &Described<'_>) -> Result<Measured> {
@@ -139,7 +136,8 @@ impl Packer for CpuPacker {
             }
             Described::Made(rows) => (rows.packs_as(), rows.shape()),
         };
-        let (label, bytes) = Matrix::measure(self.cpu, self.arithmetic.mode(role), kept, shape)
+        let mode = self.arithmetic.mode(role);
+        let (label, bytes) = Matrix::measure(self.compute.cpu, mode, kept, shape)
             .map_err(|e| Error::Load(format!("tensor {name}: {e}")))?;
         Ok(Measured::new(shape, label, bytes))
     }
@@ -147,7 +145,7 @@ impl Packer for CpuPacker {
 
 fn narrowed(stored: &Stored<'_>, to: impl Fn(f32) -> [u8; 2]) -> Vec<u8> {
     let mut values = vec![0.0; stored.shape.iter().product()];
-    kernels::ggml::dequantize(stored.dtype, &stored.data, &mut values);
+    ggml::dequantize(stored.dtype, &stored.data, &mut values);
     values.into_iter().flat_map(to).collect()
 }
 
@@ -155,6 +153,7 @@ fn narrowed(stored: &Stored<'_>, to: impl Fn(f32) -> [u8; 2]) -> Vec<u8> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use candle_vllm_kernels::cpu::Cpu;
 
     const ROLES: [Role; 9] = [
         Role::Embedding,
@@ -170,7 +169,7 @@ mod tests {
 
     fn bits(dtype: Dtype, activations: Activations, role: Role, name: &str) -> Option<u32> {
         let packer = CpuPacker {
-            cpu: kernels::Cpu::detect().unwrap(),
+            compute: Arc::new(Compute::new(1).unwrap()),
             arithmetic: Arithmetic { dtype, activations },
         };
         let stored = Stored {
@@ -183,7 +182,7 @@ mod tests {
 
     #[test]
     fn a_role_and_not_a_name_decides_the_width() {
-        let amx = kernels::Cpu::detect().unwrap().name() == "amx";
+        let amx = Cpu::detect().unwrap().name() == "amx";
         let wide = if amx { 16 } else { 15 };
         for role in ROLES.into_iter().filter(|r| *r != Role::Embedding) {
             for name in ["model.layers.0.self_attn.q_proj.weight", "w2", "out_proj"] {
