@@ -19,6 +19,8 @@ CASES = [
     "hf/mistral_sliding",
     "hf/qwen3",
     "hf/gemma3",
+    "hf/gemma4_e",
+    "hf/gemma4_moe",
     "hf/granite_swa",
     "hf/cohere",
     "hf/qwen2_moe",

@@ -113,7 +113,7 @@ impl<'a> Loader<'a> {
             let head = family::find(&self.config().architecture).map_or("", |f| f.names.head);
             let head = name.strip_suffix(".weight").is_some_and(|n| n == head);
             let tied = self.config().tie_word_embeddings && head;
-            table || tied || read.contains(name)
+            table || tied || self.is_shared(name) || read.contains(name)
         };
         let mut unread = self.checkpoint.weights.names();
         unread.retain(|name| !known(name));
@@ -130,6 +130,20 @@ impl<'a> Loader<'a> {
             self.config().architecture,
             unread[..unread.len().min(LISTED)].join(", ")
         )))
+    }
+
+    /// Whether a tensor is a layer's that reads another's keys and values: some files keep unused ones of its own.
+    fn is_shared(&self, name: &str) -> bool {
+        let layers = family::find(&self.config().architecture).map_or("", |f| f.names.layers);
+        let part = || {
+            let (number, part) = name
+                .strip_prefix(layers)?
+                .strip_prefix('.')?
+                .split_once('.')?;
+            let reads = self.config().layer(number.parse().ok()?).reads.is_some();
+            part.strip_prefix("self_attn.").filter(|_| reads)
+        };
+        part().is_some_and(|part| part.starts_with("k_") || part.starts_with("v_"))
     }
 
     /// The model's configuration.
@@ -279,13 +293,18 @@ impl<'a> Loader<'a> {
     /// The vector `name` of `len` values, each raised by `offset`. A matrix with as many values counts as one.
     pub fn vector(&self, name: &str, len: usize, offset: f32) -> Result<Vector> {
         let mut values = self.floats(name, &Shard::Whole)?;
+        values.iter_mut().for_each(|v| *v += offset);
+        self.made(name, values, len)
+    }
+
+    /// A vector of values that were made of the tensor `name`: `len` of them.
+    pub fn made(&self, name: &str, values: Vec<f32>, len: usize) -> Result<Vector> {
         if values.len() != len {
             let found = values.len();
             return Err(Error::Load(format!(
                 "tensor {name} has {found} elements, the configuration says {len}"
             )));
         }
-        values.iter_mut().for_each(|v| *v += offset);
         self.packer.vector(values)
     }
 

@@ -89,14 +89,10 @@ fn yarn_kept(
 }
 
 impl Rope {
-    /// The rotation of a layer of `config`.
+    /// The rotation of the layer `number` of `config`.
     /// `context`: the longest sequence that will be run, where that is known.
-    pub fn of(
-        config: &Config,
-        rotation: &Rotation,
-        interleaved: bool,
-        context: Option<usize>,
-    ) -> Self {
+    pub fn of(config: &Config, number: usize, interleaved: bool, context: Option<usize>) -> Self {
+        let rotation = config.rotations.get(number).unwrap_or(&Rotation::Main);
         let (theta, scaling) = match rotation {
             Rotation::Main => (config.rope_theta, &config.rope_scaling),
             Rotation::Own { theta, scaling } => (*theta, scaling),
@@ -114,7 +110,7 @@ impl Rope {
             ..Self::new(
                 theta,
                 scaling,
-                config.rotary_dim,
+                config.layer(number).rotary_dim,
                 context.unwrap_or(config.max_position),
             )
         }
@@ -180,6 +176,11 @@ impl Rope {
                 rope.attention_factor = *attention_factor as f32;
                 let factors = if context > *original { long } else { short };
                 base.iter().zip(factors).map(|(f, s)| f / s).collect()
+            }
+            RopeScaling::Proportional { factor, share } => {
+                let kept = (share * dim as f64 / 2.0) as usize;
+                let of = |(i, f): (usize, &f64)| if i < kept { f / factor } else { 0.0 };
+                base.iter().enumerate().map(of).collect()
             }
             RopeScaling::Factors(factors) => base
                 .iter()

@@ -57,6 +57,20 @@ impl Step {
         });
     }
 
+    /// The rows whose logits are wanted, as a step of their own: what is left to do once nobody reads the others.
+    pub fn wanted(&self) -> Step {
+        let mut few = Step::default();
+        for s in self.slices.iter().filter(|s| !s.logits.is_empty()) {
+            let (tokens, blocks) = (
+                &self.tokens[s.logits.clone()],
+                &self.blocks[s.blocks.clone()],
+            );
+            let position = s.position + (s.logits.start - s.tokens.start);
+            few.push(tokens, &[], position, blocks, tokens.len());
+        }
+        few
+    }
+
     /// Rows of logits that this step asks for, over all sequences.
     pub fn logits_rows(&self) -> usize {
         self.slices.iter().map(|s| s.logits.len()).sum()

@@ -22,7 +22,7 @@ fn golden(name: &str) -> PathBuf {
 }
 
 /// Llamas, and a case of each way in which families differ from them.
-const CASES: [&str; 33] = [
+const CASES: [&str; 36] = [
     "gguf/llama.gguf",
     "gguf/llama_tied_bias.gguf",
     "gguf/llama_linear_rope.gguf",
@@ -31,6 +31,9 @@ const CASES: [&str; 33] = [
     "gguf/qwen3.gguf",
     "gguf/gemma2.gguf",
     "gguf/gemma3_composite.gguf",
+    "gguf/gemma4.gguf",
+    "hf/gemma4_e",
+    "hf/gemma4_moe",
     "gguf/granite.gguf",
     "gguf/nemotron.gguf",
     "gguf/apertus.gguf",

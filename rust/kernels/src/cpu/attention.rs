@@ -244,6 +244,31 @@ pub fn qkv_attention(
     run(cx, params, queries, target, batch, layer, out);
 }
 
+/// As [`qkv_attention`] over a layer whose keys and values of these tokens are written already: only queries are
+/// normalised and rotated.
+///
+/// # Panics
+/// As [`write_qkv`].
+#[allow(clippy::too_many_arguments)]
+pub fn q_attention(
+    cx: &Compute,
+    rope: &Rope,
+    q: &[f32],
+    qk_norm: Option<QkNorm<'_>>,
+    params: &AttnParams<'_>,
+    batch: &mut Batch<'_>,
+    cache: &KvCache,
+    layer: usize,
+    out: &mut [f32],
+) {
+    let prepare = Prepare::new(rope, qk_norm, params, batch);
+    let queries = Queries {
+        q,
+        prepare: Some(&prepare),
+    };
+    run(cx, params, queries, Target::Old(cache), batch, layer, out);
+}
+
 /// The cache: complete, or without the tokens of this step.
 #[derive(Clone, Copy)]
 enum Target<'a> {

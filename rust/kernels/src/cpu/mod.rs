@@ -28,7 +28,7 @@ pub use by_head::{ByHead, Parts, by_head};
 pub use input::Input;
 pub use isa::{Cpu, Isa, IsaError};
 pub use matmul::{Bench, Expert, Job, Part, Then, Weigh, experts, gate_up, head, matmul};
-pub use norm::{Norm, add_rows, normalise_groups};
+pub use norm::{Norm, add_rows, multiply_rows, normalise_groups, scale_rows};
 pub use pack::{Matrix, Mode, PackError, Rows};
 pub use threads::{CoreError, Pool, available_threads, check_cores, stand_back};
 

@@ -1,4 +1,5 @@
-//! RMS and layer normalisation of rows: on the way into a product (`input`), in place, or on the way into a sum.
+//! RMS and layer normalisation of rows: on the way into a product (`input`), in place, or on the way into a sum; and what
+//! else is done to rows value by value.
 //! The same bits on every instruction set. Knows no matrix.
 #[cfg(target_arch = "aarch64")]
 use super::lanes::Neon;
@@ -156,6 +157,10 @@ enum Task<'a> {
     Groups(usize, Norm<'a>),
     /// `rows += factor * norm(y)`
     Add(&'a [f32], Option<Norm<'a>>, f32),
+    /// `rows *= factor`
+    Scale(f32),
+    /// `rows *= y`, of whose rows of so many columns those from the first on.
+    Multiply(&'a [f32], usize, usize),
 }
 
 /// Does a task for one row. `spare` holds a row, padded to whole vectors.
@@ -184,6 +189,11 @@ unsafe fn one<L: Lanes>(task: &Task<'_>, r: usize, row: &mut [f32], spare: &mut 
                 for (x, y) in row.iter_mut().zip(y) {
                     *x += factor * y;
                 }
+            }
+            Task::Scale(factor) => row.iter_mut().for_each(|x| *x *= factor),
+            Task::Multiply(y, columns, first) => {
+                let y = &y[r * columns + first..][..width];
+                row.iter_mut().zip(y).for_each(|(x, y)| *x *= y);
             }
         }
     }
@@ -267,6 +277,35 @@ pub fn add_rows(
         norm.check(width);
     }
     run(cx, x, width, &Task::Add(y, norm, factor));
+}
+
+/// `x *= factor`, `[rows, width]`.
+///
+/// # Panics
+/// When the sizes do not fit each other.
+pub fn scale_rows(cx: &Compute, x: &mut [f32], width: usize, factor: f32) {
+    assert!(width > 0 && x.len().is_multiple_of(width));
+    run(cx, x, width, &Task::Scale(factor));
+}
+
+/// `x *= y`, x being `[rows, width]` and y as many columns of `[rows, columns]` from `first` on.
+///
+/// # Panics
+/// When the sizes do not fit each other.
+pub fn multiply_rows(
+    cx: &Compute,
+    x: &mut [f32],
+    width: usize,
+    (y, columns): (&[f32], usize),
+    first: usize,
+) {
+    assert!(width > 0 && x.len().is_multiple_of(width) && first + width <= columns);
+    assert_eq!(
+        x.len() / width * columns,
+        y.len(),
+        "a row of y for each of x"
+    );
+    run(cx, x, width, &Task::Multiply(y, columns, first));
 }
 
 #[cfg(test)]

@@ -1,30 +1,37 @@
 //! Every decoder whose layers all attend: x = embed; each layer adds attention and a feed-forward part to x, one after the other or side by
 //! side; logits = head(norm x). What a family has of it and how, its row says.
-use std::{ops::Range, sync::Arc};
+use std::ops::Range;
 
 use candle_vllm_kernels::cpu::Compute;
 
-use super::Runtime;
+use super::{
+    Runtime,
+    plan::{self, Plan},
+};
 use crate::{
     Error, Kv, Logits, Model, Pending, Result, Spec, Step, Tensor,
-    backend::{Backend, KvGroup, KvPlace, KvShape, KvType, Linear, LogitRule, Norm},
-    config::{Config, Sparse},
+    backend::{Backend, KvShape, Linear, LogitRule, Norm},
+    config::Config,
     family::Family,
-    layers::{Attention, FeedForward, Latent, Mixer, Place, norm},
+    layers::{FeedForward, LayerInput, LayerInputs, Mixer, norm},
     loader::{self, Loader},
     quant::{Format, Role, Shard},
-    rope::Rope,
 };
 
 struct Layer {
     mixer: Mixer,
     feed: FeedForward,
+    /// What it is given of a token beside x.
+    input: Option<LayerInput>,
+    /// Of all that it gives.
+    scale: Option<f32>,
 }
 
 /// A piece, loaded.
 enum Part {
     Embedding(Box<dyn Format>),
     Positions(Box<dyn Format>),
+    Inputs(Option<LayerInputs>),
     Head(Linear),
     Layer(Box<Layer>),
 }
@@ -37,7 +44,11 @@ struct Decoder {
     embedding_factor: f32,
     /// Of families that embed positions.
     positions: Option<Box<dyn Format>>,
+    /// Of families whose layers are given something of each token.
+    inputs: Option<LayerInputs>,
     layers: Vec<Layer>,
+    /// From this layer on all read keys and values of earlier ones.
+    readers: usize,
     /// Whether both parts of a layer read the same x.
     parallel: bool,
     norm: Norm,
@@ -46,130 +57,13 @@ struct Decoder {
     logits: LogitRule,
 }
 
-/// The residual stream twice, what attention takes and gives, what the MLP holds, and the widest of them once more as
-/// the input of a product.
-fn row_bytes(c: &Config) -> usize {
-    let mut queries = c.heads * c.head_dim;
-    let mut keys = c.kv_heads * c.head_dim;
-    if let Some(l) = &c.latent {
-        // Queries of the latent and what they get of it, beside those that they are made of.
-        queries += c.heads * (l.rotated + l.rank);
-        keys = 2 * (l.rotated + l.rank);
-    }
-    if let Some(Sparse { index, .. }) = &c.sparse {
-        queries += index.heads * index.width;
-        keys += 2 * index.width + index.heads + index.most;
-    }
-    let widest = c.hidden_size.max(c.intermediate_size).max(queries);
-    // Of each expert its hidden row, and both inputs of its products.
-    let experts = c.moe.map_or(0, |moe| {
-        moe.used * (2 * moe.width + c.hidden_size) + 2 * moe.shared.unwrap_or(0) + c.hidden_size
-    });
-    let values = 2 * c.hidden_size + 2 * queries + 2 * keys + 2 * c.intermediate_size + widest;
-    (values + experts) * size_of::<f32>()
-}
-
-fn spec(loader: &Loader<'_>, backend: &dyn Backend, kv: &KvShape, dtype: &str) -> Spec {
-    let c = loader.config();
-    Spec {
-        architecture: c.architecture.clone(),
-        layers: c.layers,
-        hidden_size: c.hidden_size,
-        vocab_size: c.vocab_size,
-        max_position: c.max_position,
-        kv_block_bytes: backend.kv_block_bytes(kv),
-        block_size: backend.block_size(),
-        row_bytes: row_bytes(c),
-        dtype: dtype.into(),
-        kv_dtype: kv.dtype.name().into(),
-        parameters: loader.parameters(),
-        weight_bytes: loader.packed_bytes(),
-        device: backend.name(),
-        threads: backend.threads(),
-    }
-}
-
-/// The rotation of each layer; layers that rotate alike share one.
-fn ropes(c: &Config, interleaved: bool, context: Option<usize>) -> Vec<Arc<Rope>> {
-    let mut known: Vec<Arc<Rope>> = Vec::new();
-    let of = |rotation| {
-        let rope = Rope::of(c, rotation, interleaved, context);
-        let same = known.iter().find(|k| ***k == rope).cloned();
-        same.unwrap_or_else(|| {
-            known.push(Arc::new(rope));
-            known[known.len() - 1].clone()
-        })
-    };
-    c.rotations.iter().map(of).collect()
-}
-
 /// What one thread loads at a time.
 enum Piece {
     Embedding,
     Positions,
+    Inputs,
     Head,
     Layer(usize),
-}
-
-fn mixer(plan: &Plan<'_>, place: &Place<'_>) -> Result<Mixer> {
-    let number = place.number;
-    let (rope, at) = (&plan.ropes[number], plan.places[number]);
-    let Some(shape) = &plan.loader.config().latent else {
-        let attention = Attention::load(place, rope.clone(), at)?;
-        return Ok(Mixer::Attention(Box::new(attention)));
-    };
-    let ropes = [rope, &plan.index_ropes[number]];
-    let places = (at, plan.indexes[number]);
-    Ok(Mixer::Latent(Box::new(Latent::load(
-        place, shape, ropes, places,
-    )?)))
-}
-
-/// What each layer keeps of a token, and then the index of each layer that has one.
-fn kept(c: &Config, dtype: KvType) -> Vec<KvGroup> {
-    let own = match &c.latent {
-        Some(l) => KvGroup {
-            layers: 1,
-            kv_heads: 1,
-            key_dim: l.rotated + l.rank,
-            value_dim: l.rank,
-            latent: true,
-            dtype,
-        },
-        None => KvGroup {
-            layers: 1,
-            kv_heads: c.kv_heads,
-            key_dim: c.head_dim,
-            value_dim: c.head_dim,
-            latent: false,
-            dtype,
-        },
-    };
-    let mut all = vec![own; c.layers];
-    if let Some(sparse) = &c.sparse {
-        let own = sparse.own.iter().filter(|own| **own);
-        all.extend(own.map(|_| KvGroup::index(sparse.index.width, dtype)));
-    }
-    all
-}
-
-/// Where the index of each layer lies, of layers that have one.
-fn indexes(c: &Config, places: &[KvPlace]) -> Vec<Option<KvPlace>> {
-    let mut behind = places[c.layers..].iter().copied();
-    let has = |i: usize| c.sparse.as_ref().is_some_and(|sparse| sparse.own[i]);
-    let place = |i| if has(i) { behind.next() } else { None };
-    (0..c.layers).map(place).collect()
-}
-
-/// What layers are loaded with.
-struct Plan<'a> {
-    loader: &'a Loader<'a>,
-    family: &'a Family,
-    ropes: Vec<Arc<Rope>>,
-    /// Of the indexes.
-    index_ropes: Vec<Arc<Rope>>,
-    places: Vec<KvPlace>,
-    indexes: Vec<Option<KvPlace>>,
 }
 
 fn piece(plan: &Plan<'_>, piece: &Piece) -> Result<Part> {
@@ -188,20 +82,20 @@ fn piece(plan: &Plan<'_>, piece: &Piece) -> Result<Part> {
         Piece::Positions => {
             Part::Positions(table(names.positions, Role::Positions, c.max_position)?)
         }
+        Piece::Inputs => Part::Inputs(LayerInputs::load(loader, family)?),
         Piece::Head => {
             let shape = [c.vocab_size, c.hidden_size];
             Part::Head(loader.linear(names.head, Role::Head, Shard::Whole, shape)?)
         }
         Piece::Layer(number) => {
-            let number = *number;
-            let place = Place {
-                loader,
-                family,
-                number,
-            };
+            let place = plan.place(*number);
+            let scale = place.name(names.layer_scale);
+            let scale = scale.map(|name| loader.floats(&name, &Shard::Whole));
             Part::Layer(Box::new(Layer {
-                mixer: mixer(plan, &place)?,
+                mixer: plan.mixer(*number)?,
                 feed: FeedForward::load(&place, is_parallel(c, family))?,
+                input: LayerInput::load(&place)?,
+                scale: scale.transpose()?.and_then(|s| s.first().copied()),
             }))
         }
     })
@@ -226,21 +120,12 @@ pub fn load(
     if !c.tie_word_embeddings {
         tables.push(Piece::Head);
     }
-    let (mut embedding, mut positions, mut head) = (None, None, None);
+    if c.layer_inputs.is_some() {
+        tables.push(Piece::Inputs);
+    }
+    let (mut embedding, mut positions, mut head, mut inputs) = (None, None, None, None);
     let mut layers = Vec::with_capacity(c.layers);
-    let (kv, places) = KvShape::grouped(&kept(c, runtime.kv_dtype), runtime.kv_dtype);
-    let index = c
-        .sparse
-        .as_ref()
-        .map_or(family.interleaved, |s| s.index.interleaved);
-    let plan = Plan {
-        loader,
-        family,
-        ropes: ropes(c, family.interleaved, runtime.context),
-        index_ropes: ropes(c, index, runtime.context),
-        indexes: indexes(c, &places),
-        places,
-    };
+    let plan = Plan::new(loader, runtime, family);
     let load = |i: usize| piece(&plan, &Piece::Layer(i));
     // A table is large and shared out by rows, layers are many and shared out whole.
     let tables = tables.iter().map(|table| piece(&plan, table));
@@ -250,6 +135,7 @@ pub fn load(
         match part {
             Part::Embedding(table) => embedding = Some(table),
             Part::Positions(table) => positions = Some(table),
+            Part::Inputs(made) => inputs = made,
             Part::Head(linear) => head = Some(linear),
             Part::Layer(layer) => layers.push(*layer),
         }
@@ -260,16 +146,20 @@ pub fn load(
         Some(l) if !runtime.exact => l.feed.label(),
         _ => "f32",
     };
-    let spec = spec(loader, backend.as_ref(), &kv, dtype);
+    let kv = plan.kv;
     Ok(Box::new(Decoder {
-        spec,
+        spec: plan::spec(loader, backend.as_ref(), &kv, dtype),
         kv,
         backend,
         embedding,
         embedding_factor: c.scales.embedding as f32,
         positions,
+        inputs,
         parallel: is_parallel(c, family),
         layers,
+        readers: (0..c.layers)
+            .rfind(|&i| c.layer(i).reads.is_none())
+            .map_or(0, |i| i + 1),
         norm,
         head,
         logits: LogitRule {
@@ -277,6 +167,22 @@ pub fn load(
             cap: c.scales.logit_cap.map(|cap| cap as f32),
         },
     }))
+}
+
+impl Layer {
+    /// What comes after both parts.
+    fn finish(
+        &self,
+        backend: &mut dyn Backend,
+        inputs: Option<&Tensor>,
+        x: &mut Tensor,
+    ) -> Result<()> {
+        if let Some((input, all)) = self.input.as_ref().zip(inputs) {
+            let y = input.let_through(backend, x, all)?;
+            input.add(backend, &y, x)?;
+        }
+        self.scale.map_or(Ok(()), |factor| backend.scale(x, factor))
+    }
 }
 
 impl Model for Decoder {
@@ -317,10 +223,28 @@ impl Decoder {
         let backend = self.backend.as_mut();
         let wanted: Vec<Range<usize>> = step.slices.iter().map(|s| s.logits.clone()).collect();
         let all = step.logits_rows() == step.tokens.len();
+        let mut inputs = match &self.inputs {
+            Some(inputs) => Some(inputs.make(backend, &step.tokens, &x)?),
+            None => None,
+        };
+        let few = (!all && self.readers < self.layers.len()).then(|| step.wanted());
         let mut pass = backend.begin(step, kv)?;
-        for (i, Layer { mixer, feed }) in self.layers.iter().enumerate() {
+        for (i, layer) in self.layers.iter().enumerate() {
+            let reading = few.as_ref().filter(|_| i == self.readers);
+            if reading.is_some() && step.logits_rows() == 0 {
+                return Ok(Tensor::new(0, self.spec.vocab_size, Vec::new()).into());
+            }
+            if let Some(few) = reading {
+                // The layers to come write nothing that other rows could read.
+                x = backend.select(&x, &wanted)?;
+                inputs = inputs
+                    .map(|all| backend.select(&all, &wanted))
+                    .transpose()?;
+                pass = backend.begin(few, kv)?;
+            }
+            let Layer { mixer, feed, .. } = layer;
             let mut mixed = mixer.mix(backend, &x, &mut pass, kv)?;
-            if i + 1 == self.layers.len() && !all {
+            if i + 1 == self.layers.len() && !all && few.is_none() {
                 if step.logits_rows() == 0 {
                     return Ok(Tensor::new(0, self.spec.vocab_size, Vec::new()).into());
                 }
@@ -329,6 +253,9 @@ impl Decoder {
                     backend.select(&mixed, &wanted)?,
                     backend.select(&x, &wanted)?,
                 );
+                inputs = inputs
+                    .map(|all| backend.select(&all, &wanted))
+                    .transpose()?;
             }
             if self.parallel {
                 let norm = feed.norm().or(mixer.norm());
@@ -340,6 +267,7 @@ impl Decoder {
                 let hidden = feed.run(backend, &x, feed.norm())?;
                 feed.join(backend, &hidden, &mut x)?;
             }
+            layer.finish(backend, inputs.as_ref(), &mut x)?;
         }
         let head = match &self.head {
             Some(head) => (head.format.as_ref(), head.bias.as_ref()),

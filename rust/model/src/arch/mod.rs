@@ -1,5 +1,6 @@
 //! Architectures: structures that models have in common. What a family of them is, is data (`family`).
 mod decoder;
+mod plan;
 
 use candle_vllm_kernels::cpu::ggml::GgmlType;
 

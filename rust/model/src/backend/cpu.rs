@@ -1,5 +1,6 @@
 //! The CPU backend: packed matrices and paged attention by our own kernels, on buffers reused from step to step.
 //! Knows shapes and buffers; how a thing is computed is the kernels' business.
+mod attend;
 mod experts;
 mod latent;
 mod packer;
@@ -7,16 +8,16 @@ mod packer;
 use std::{ops::Range, sync::Arc};
 
 use candle_vllm_kernels::cpu::{
-    self as kernels, Bench, Compute, Input, Job, Matrix, Then,
-    attention::{self, AttnParams, Batch},
+    self as kernels, Activation, Bench, Compute, Input, Job, Matrix, Then,
+    attention::Batch,
     kv::{KvCache, Seq},
     logits::Finish,
     routing::Routes,
 };
 
 use super::{
-    Attend, Backend, Experts, Feed, Index, Join, KvShape, Latent, Linear, LogitRule, Norm, Normed,
-    Packer, Pass, QkNorm, Router,
+    Attend, Backend, Experts, Feed, Index, Join, KvShape, Latent, Linear, LogitRule, Norm, Packer,
+    Pass, Router,
 };
 use crate::{
     Error, Kv, Logits, Result, Slice, Step, Tensor,
@@ -106,21 +107,6 @@ impl Cpu {
         kernels::matmul(&self.compute, &self.input, &mut [job]);
         Ok(())
     }
-
-    /// Normalises queries and keys where attention does not do it itself: it knows one weight for all heads and no mean.
-    fn apart(&mut self, attend: &Attend, rule: &QkNorm, qkv: &mut [Tensor; 3]) -> Result<()> {
-        let [q, k, _] = qkv;
-        for (x, norm) in [(q, &rule.q), (k, &rule.k)] {
-            let width = x.shape()[1];
-            let group = match rule.of {
-                Normed::Row => width,
-                Normed::Head | Normed::RotatedHead => attend.head_dim,
-            };
-            let norm = host_norm(norm)?;
-            kernels::normalise_groups(&self.compute, x.data_mut()?, width, group, norm);
-        }
-        Ok(())
-    }
 }
 
 /// The matrix that this backend has packed.
@@ -140,20 +126,6 @@ fn host_norm(norm: &Norm) -> Result<kernels::Norm<'_>> {
         eps: norm.eps,
         centred: norm.centred,
     })
-}
-
-/// The norm that attention itself applies: of each head, by one weight for all.
-fn fused_norm<'a>(attend: &Attend, rule: &'a QkNorm) -> Result<Option<attention::QkNorm<'a>>> {
-    let one = |n: &Norm| !n.centred && n.bias.is_none() && n.weight.len() == attend.head_dim;
-    if rule.of == Normed::Row || !one(&rule.q) || !one(&rule.k) || rule.q.eps != rule.k.eps {
-        return Ok(None);
-    }
-    Ok(Some(attention::QkNorm {
-        q: rule.q.weight.values()?,
-        k: rule.k.weight.values()?,
-        eps: rule.q.eps,
-        after_rope: rule.of == Normed::RotatedHead,
-    }))
 }
 
 /// The shapes of the caches of all groups.
@@ -286,43 +258,45 @@ impl Backend for Cpu {
         Ok(())
     }
 
+    fn scale(&mut self, x: &mut Tensor, factor: f32) -> Result<()> {
+        let width = x.shape()[1];
+        kernels::scale_rows(&self.compute, x.data_mut()?, width, factor);
+        Ok(())
+    }
+
+    fn gated(
+        &mut self,
+        x: &Tensor,
+        gate: &Linear,
+        activation: Activation,
+        (by, first): (&Tensor, usize),
+    ) -> Result<Tensor> {
+        let width = gate.n();
+        let mut out = self.spare.tensor(x.shape()[0], width);
+        self.product(x, gate, Then::Activate(activation), &mut out)?;
+        let by = (by.data(), by.shape()[1]);
+        kernels::multiply_rows(&self.compute, out.data_mut()?, width, by, first);
+        Ok(out)
+    }
+
     fn attend(
         &mut self,
         attend: &Attend,
-        mut qkv: [Tensor; 3],
+        [q, k, v]: [Tensor; 3],
         pass: &mut Pass<'_>,
         kv: &mut Kv,
     ) -> Result<Tensor> {
-        let mut norms = None;
-        if let Some(rule) = &attend.qk_norm {
-            norms = fused_norm(attend, rule)?;
-            if norms.is_none() {
-                self.apart(attend, rule, &mut qkv)?;
-            }
-        }
-        let Some(batch) = &mut pass.batch else {
-            return Err(Error::Run("another backend began this pass".into()));
-        };
-        let rope = rope_of(&mut self.ropes, &attend.rope);
-        let params = AttnParams {
-            heads: attend.heads,
-            kv_heads: attend.kv_heads,
-            head_dim: attend.head_dim,
-            value_dim: attend.value_dim,
-            scale: attend.scale,
-            window: attend.window,
-            softcap: attend.softcap,
-            sinks: host(attend.sinks.as_ref())?,
-            temperature: attend.temperature,
-            picks: None,
-        };
-        let (cx, [q, k, v]) = (&self.compute, [&qkv[0], &qkv[1], &qkv[2]].map(Tensor::data));
-        let rows = pass.step.tokens.len();
-        let mut out = self.spare.tensor(rows, attend.heads * attend.value_dim);
-        let (to, layer) = (out.data_mut()?, attend.place.layer);
-        let cache = cache_of(kv, attend.place.group)?;
-        attention::qkv_attention(cx, rope, q, k, v, norms, &params, batch, cache, layer, to);
-        Ok(out)
+        self.attended(attend, (q, Some([k, v])), pass, kv)
+    }
+
+    fn attend_shared(
+        &mut self,
+        attend: &Attend,
+        q: Tensor,
+        pass: &mut Pass<'_>,
+        kv: &mut Kv,
+    ) -> Result<Tensor> {
+        self.attended(attend, (q, None), pass, kv)
     }
 
     fn pick(

@@ -30,6 +30,8 @@ pub struct Router {
     pub linear: Linear,
     /// Added to the scores for the choice alone.
     pub correction: Option<Vector>,
+    /// One factor on each expert's weight.
+    pub scale: Option<Vector>,
     /// From scores to experts and weights.
     pub rule: Routing,
     /// The expert that all rows go to, if there is one.
@@ -46,6 +48,18 @@ impl Router {
     /// Experts a row, the shared one among them.
     pub fn width(&self) -> usize {
         self.rule.used + usize::from(self.shared.is_some())
+    }
+
+    /// The choices with each expert's factor on its weights.
+    pub(super) fn scaled(&self, mut routes: Routes) -> Result<Routes> {
+        if let Some(scale) = &self.scale {
+            let scale = scale.values()?;
+            for choice in &mut routes.chosen {
+                // The shared expert, which comes last, has none.
+                choice.weight *= scale.get(choice.expert as usize).unwrap_or(&1.0);
+            }
+        }
+        Ok(routes)
     }
 }
 
@@ -162,7 +176,7 @@ pub fn route(
             weight: gate.as_ref().map_or(1.0, |g| g[row]),
         }));
     }
-    Ok(Routes {
+    router.scaled(Routes {
         used: router.width(),
         chosen: all,
     })

@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use candle_core::Device;
 use candle_vllm_kernels::cpu::{
-    Compute,
+    Activation, Compute,
     attention::{Batch, Picks},
     routing::Routes,
 };
@@ -198,6 +198,24 @@ pub trait Backend: Send {
         Ok(())
     }
 
+    /// `x *= factor`.
+    fn scale(&mut self, x: &mut Tensor, factor: f32) -> Result<()> {
+        *x = portable::scale(self.device(), x, factor)?;
+        Ok(())
+    }
+
+    /// `act(x W^T + b)` times as many columns of another tensor of these rows, from the given one on.
+    fn gated(
+        &mut self,
+        x: &Tensor,
+        gate: &Linear,
+        activation: Activation,
+        by: (&Tensor, usize),
+    ) -> Result<Tensor> {
+        let y = self.linear(x, gate)?;
+        portable::gated(self.device(), &y, activation, by)
+    }
+
     /// The given rows of `x`, one range after the other.
     fn select(&mut self, x: &Tensor, rows: &[Range<usize>]) -> Result<Tensor> {
         portable::select(self.device(), x, rows)
@@ -211,7 +229,19 @@ pub trait Backend: Send {
         pass: &mut Pass<'_>,
         kv: &mut Kv,
     ) -> Result<Tensor> {
-        portable::attend(self.device(), attend, qkv, pass.step, kv)
+        let [q, k, v] = qkv;
+        portable::attend(self.device(), attend, (q, Some([k, v])), pass.step, kv)
+    }
+
+    /// As [`Backend::attend`] over keys and values that another layer has written for the rows of this pass.
+    fn attend_shared(
+        &mut self,
+        attend: &Attend,
+        q: Tensor,
+        pass: &mut Pass<'_>,
+        kv: &mut Kv,
+    ) -> Result<Tensor> {
+        portable::attend(self.device(), attend, (q, None), pass.step, kv)
     }
 
     /// Rotates queries and keys of an index, writes the keys into the cache and picks the keys that each row attends to

@@ -149,8 +149,8 @@ pub struct Index {
 pub struct QkNorm {
     /// Of queries.
     pub q: Norm,
-    /// Of keys.
-    pub k: Norm,
+    /// Of keys; none in a layer that reads another's.
+    pub k: Option<Norm>,
     /// What is normalised.
     pub of: Normed,
 }

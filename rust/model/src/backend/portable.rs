@@ -180,6 +180,21 @@ pub fn add(device: &Device, x: &Tensor, y: &Tensor, factor: f32) -> Result<Tenso
     Tensor::from_candle((x.to_candle(device)? + y)?)
 }
 
+pub fn scale(device: &Device, x: &Tensor, factor: f32) -> Result<Tensor> {
+    Tensor::from_candle((x.to_candle(device)? * f64::from(factor))?)
+}
+
+/// `act(y)` times as many columns of `by`, from `first` on.
+pub fn gated(
+    device: &Device,
+    y: &Tensor,
+    activation: Activation,
+    (by, first): (&Tensor, usize),
+) -> Result<Tensor> {
+    let by = by.to_candle(device)?.narrow(1, first, y.shape()[1])?;
+    Tensor::from_candle((activated(&y.to_candle(device)?, activation)? * by)?)
+}
+
 /// `act(gate) * up`, or `act(up)` without a gate.
 pub fn activate(
     device: &Device,
@@ -348,7 +363,7 @@ fn turned(a: &Attend, x: Candle, norm: Option<&Norm>, turn: &(Candle, Candle)) -
 fn one_sequence(
     device: &Device,
     a: &Attend,
-    [q, k, v]: &[Candle; 3],
+    (q, kv): &(Candle, Option<[Candle; 2]>),
     (slice, table): (&Slice, &[u32]),
     (cache, size): (&mut Cache, usize),
 ) -> Result<Candle> {
@@ -357,15 +372,10 @@ fn one_sequence(
         x.narrow(0, slice.tokens.start, count)?
             .reshape((count, n, width))
     };
-    let (q, k, v) = (
-        part(q, a.heads, a.head_dim)?,
-        part(k, a.kv_heads, a.head_dim)?,
-        part(v, a.kv_heads, a.value_dim)?,
-    );
+    let q = part(q, a.heads, a.head_dim)?;
     let turn = angles(&a.rope, slice.position..slice.position + count, device)?;
     let norms = a.qk_norm.as_ref();
     let mut q = turned(a, q, norms.map(|n| &n.q), &turn)?;
-    let k = turned(a, k, norms.map(|n| &n.k), &turn)?;
     if let Some(temperature) = &a.temperature {
         let factors: Vec<f32> = (0..count)
             .map(|i| temperature.at(slice.position + i))
@@ -375,36 +385,46 @@ fn one_sequence(
     let (place, len) = (a.place, slice.position + count);
     let pages = &mut cache.groups[place.group];
     let dtype = pages.dtype;
-    let kept = |pages: &mut [f32], x: &Candle, width: usize| -> Result<Candle> {
-        let rows = x.flatten_all()?.to_vec1::<f32>()?;
+    let kept = |pages: &mut [f32], x: Option<&Candle>, width: usize| -> Result<Candle> {
         let own = (size, table);
         let heads = [a.kv_heads, width];
-        write((pages, dtype), own, slice.position, &rows, heads);
+        if let Some(x) = x {
+            let rows = x.flatten_all()?.to_vec1::<f32>()?;
+            write((pages, dtype), own, slice.position, &rows, heads);
+        }
         let past = read(pages, own, len, a.kv_heads * width);
         let past = Candle::from_vec(past, (len, a.kv_heads, width), device)?;
         Ok(past.transpose(0, 1)?.contiguous()?)
     };
-    let k = kept(&mut pages.keys[place.layer], &k, a.head_dim)?;
-    let v = kept(&mut pages.values[place.layer], &v, a.value_dim)?;
+    let (mut k, mut v) = (None, None);
+    if let Some([keys, values]) = kv {
+        let keys = part(keys, a.kv_heads, a.head_dim)?;
+        k = Some(turned(a, keys, norms.and_then(|n| n.k.as_ref()), &turn)?);
+        v = Some(part(values, a.kv_heads, a.value_dim)?);
+    }
+    let k = kept(&mut pages.keys[place.layer], k.as_ref(), a.head_dim)?;
+    let v = kept(&mut pages.values[place.layer], v.as_ref(), a.value_dim)?;
     attended(a, &q, [k, v], slice.position)
 }
 
 pub fn attend(
     device: &Device,
     a: &Attend,
-    [mut q, mut k, v]: [Tensor; 3],
+    (mut q, mut kv_new): (Tensor, Option<[Tensor; 2]>),
     step: &Step,
     kv: &mut Kv,
 ) -> Result<Tensor> {
     if let Some(norms) = a.qk_norm.as_ref().filter(|n| n.of == Normed::Row) {
         q = normalise(device, &q, q.shape()[1], &norms.q)?;
-        k = normalise(device, &k, k.shape()[1], &norms.k)?;
+        if let (Some([k, _]), Some(norm)) = (&mut kv_new, &norms.k) {
+            *k = normalise(device, k, k.shape()[1], norm)?;
+        }
     }
-    let qkv = [
-        q.to_candle(device)?,
-        k.to_candle(device)?,
-        v.to_candle(device)?,
-    ];
+    let new = match kv_new {
+        Some([k, v]) => Some([k.to_candle(device)?, v.to_candle(device)?]),
+        None => None,
+    };
+    let qkv = (q.to_candle(device)?, new);
     let size = kv.block_size();
     let cache = cache_of(kv)?;
     let rows = step

@@ -53,6 +53,14 @@ impl<'a> Fields<'a> {
             .transpose()
     }
 
+    /// `key` as an integer of `0..=max`.
+    pub fn size(&self, key: &str, max: usize) -> Result<Option<usize>> {
+        match self.get(key).map(Value::as_f64) {
+            Some(Some(0.0)) => Ok(Some(0)),
+            _ => self.count(key, max),
+        }
+    }
+
     /// `value`, which stands under `key`, as an integer of `1..=max`.
     pub fn as_count(&self, key: &str, value: &Value, max: usize) -> Result<usize> {
         let n = value.as_u64().or_else(|| whole(value.as_f64()?));

@@ -3,12 +3,12 @@
 use serde_json::{Map, Number, Value as Json};
 
 use super::{
-    Config, RopeScaling, Rotation, Scales, bounds, fields::Fields, latent, moe, rope, sampling,
-    scales, sparse,
+    Config, LayerShape, Rotation, Scales, bounds, fields::Fields, latent, moe, rope, sampling,
+    scales, shape, sparse,
 };
 use crate::{
     Error, Result,
-    family::{self, Windows},
+    family::{self, Sizes, Windows},
     weights::gguf::{Metadata, Value},
 };
 
@@ -23,6 +23,10 @@ pub(crate) struct Facts {
     pub has_output: bool,
     /// Blocks with an index.
     pub indexes: Vec<usize>,
+    /// Rows of `per_layer_token_embd.weight`.
+    pub input_rows: Option<usize>,
+    /// Blocks with a matrix of values.
+    pub valued: Vec<usize>,
     /// Values of `rope_freqs.weight`.
     pub rope_factors: Option<Vec<f32>>,
     /// Values of `rope_factors_short.weight` and `rope_factors_long.weight`.
@@ -67,11 +71,7 @@ pub(crate) fn read(place: &str, metadata: &Metadata, facts: &Facts) -> Result<Co
     };
     let vocab_size = vocab(&fields, &key, metadata, facts)?;
     let windows = windows(&fields, &key, family.map(|f| &f.defaults.windows), layers)?;
-    let mut rope = rope::from_gguf(&fields, name, context, facts)?;
-    if let ("gpt-oss", RopeScaling::Yarn { truncate, .. }) = (name, &mut rope.scaling) {
-        // As its makers have it; GGUF does not say.
-        *truncate = false;
-    }
+    let rope = rope::from_gguf(&fields, name, context, facts)?;
     let original = fields.count(
         &key("rope.scaling.original_context_length"),
         bounds::POSITIONS,
@@ -90,26 +90,32 @@ pub(crate) fn read(place: &str, metadata: &Metadata, facts: &Facts) -> Result<Co
         None => (vec![Rotation::Main; layers], Scales::default()),
     };
 
+    let sizes = family.map_or(Sizes::Alike, |f| f.sizes);
+    let (widest, shapes) = shapes(&fields, &key, sizes, (heads, head_dim), &windows, facts)?;
     let read = Config {
         hidden_size,
         moe: match family.and_then(|f| f.moe) {
-            Some(own) => Some(moe::from_gguf(&fields, name, own)?),
+            Some(own) => moe::from_gguf(&fields, name, own)?,
             None => None,
         },
         layers,
         heads,
-        head_dim,
+        head_dim: widest.head_dim,
+        shapes,
+        layer_inputs: shape::inputs(
+            &fields,
+            family.and_then(|f| f.layer_inputs),
+            &["embedding_length_per_layer_input", "vocab_size"].map(key),
+            facts.input_rows,
+        )?,
         latent,
         sparse,
         vocab_size,
-        intermediate_size: count("feed_forward_length", bounds::INTERMEDIATE)?,
-        kv_heads: uniform(&fields, &key("attention.head_count_kv"), bounds::HEADS)?
-            .unwrap_or(heads),
+        intermediate_size: widest.intermediate_size,
+        kv_heads: widest.kv_heads,
         max_position: rope::reach(&rope.scaling, context),
         norm_eps: norm_eps(&fields, &key)?,
-        rotary_dim: fields
-            .count(&key("rope.dimension_count"), bounds::HEAD_DIM)?
-            .unwrap_or(head_dim),
+        rotary_dim: widest.rotary_dim,
         rope_theta: rope.theta,
         rope_scaling: rope.scaling,
         windows,
@@ -158,6 +164,44 @@ fn architecture(fields: &Fields<'_>, name: &str) -> Result<String> {
     Ok(found.map_or_else(|| format!("gguf:{name}"), str::to_string))
 }
 
+/// The most of each size, and the shape of each layer where a family's layers differ.
+fn shapes(
+    fields: &Fields<'_>,
+    key: &impl Fn(&str) -> String,
+    sizes: Sizes,
+    (heads, head_dim): (usize, usize),
+    windows: &[Option<usize>],
+    facts: &Facts,
+) -> Result<(LayerShape, Vec<LayerShape>)> {
+    let (mlp, keys) = (key("feed_forward_length"), key("attention.head_count_kv"));
+    let rotary = fields.count(&key("rope.dimension_count"), bounds::HEAD_DIM)?;
+    let mut base = LayerShape {
+        kv_heads: heads,
+        head_dim,
+        rotary_dim: rotary.unwrap_or(head_dim),
+        intermediate_size: 0,
+        reads: None,
+        keyed: false,
+    };
+    if sizes == Sizes::Alike {
+        let width = uniform(fields, &mlp, bounds::INTERMEDIATE)?;
+        base.intermediate_size = fields.need(&mlp, width)?;
+        base.kv_heads = uniform(fields, &keys, bounds::HEADS)?.unwrap_or(heads);
+        return Ok((base, Vec::new()));
+    }
+    let widths = shape::mlp_widths(fields, &mlp, windows.len())?;
+    let (most, widths) = fields.need(&mlp, widths)?;
+    base.intermediate_size = most;
+    base.kv_heads = match fields.get(&keys) {
+        // One a layer.
+        Some(Json::Array(_)) => 1,
+        _ => fields.count(&keys, bounds::HEADS)?.unwrap_or(heads),
+    };
+    let of = (windows, &widths[..], &facts.valued[..]);
+    let all = shape::from_gguf(fields, key, base, of)?;
+    Ok((LayerShape::widest(&all, base), all))
+}
+
 /// The window of each layer.
 fn windows(
     fields: &Fields<'_>,
@@ -171,12 +215,20 @@ fn windows(
         Some(0) => None,
         _ => fields.count(&window_key, bounds::WINDOW)?,
     };
+    let which = fields.get(&key("attention.sliding_window_pattern"));
+    if let Some(Json::Array(which)) =
+        which.filter(|w| w.as_array().is_some_and(|w| w.len() >= layers))
+    {
+        let on = |v: &Json| v.as_bool().unwrap_or(v.as_u64() != Some(0));
+        let own = which.iter().take(layers).map(on);
+        return Ok(own.map(|on| window.filter(|_| on)).collect());
+    }
     Ok(match rule {
         // llama.cpp has the size in its graph.
         Some(Windows::Chunks { default, interval }) => {
             super::windows::by_pattern(window.or(Some(*default)), *interval, layers)
         }
-        Some(Windows::Pattern { pattern, .. }) => {
+        Some(Windows::Pattern { pattern, .. } | Windows::OpenEnded { pattern, .. }) => {
             super::windows::by_pattern(window, *pattern, layers)
         }
         _ => vec![window; layers],

@@ -5,12 +5,12 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::{
-    Config, Ids, LatentShape, Rotation, Sampling, Scales, bounds, fields::Fields, latent, moe,
-    rope, sampling, scales, sparse, windows,
+    Config, Ids, LatentShape, LayerShape, RopeScaling, Rotation, Sampling, Scales, bounds,
+    fields::Fields, latent, moe, rope, sampling, scales, shape, sparse, windows,
 };
 use crate::{
     Error, Result,
-    family::{self, Defaults, Family, Rotations, Windows},
+    family::{self, Defaults, Family, Rotations, Sizes, Windows},
     quant::Quantization,
     weights::file::{read_json, read_json_if_there},
 };
@@ -133,6 +133,64 @@ impl Head {
     }
 }
 
+/// What is said of rotations, or what the family assumes.
+fn rope_of(
+    place: &str,
+    fields: &Fields<'_>,
+    family: Option<&Family>,
+    max_position: usize,
+) -> Result<rope::Rope> {
+    use Rotations::{Local, LocalPlain, Proportional};
+    let defaults = family.map_or(&OTHER, |f| &f.defaults);
+    let kinds = |f: &Family| matches!(f.rotations, Local(_) | LocalPlain | Proportional { .. });
+    let kinds = family.is_some_and(kinds);
+    let own = (defaults.theta, defaults.partial);
+    let mut rope = rope::from_hf(place, fields, max_position, own, kinds)?;
+    if let (true, Some(Proportional { share, .. })) =
+        (rope.is_unsaid(), family.map(|f| f.rotations))
+    {
+        let factor = 1.0;
+        rope.scaling = RopeScaling::Proportional { factor, share };
+    }
+    Ok(rope)
+}
+
+/// The most of each size, and the shape of each layer where a family's layers differ.
+fn shapes(
+    fields: &Fields<'_>,
+    family: Option<&Family>,
+    base: LayerShape,
+    hidden_size: usize,
+    windows: &[Option<usize>],
+) -> Result<(LayerShape, Vec<LayerShape>)> {
+    // Llama 4's dense layers are wider than its experts.
+    let keys: &[&str] = match fields.get("intermediate_size_mlp") {
+        Some(_) => &["intermediate_size_mlp"],
+        None => &["intermediate_size", "n_inner"],
+    };
+    let mut found = keys
+        .iter()
+        .filter_map(|key| shape::mlp_widths(fields, key, windows.len()).transpose());
+    // GPT-2 leaves its width out.
+    let unsaid = fields.get("n_embd").map(|_| (4 * hidden_size, Vec::new()));
+    let widths = found.next().transpose()?.or(unsaid);
+    let (intermediate_size, widths) = fields.need(keys[0], widths)?;
+    let base = LayerShape {
+        intermediate_size,
+        ..base
+    };
+    let sizes = family.map_or(Sizes::Alike, |f| f.sizes);
+    if sizes == Sizes::Alike && !widths.is_empty() {
+        let what = "different values for different layers are not supported";
+        return Err(fields.bad(keys[0], what));
+    }
+    let all = shape::from_hf(fields, sizes, base, windows, &widths)?;
+    Ok((LayerShape::widest(&all, base), all))
+}
+
+/// Names of the activation.
+const ACTIVATION: [&str; 3] = ["hidden_act", "hidden_activation", "activation_function"];
+
 /// Everything but `architecture` and `raw`.
 fn normal_form(
     place: &str,
@@ -156,26 +214,21 @@ fn normal_form(
     let vocab_size = count(&["vocab_size"], bounds::VOCAB, defaults.vocab)?;
     let keys = ["max_position_embeddings", "n_positions"];
     let max_position = count(&keys, bounds::POSITIONS, defaults.max_position)?;
-    let own = |f: &Family| matches!(f.rotations, Rotations::Local(_) | Rotations::LocalPlain);
-    let rope = rope::from_hf(
-        place,
-        fields,
-        max_position,
-        (defaults.theta, defaults.partial),
-        family.is_some_and(own),
-    )?;
+    let rope = rope_of(place, fields, family, max_position)?;
     if fields.get("clip_qkv").is_some() {
         return Err(fields.bad("clip_qkv", "is not supported"));
     }
-    // Llama 4's dense layers are wider than its experts.
-    let dense: &[&str] = match fields.get("intermediate_size_mlp") {
-        Some(_) => &["intermediate_size_mlp"],
-        None => &["intermediate_size", "n_inner"],
-    };
     let head = Head::read(place, fields, defaults, &rope, (hidden_size, heads))?;
-    // GPT-2 leaves its width out.
-    let wide = fields.get("n_embd").map(|_| 4 * hidden_size);
     let windows = windows::from_hf(fields, &defaults.windows, layers)?;
+    let base = LayerShape {
+        kv_heads: kv_heads(fields, defaults, heads)?,
+        head_dim: head.width,
+        rotary_dim: head.rotated,
+        intermediate_size: 0,
+        reads: None,
+        keyed: false,
+    };
+    let (widest, shapes) = shapes(fields, family, base, hidden_size, &windows)?;
     let (rotations, scales) = match family {
         Some(f) => (
             windows::rotations(fields, f.rotations, &rope, &windows)?,
@@ -194,19 +247,25 @@ fn normal_form(
         None => sources.outer.flag("tie_word_embeddings")?,
         some => some,
     };
-    let keys = ["hidden_act", "hidden_activation", "activation_function"];
     Ok(Config {
         architecture: String::new(),
         hidden_size,
-        intermediate_size: count(dense, bounds::INTERMEDIATE, wide)?,
+        intermediate_size: widest.intermediate_size,
         moe: match family.and_then(|f| f.moe) {
-            Some(own) => Some(moe::from_hf(fields, own)?),
+            Some(own) => moe::from_hf(fields, own)?,
             None => None,
         },
         layers,
         heads,
-        kv_heads: kv_heads(fields, defaults, heads)?,
-        head_dim: head.width,
+        kv_heads: widest.kv_heads,
+        head_dim: widest.head_dim,
+        shapes,
+        layer_inputs: shape::inputs(
+            fields,
+            family.and_then(|f| f.layer_inputs),
+            &["hidden_size_per_layer_input", "vocab_size_per_layer_input"],
+            None,
+        )?,
         latent: head.latent,
         sparse: match defaults.index {
             Some(index) => Some(sparse::from_hf(fields, index, (layers, head.rotated))?),
@@ -215,8 +274,8 @@ fn normal_form(
         vocab_size,
         max_position: rope::reach(&rope.scaling, max_position),
         norm_eps: norm_eps(fields)?,
-        rope_theta: rope.base(head.rotated),
-        rotary_dim: head.rotated,
+        rope_theta: rope.base(widest.rotary_dim),
+        rotary_dim: widest.rotary_dim,
         rope_scaling: rope.scaling,
         windows,
         chunked: defaults.windows.are_chunks(),
@@ -224,7 +283,7 @@ fn normal_form(
         scales,
         parallel_residual: fields.flag("use_parallel_residual")?,
         tie_word_embeddings: tied.unwrap_or(defaults.tied),
-        activation: first_text(fields, &keys)?
+        activation: first_text(fields, &ACTIVATION)?
             .unwrap_or(defaults.activation)
             .to_string(),
         dtype: first_text(fields, &["dtype", "torch_dtype"])?

@@ -12,12 +12,14 @@ mod moe;
 mod rope;
 mod sampling;
 mod scales;
+mod shape;
 mod sparse;
 mod windows;
 
 pub use moe::Moe;
 pub use sampling::Sampling;
 pub use scales::Scales;
+pub use shape::{LayerInputs, LayerShape};
 pub use sparse::{IndexShape, Sparse};
 
 /// How rotary frequencies are stretched for long contexts. Formulas: transformers `modeling_rope_utils.py`.
@@ -74,6 +76,13 @@ pub enum RopeScaling {
         /// Factor on cos and sin.
         attention_factor: f64,
     },
+    /// The first `share` of the frequencies of a whole head, divided by `factor`; the others are 0.
+    Proportional {
+        /// Stretch.
+        factor: f64,
+        /// Share.
+        share: f64,
+    },
     /// One factor a frequency: as GGUF's `rope_freqs.weight` gives them (each inverse frequency is divided by its factor).
     Factors(Vec<f32>),
 }
@@ -118,7 +127,7 @@ pub struct Config {
     pub architecture: String,
     /// Width of the residual stream.
     pub hidden_size: usize,
-    /// Width of the MLP.
+    /// Width of the MLP; of the widest, where layers differ.
     pub intermediate_size: usize,
     /// Experts, if there are any.
     pub moe: Option<Moe>,
@@ -126,10 +135,14 @@ pub struct Config {
     pub layers: usize,
     /// Query heads.
     pub heads: usize,
-    /// Key/value heads.
+    /// Key/value heads; of the layer with most of them.
     pub kv_heads: usize,
-    /// Width of a head.
+    /// Width of a head; of the widest.
     pub head_dim: usize,
+    /// The shape of each layer, where they differ; else empty: see [`Config::layer`].
+    pub shapes: Vec<LayerShape>,
+    /// What each layer is given of a token beside the residual stream.
+    pub layer_inputs: Option<LayerInputs>,
     /// Widths of latent attention, where the family has it; `head_dim` is that of a query then.
     pub latent: Option<LatentShape>,
     /// Which keys rows attend to, where it is not all that they see.
@@ -196,6 +209,19 @@ pub(crate) mod bounds {
 }
 
 impl Config {
+    /// The shape of a layer.
+    pub fn layer(&self, number: usize) -> LayerShape {
+        let alike = || LayerShape {
+            kv_heads: self.kv_heads,
+            head_dim: self.head_dim,
+            rotary_dim: self.rotary_dim,
+            intermediate_size: self.intermediate_size,
+            reads: None,
+            keyed: false,
+        };
+        self.shapes.get(number).copied().unwrap_or_else(alike)
+    }
+
     /// Checks what has to hold between fields, whichever file they came from.
     pub(crate) fn check(self, place: &str) -> Result<Self> {
         let bad = |what: String| Err(Error::Load(format!("{place}: {what}")));
@@ -204,6 +230,16 @@ impl Config {
                 "{} query heads cannot share {} key/value heads",
                 self.heads, self.kv_heads
             ));
+        }
+        for own in &self.shapes {
+            if !self.heads.is_multiple_of(own.kv_heads) {
+                let (q, k) = (self.heads, own.kv_heads);
+                return bad(format!("{q} query heads cannot share {k} key/value heads"));
+            }
+            if own.rotary_dim > own.head_dim || !own.rotary_dim.is_multiple_of(2) {
+                let (r, d) = (own.rotary_dim, own.head_dim);
+                return bad(format!("{r} rotary dimensions do not fit a head of {d}"));
+            }
         }
         if self.rotary_dim > self.head_dim || !self.rotary_dim.is_multiple_of(2) {
             return bad(format!(

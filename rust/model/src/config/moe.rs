@@ -50,7 +50,7 @@ const HF: Keys<'_> = Keys {
         "n_routed_experts",
         "moe_num_experts",
     ],
-    used: &["num_experts_per_tok", "moe_k", "moe_topk"],
+    used: &["num_experts_per_tok", "moe_k", "moe_topk", "top_k_experts"],
     width: &["moe_intermediate_size", "intermediate_size"],
     shared_width: &["shared_expert_intermediate_size"],
     shared_count: &[
@@ -64,8 +64,11 @@ const HF: Keys<'_> = Keys {
     factor: "routed_scaling_factor",
 };
 
-/// Reads config.json.
-pub(super) fn from_hf(fields: &Fields<'_>, family: &family::Moe) -> Result<Moe> {
+/// Reads config.json; none where a family may be without experts and this configuration is.
+pub(super) fn from_hf(fields: &Fields<'_>, family: &family::Moe) -> Result<Option<Moe>> {
+    if family.beside.is_some() && !fields.flag("enable_moe_block")?.unwrap_or(false) {
+        return Ok(None);
+    }
     let mut moe = read(fields, family, &HF)?;
     if let Scores::SparseMixer(jitter) = &mut moe.scores {
         let said = fields.number("router_jitter_noise")?;
@@ -85,11 +88,15 @@ pub(super) fn from_hf(fields: &Fields<'_>, family: &family::Moe) -> Result<Moe> 
         Normalised::Never => false,
         Normalised::Said { hf, .. } => fields.flag(HF.normalise)?.unwrap_or(hf),
     };
-    Ok(moe)
+    Ok(Some(moe))
 }
 
-/// Reads `{prefix}.*` of GGUF metadata.
-pub(super) fn from_gguf(fields: &Fields<'_>, prefix: &str, family: &family::Moe) -> Result<Moe> {
+/// Reads `{prefix}.*` of GGUF metadata; none as [`from_hf`].
+pub(super) fn from_gguf(
+    fields: &Fields<'_>,
+    prefix: &str,
+    family: &family::Moe,
+) -> Result<Option<Moe>> {
     let key = |name: &str| format!("{prefix}.{name}");
     let [experts, used, shared_count] =
         ["expert_count", "expert_used_count", "expert_shared_count"].map(key);
@@ -111,6 +118,9 @@ pub(super) fn from_gguf(fields: &Fields<'_>, prefix: &str, family: &family::Moe)
         normalise: &normalise,
         factor: &factor,
     };
+    if family.beside.is_some() && first(fields, keys.experts, bounds::EXPERTS)?.is_none() {
+        return Ok(None);
+    }
     let mut moe = read(fields, family, &keys)?;
     let gating = key("expert_gating_func");
     moe.scores = match fields.count(&gating, 3)? {
@@ -124,7 +134,7 @@ pub(super) fn from_gguf(fields: &Fields<'_>, prefix: &str, family: &family::Moe)
         Normalised::Never => false,
         Normalised::Said { gguf, .. } => fields.flag(keys.normalise)?.unwrap_or(gguf),
     };
-    Ok(moe)
+    Ok(Some(moe))
 }
 
 /// A count that may stand there for each layer, and then has to be the same for all; 0 is no count.

@@ -29,6 +29,11 @@ impl Rope {
         self.theta * self.alpha.filter(|_| dim > 2).map_or(1.0, grown)
     }
 
+    /// Whether nothing is said of rotations.
+    pub fn is_unsaid(&self) -> bool {
+        self.map.is_empty()
+    }
+
     /// The object of settings.
     pub fn fields<'a>(&'a self, place: &'a str) -> Fields<'a> {
         Fields::new(place, &self.map)
@@ -101,14 +106,17 @@ pub(super) fn from_hf(
         Some("dynamic") => inner.positive("alpha")?,
         _ => None,
     };
+    let scaling = match alpha {
+        Some(_) => RopeScaling::None,
+        None => scaling(top, &inner, max_position)?,
+    };
+    let whole = matches!(scaling, RopeScaling::Proportional { .. });
+    let said = first(&inner, top, &keys, checked_partial)?.filter(|_| !whole);
     Ok(Rope {
         theta,
         alpha,
-        partial: first(&inner, top, &keys, checked_partial)?.unwrap_or(partial),
-        scaling: match alpha {
-            Some(_) => RopeScaling::None,
-            None => scaling(top, &inner, max_position)?,
-        },
+        partial: said.unwrap_or(partial),
+        scaling,
         local,
         map: map.clone(),
     })
@@ -163,10 +171,14 @@ fn scaling(top: &Fields<'_>, inner: &Fields<'_>, max_position: usize) -> Result<
         }),
         "llama3" => llama3(inner, original(top, inner, max_position)?),
         "yarn" => yarn(inner, original(top, inner, max_position)?, max_position),
+        "proportional" => Ok(RopeScaling::Proportional {
+            factor: inner.positive("factor")?.unwrap_or(1.0),
+            share: either(inner, top, "partial_rotary_factor", checked_partial)?.unwrap_or(1.0),
+        }),
         "longrope" | "su" => longrope(inner, original(top, inner, max_position)?, max_position),
         _ => Err(inner.bad(
             key,
-            "this rotary scaling is not supported (linear, dynamic, llama3, yarn and longrope are)",
+            "this rotary scaling is not supported (linear, dynamic, llama3, yarn, longrope and proportional are)",
         )),
     }
 }
@@ -321,7 +333,7 @@ pub(super) fn from_gguf(
         None => fields.positive(&key("scale_linear"))?.unwrap_or(1.0),
     };
     // Without a type llama.cpp scales linearly.
-    let scaling = match fields.text(&kind_key)?.unwrap_or("linear") {
+    let mut scaling = match fields.text(&kind_key)?.unwrap_or("linear") {
         "none" => RopeScaling::None,
         "linear" if factor == 1.0 => RopeScaling::None,
         "linear" => RopeScaling::Linear { factor },
@@ -333,6 +345,10 @@ pub(super) fn from_gguf(
             ));
         }
     };
+    if let ("gpt-oss", RopeScaling::Yarn { truncate, .. }) = (prefix, &mut scaling) {
+        // As its makers have it; GGUF does not say.
+        *truncate = false;
+    }
     let scaling = match (&facts.rope_factors, scaling) {
         (None, _) if facts.longrope.is_some() => gguf_longrope(fields, &key, context, facts)?,
         (None, scaling) => scaling,

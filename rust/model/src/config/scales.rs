@@ -122,6 +122,12 @@ fn read(
             scales.attention_cap = cap(&keys.attention_cap, caps[0])?;
             scales.logit_cap = cap(&keys.logit_cap, caps[1])?;
         }
+        ScaleRule::Unscaled(cap) => {
+            scales.embedding = (hidden as f64).sqrt();
+            scales.attention = Some(1.0);
+            let cap = cap.filter(|_| !fields.mentions(&keys.logit_cap));
+            scales.logit_cap = fields.positive(&keys.logit_cap)?.or(cap);
+        }
         ScaleRule::Granite => {
             scales.embedding = or(&keys.embedding, 1.0)?;
             scales.residual = or(&keys.residual, 1.0)?;

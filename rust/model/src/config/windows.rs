@@ -21,6 +21,7 @@ pub(super) fn from_hf(
         }
         Windows::All { default } => (*default, used(fields, true)?, 0),
         Windows::Pattern { default, .. } => (*default, used(fields, true)?, 0),
+        Windows::OpenEnded { default, .. } => (Some(*default), used(fields, true)?, 0),
         Windows::Upper {
             default,
             first,
@@ -42,13 +43,18 @@ pub(super) fn from_hf(
     } else {
         None
     };
-    if let Some(types) = fields.get("layer_types") {
-        return layer_types(fields, types, window, layers);
-    }
-    let Windows::Pattern { pattern, .. } = rule else {
-        return Ok((0..layers).map(|i| window.filter(|_| i >= first)).collect());
+    let open = matches!(rule, Windows::OpenEnded { .. });
+    let mut all = match (fields.get("layer_types"), rule) {
+        (Some(types), _) => layer_types(fields, types, window, layers)?,
+        (None, Windows::Pattern { pattern, .. } | Windows::OpenEnded { pattern, .. }) => {
+            by_pattern(window, given_pattern(fields, *pattern)?, layers)
+        }
+        _ => (0..layers).map(|i| window.filter(|_| i >= first)).collect(),
     };
-    Ok(by_pattern(window, given_pattern(fields, *pattern)?, layers))
+    if let Some(last) = all.last_mut().filter(|_| open) {
+        *last = None;
+    }
+    Ok(all)
 }
 
 /// Chunks in the layers that rotate, unless `layer_types` says which.
@@ -147,7 +153,7 @@ pub(super) fn rotations(
     match rule {
         Rotations::Never => each(&|_, _| Rotation::None),
         Rotations::Alike => each(&|_, _| Rotation::Main),
-        Rotations::Local(theta) => {
+        Rotations::Local(theta) | Rotations::Proportional { local: theta, .. } => {
             let (theta, scaling) = rope.local.clone().unwrap_or((theta, RopeScaling::None));
             let local = own(theta, scaling);
             each(&|_, w| if w { local.clone() } else { Rotation::Main })

@@ -4,7 +4,7 @@ mod moe;
 mod names;
 mod rows;
 
-pub use moe::{Lying, Moe, Normalised};
+pub use moe::{Beside, Lying, Moe, Normalised};
 pub use names::Names;
 
 use crate::{
@@ -31,6 +31,12 @@ pub struct Family {
     pub norm: NormRule,
     /// Norms of queries and keys.
     pub qk_norm: QkNorm,
+    /// Whether each head's value is normalised, without weights.
+    pub v_norm: bool,
+    /// Whether layers differ in shape.
+    pub sizes: Sizes,
+    /// Inputs of each layer by token, by `hidden_size_per_layer_input`; what is assumed where it does not stand.
+    pub layer_inputs: Option<LayerInputs>,
     /// Whether attention and feed-forward part read the same residual stream; `use_parallel_residual` overrides it.
     pub parallel: bool,
     /// Whether pairs of neighbouring dimensions rotate, not those of the two halves of a head.
@@ -72,6 +78,29 @@ pub struct Defaults {
     pub index: Option<IndexShape>,
 }
 
+/// Whether layers differ in shape.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sizes {
+    /// They do not.
+    Alike,
+    /// Those without a window may have heads of their own, and the last ones may read keys and values of earlier ones.
+    Kinds {
+        /// Width of heads in layers without a window where the configuration does not say; `None` = as in others.
+        whole: Option<usize>,
+        /// `num_kv_shared_layers` where it does not stand.
+        shared: usize,
+    },
+}
+
+/// Inputs of each layer by token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LayerInputs {
+    /// Width of a layer's.
+    pub width: usize,
+    /// Rows of their table.
+    pub rows: usize,
+}
+
 /// Which layers have a sliding window. `layer_types`, where it stands, says so itself.
 #[derive(Debug, Clone, Copy)]
 pub enum Windows {
@@ -104,6 +133,13 @@ pub enum Windows {
         /// Tokens where the configuration does not say; `None` = no windows then.
         default: Option<usize>,
         /// `sliding_window_pattern` where the configuration does not say.
+        pattern: usize,
+    },
+    /// The same, and the last layer has none whatever is said.
+    OpenEnded {
+        /// Tokens where the configuration does not say.
+        default: usize,
+        /// Layers.
         pattern: usize,
     },
 }
@@ -171,6 +207,13 @@ pub enum Rotations {
     Alike,
     /// Layers with a window by this base where the configuration names none, and never stretched.
     Local(f64),
+    /// The same; the others by this share of their frequencies where nothing is said of rotations.
+    Proportional {
+        /// Base in layers with a window.
+        local: f64,
+        /// Share in the others.
+        share: f64,
+    },
     /// Layers with a window unstretched.
     LocalPlain,
     /// Only layers with a window, if there are such.
@@ -193,6 +236,8 @@ pub enum ScaleRule {
         /// `attn_logit_softcapping` and `final_logit_softcapping` where nothing is said.
         caps: [Option<f64>; 2],
     },
+    /// The embedding times the root of its width; scores as they are; a cap on logits, this one where nothing is said.
+    Unscaled(Option<f64>),
     /// Embedding, residual, attention multipliers; logits are divided.
     Granite,
     /// Logits are multiplied, by this much where nothing is said.

@@ -32,8 +32,26 @@ pub struct Moe {
     pub by_two: bool,
     /// What weights multiply.
     pub weigh: Weigh,
+    /// Set where experts stand beside a dense feed-forward part, not in its place, and configurations may have none.
+    pub beside: Option<Beside>,
     /// In place of the configuration's activation; what it leaves unsaid.
     pub clamped: Option<Clamped>,
+}
+
+/// Experts beside a dense part: both read the same stream through norms of their own, and what they give is normalised
+/// before it is added up.
+#[derive(Debug, Clone, Copy)]
+pub struct Beside {
+    /// Of what the dense part gives.
+    pub dense_norm: &'static str,
+    /// Before the experts.
+    pub norm: &'static str,
+    /// Of what they give.
+    pub post_norm: &'static str,
+    /// Factors on the normalised stream that the router reads; the whole name.
+    pub scale: &'static str,
+    /// Factors on the weights of the experts; the whole name.
+    pub expert_scale: &'static str,
 }
 
 /// Whether the weights of a row are divided by their sum.
@@ -82,6 +100,7 @@ pub(super) const QWEN: Moe = Moe {
     },
     by_two: true,
     weigh: Weigh::Output,
+    beside: None,
     clamped: None,
 };
 
@@ -130,7 +149,15 @@ impl Moe {
             let number: usize = number.parse().ok().filter(|_| known)?;
             return Some(format!("{experts}.{number}.{}.{kind}", matrix(part)));
         }
+        let beside = self.beside.as_ref();
         let name = match part {
+            "ffn_gate_inp" if kind == "scale" => return beside.map(|b| b.scale.to_string()),
+            "ffn_down_exps" if kind == "scale" => {
+                return beside.map(|b| b.expert_scale.to_string());
+            }
+            "post_ffw_norm_1" => beside?.dense_norm.to_string(),
+            "pre_ffw_norm_2" => beside?.norm.to_string(),
+            "post_ffw_norm_2" => beside?.post_norm.to_string(),
             "ffn_gate_inp" => self.router.to_string(),
             "exp_probs_b" => return Some(self.correction.to_string()).filter(|n| !n.is_empty()),
             "ffn_gate_up_exps" => self.stacked[0].to_string(),

@@ -47,6 +47,10 @@ pub struct Names {
     pub down: &'static str,
     /// Of what the feed-forward part gives.
     pub post_mlp: &'static str,
+    /// One factor on all that a layer gives; the whole name.
+    pub layer_scale: &'static str,
+    /// Whether layers have inputs by token, whose parts are called alike in all families (`layers/layer_input.rs`).
+    pub layer_inputs: bool,
 }
 
 /// Llama's.
@@ -73,6 +77,8 @@ pub(super) const LLAMA: Names = Names {
     gate_up: "",
     down: "mlp.down_proj",
     post_mlp: "",
+    layer_scale: "",
+    layer_inputs: false,
 };
 
 impl Names {
@@ -122,6 +128,17 @@ impl Names {
             (false, "position_embd") => self.positions,
             (false, "output_norm") => self.norm,
             (false, "output") => self.head,
+            (false, "per_layer_token_embd") if self.layer_inputs => "model.embed_tokens_per_layer",
+            (false, "per_layer_model_proj") if self.layer_inputs => {
+                "model.per_layer_model_projection"
+            }
+            (false, "per_layer_proj_norm") if self.layer_inputs => {
+                "model.per_layer_projection_norm"
+            }
+            (true, "inp_gate") if self.layer_inputs => "per_layer_input_gate",
+            (true, "proj") if self.layer_inputs => "per_layer_projection",
+            (true, "post_norm") if self.layer_inputs => "post_per_layer_input_norm",
+            (true, "layer_output_scale") => self.layer_scale,
             (true, "attn_norm") => self.input_norm,
             (true, "attn_q") => self.q,
             (true, "attn_k") => self.k,

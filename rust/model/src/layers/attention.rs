@@ -17,37 +17,60 @@ use crate::{
 pub struct Attention {
     /// Before the matrices.
     pub norm: Option<Norm>,
-    /// Queries, keys, values.
-    pub qkv: [Linear; 3],
+    /// Into queries.
+    pub q: Linear,
+    /// Into keys and values.
+    pub kv: KeysAndValues,
+    /// Of each head's value.
+    v_norm: Option<Norm>,
     /// What is done with them.
     pub attend: Attend,
     /// Back to the residual stream.
     pub output: Join,
 }
 
-/// Three matrices, or one that holds the rows of all three.
-fn qkv(place: &Place<'_>) -> Result<[Linear; 3]> {
+/// What keys and values are made of.
+pub enum KeysAndValues {
+    /// Those of a layer before are read.
+    Another,
+    /// A matrix each.
+    Each([Linear; 2]),
+    /// One matrix for both.
+    One(Linear),
+}
+
+/// The matrices: three, or one that holds the rows of all three; without those that the layer's shape leaves out.
+fn matrices(place: &Place<'_>) -> Result<(Linear, KeysAndValues)> {
     let (names, loader, c) = (&place.family.names, place.loader, place.loader.config());
-    let (h, queries, keys) = (c.hidden_size, c.heads * c.head_dim, c.kv_heads * c.head_dim);
+    let own = place.shape();
+    let (h, queries, keys) = (
+        c.hidden_size,
+        c.heads * own.head_dim,
+        own.kv_heads * own.head_dim,
+    );
     if let Some(name) = place.found(names.qkv) {
         let part = |role, first: usize, n: usize| {
             loader.linear(&name, role, Shard::Rows(first..first + n), [n, h])
         };
-        return Ok([
-            part(Role::Query, 0, queries)?,
-            part(Role::Key, queries, keys)?,
-            part(Role::Value, queries + keys, keys)?,
-        ]);
+        let k = part(Role::Key, queries, keys)?;
+        let v = part(Role::Value, queries + keys, keys)?;
+        return Ok((part(Role::Query, 0, queries)?, KeysAndValues::Each([k, v])));
     }
     let part = |name: &str, role, n| {
         let name = place.name(name).unwrap_or_default();
         loader.linear(&name, role, Shard::Whole, [n, h])
     };
-    Ok([
-        part(names.q, Role::Query, queries)?,
-        part(names.k, Role::Key, keys)?,
-        part(names.v, Role::Value, keys)?,
-    ])
+    let q = part(names.q, Role::Query, queries)?;
+    let kv = if own.reads.is_some() {
+        KeysAndValues::Another
+    } else if own.keyed {
+        // Values want the most precision of all.
+        KeysAndValues::One(part(names.k, Role::Value, keys)?)
+    } else {
+        let k = part(names.k, Role::Key, keys)?;
+        KeysAndValues::Each([k, part(names.v, Role::Value, keys)?])
+    };
+    Ok((q, kv))
 }
 
 fn qk_norm(place: &Place<'_>) -> Result<Option<QkNorm>> {
@@ -59,13 +82,14 @@ fn qk_norm(place: &Place<'_>) -> Result<Option<QkNorm>> {
     let (Some(q), Some(k)) = (place.name(names.q_norm), place.name(names.k_norm)) else {
         return Ok(None);
     };
-    let rows = [c.heads * c.head_dim, c.kv_heads * c.head_dim];
+    let own = place.shape();
+    let rows = [c.heads * own.head_dim, own.kv_heads * own.head_dim];
     let (of, rule, [q_width, k_width]) = match family.qk_norm {
         family::QkNorm::HeadIfAny if place.found(names.q_norm).is_none() => return Ok(None),
         family::QkNorm::Head | family::QkNorm::HeadIfAny => {
-            (Normed::Head, family.norm, [c.head_dim; 2])
+            (Normed::Head, family.norm, [own.head_dim; 2])
         }
-        family::QkNorm::RotatedHead => (Normed::RotatedHead, family.norm, [c.head_dim; 2]),
+        family::QkNorm::RotatedHead => (Normed::RotatedHead, family.norm, [own.head_dim; 2]),
         family::QkNorm::Row => (Normed::Row, family.norm, rows),
         family::QkNorm::EachHead if place.found(names.q_norm).is_some() => {
             (Normed::Head, NormRule::Layer, rows)
@@ -73,9 +97,10 @@ fn qk_norm(place: &Place<'_>) -> Result<Option<QkNorm>> {
         family::QkNorm::EachHead => return one_by_one(place, &q, &k),
         family::QkNorm::None | family::QkNorm::Unweighted => return Ok(None),
     };
+    let k = || norm(loader, &k, k_width, rule);
     Ok(Some(QkNorm {
         q: norm(loader, &q, q_width, rule)?,
-        k: norm(loader, &k, k_width, rule)?,
+        k: own.reads.is_none().then(k).transpose()?,
         of,
     }))
 }
@@ -89,17 +114,21 @@ fn unweighted(place: &Place<'_>) -> Option<QkNorm> {
         .and_then(serde_json::Value::as_bool)
         == Some(false);
     let rotates = c.rotations.get(place.number) != Some(&Rotation::None);
-    let one = || Norm {
-        weight: Vector::host(vec![1.0; c.head_dim]),
-        bias: None,
-        eps: c.norm_eps as f32,
-        centred: false,
-    };
     (rotates && !off).then(|| QkNorm {
-        q: one(),
-        k: one(),
+        q: one(place),
+        k: Some(one(place)),
         of: Normed::RotatedHead,
     })
+}
+
+/// The norm of a head without weights.
+fn one(place: &Place<'_>) -> Norm {
+    Norm {
+        weight: Vector::host(vec![1.0; place.shape().head_dim]),
+        bias: None,
+        eps: place.loader.config().norm_eps as f32,
+        centred: false,
+    }
 }
 
 /// Norms of heads that stand as one tensor a head (StableLM); none where there are no such tensors.
@@ -120,7 +149,7 @@ fn one_by_one(place: &Place<'_>, q: &str, k: &str) -> Result<Option<QkNorm>> {
     };
     Ok(Some(QkNorm {
         q: load(q, c.heads)?,
-        k: load(k, c.kv_heads)?,
+        k: Some(load(k, c.kv_heads)?),
         of: Normed::Head,
     }))
 }
@@ -129,7 +158,8 @@ impl Attention {
     /// Loads the part of a layer whose keys and values lie at `at`.
     pub fn load(place: &Place<'_>, rope: Arc<Rope>, at: KvPlace) -> Result<Self> {
         let (family, loader, c) = (place.family, place.loader, place.loader.config());
-        let (names, h, d) = (&family.names, c.hidden_size, c.head_dim);
+        let (names, h, own) = (&family.names, c.hidden_size, place.shape());
+        let d = own.head_dim;
         let norm = |part: &str| {
             let name = place.name(part);
             name.map(|n| norm(loader, &n, h, family.norm)).transpose()
@@ -148,9 +178,12 @@ impl Attention {
         let rotates = c.rotations.get(place.number) != Some(&Rotation::None);
         let output = place.name(names.output).unwrap_or_default();
         let scale = c.scales.attention.unwrap_or((d as f64).powf(-0.5));
+        let (q, kv) = matrices(place)?;
         Ok(Self {
             norm: norm(names.input_norm)?,
-            qkv: qkv(place)?,
+            q,
+            kv,
+            v_norm: family.v_norm.then(|| one(place)),
             output: Join {
                 linear: loader.linear(&output, Role::Output, Shard::Whole, [h, c.heads * d])?,
                 norm: norm(names.post_attention)?,
@@ -159,7 +192,7 @@ impl Attention {
             attend: Attend {
                 place: at,
                 heads: c.heads,
-                kv_heads: c.kv_heads,
+                kv_heads: own.kv_heads,
                 head_dim: d,
                 value_dim: d,
                 scale: scale as f32,
@@ -185,11 +218,26 @@ impl Attention {
         pass: &mut Pass<'_>,
         kv: &mut Kv,
     ) -> Result<Tensor> {
-        let [q, k, v] = &self.qkv;
-        let qkv = backend.project(x, self.norm.as_ref(), &[q, k, v])?;
-        let Ok(qkv) = <[Tensor; 3]>::try_from(qkv) else {
+        let matrices: Vec<&Linear> = match &self.kv {
+            KeysAndValues::Another => vec![&self.q],
+            KeysAndValues::Each([k, v]) => vec![&self.q, k, v],
+            KeysAndValues::One(k) => vec![&self.q, k],
+        };
+        let products = backend.project(x, self.norm.as_ref(), &matrices)?;
+        let mut products = products.into_iter();
+        let (Some(q), k, v) = (products.next(), products.next(), products.next()) else {
             return Err(Error::Run("a product is missing".into()));
         };
-        backend.attend(&self.attend, qkv, pass, kv)
+        let Some(k) = k else {
+            return backend.attend_shared(&self.attend, q, pass, kv);
+        };
+        let v = match (&self.v_norm, v) {
+            (Some(norm), v) => {
+                backend.normalise(v.as_ref().unwrap_or(&k), self.attend.value_dim, norm)?
+            }
+            (None, Some(v)) => v,
+            (None, None) => return Err(Error::Run("a layer without values".into())),
+        };
+        backend.attend(&self.attend, [q, k, v], pass, kv)
     }
 }

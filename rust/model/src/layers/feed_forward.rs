@@ -1,5 +1,5 @@
 //! The feed-forward part of a layer, dense or of experts.
-use super::{Mlp, Moe, Place};
+use super::{Beside, Mlp, Moe, Place};
 use crate::{
     Result, Tensor,
     backend::{Backend, Norm},
@@ -11,12 +11,21 @@ pub enum FeedForward {
     Dense(Mlp),
     /// Each row goes to some of many.
     Experts(Moe),
+    /// Both.
+    Beside(Box<Beside>),
 }
 
 impl FeedForward {
     /// Loads the part of a layer: of experts where the checkpoint has a router there. `parallel`: it reads what
     /// attention reads.
     pub fn load(place: &Place<'_>, parallel: bool) -> Result<Self> {
+        let beside = place
+            .family
+            .moe
+            .and_then(|moe| Some((moe, moe.beside.as_ref()?)));
+        if let Some((moe, names)) = beside.filter(|_| place.loader.config().moe.is_some()) {
+            return Ok(Self::Beside(Box::new(Beside::load(place, moe, names)?)));
+        }
         Ok(match place.family.moe {
             Some(moe) if Moe::stands_at(place) => Self::Experts(Moe::load(place, moe)?),
             _ => Self::Dense(Mlp::load(place, parallel)?),
@@ -28,6 +37,7 @@ impl FeedForward {
         match self {
             Self::Dense(mlp) => mlp.norm.as_ref(),
             Self::Experts(moe) => moe.norm.as_ref(),
+            Self::Beside(both) => both.dense.norm.as_ref(),
         }
     }
 
@@ -41,6 +51,7 @@ impl FeedForward {
         match self {
             Self::Dense(mlp) => backend.feed(x, norm, &mlp.feed),
             Self::Experts(moe) => moe.run(backend, x, norm),
+            Self::Beside(both) => both.run(backend, x, norm),
         }
     }
 
@@ -49,6 +60,7 @@ impl FeedForward {
         match self {
             Self::Dense(mlp) => backend.join(y, &mlp.down, residual),
             Self::Experts(moe) => moe.join(backend, y, residual),
+            Self::Beside(both) => both.join(backend, y, residual),
         }
     }
 
@@ -56,6 +68,7 @@ impl FeedForward {
     pub fn label(&self) -> &str {
         let feed = match self {
             Self::Dense(mlp) => Some(&mlp.feed),
+            Self::Beside(both) => Some(&both.dense.feed),
             Self::Experts(moe) => moe.experts.all.first().map(|e| &e.feed),
         };
         feed.map_or("f32", |f| f.gate.as_ref().unwrap_or(&f.up).format.label())

@@ -66,7 +66,11 @@ impl Mlp {
     /// Loads the part of a layer. `parallel`: it reads what attention reads.
     pub fn load(place: &Place<'_>, parallel: bool) -> Result<Self> {
         let (family, loader, c) = (place.family, place.loader, place.loader.config());
-        let (names, h, f) = (&family.names, c.hidden_size, c.intermediate_size);
+        let (names, h, f) = (
+            &family.names,
+            c.hidden_size,
+            place.shape().intermediate_size,
+        );
         let own = if parallel {
             place.found(names.mlp_norm)
         } else {

@@ -16,6 +16,8 @@ use crate::{
 pub struct Moe {
     /// Before router and experts.
     pub norm: Option<Norm>,
+    /// Before the router, where it has one of its own.
+    router_norm: Option<Norm>,
     router: Router,
     /// The experts, the shared one last.
     pub experts: Experts,
@@ -23,6 +25,22 @@ pub struct Moe {
     post_norm: Option<Norm>,
     /// Of all of it.
     factor: f32,
+}
+
+/// The norm of a router that reads the stream by factors of its own: without a weight, and divided by the root of the
+/// width, both of which go to the factors.
+fn router_norm(place: &Place<'_>, names: &family::Beside) -> Result<Norm> {
+    let (loader, c) = (place.loader, place.loader.config());
+    let name = place.name(names.scale).unwrap_or_default();
+    let mut weight = loader.floats(&name, &Shard::Whole)?;
+    let root = (c.hidden_size as f32).sqrt();
+    weight.iter_mut().for_each(|w| *w /= root);
+    Ok(Norm {
+        weight: loader.made(&name, weight, c.hidden_size)?,
+        bias: None,
+        eps: c.norm_eps as f32,
+        centred: false,
+    })
 }
 
 /// Loads the expert whose parts have these names.
@@ -86,13 +104,17 @@ impl Moe {
                 gate: gate.transpose()?,
             });
         }
+        let scale = own.beside.and_then(|b| place.name(b.expert_scale));
+        let scale = scale.map(|n| loader.vector(&n, moe.experts, 0.0));
         let correction = place.name(own.correction);
         let correction = correction.map(|n| loader.vector(&n, moe.experts, 0.0));
         Ok(Self {
-            norm: norm(names.mlp_norm)?,
+            norm: norm(own.beside.map_or(names.mlp_norm, |b| b.norm))?,
+            router_norm: own.beside.map(|b| router_norm(place, &b)).transpose()?,
             router: Router {
                 linear: score(own.router, moe.experts)?,
                 correction: correction.transpose()?,
+                scale: scale.transpose()?,
                 rule: Routing {
                     used: moe.used,
                     scores: moe.scores,
@@ -110,7 +132,10 @@ impl Moe {
                 all,
                 weigh: own.weigh,
             },
-            post_norm: norm(names.post_mlp)?,
+            post_norm: match own.beside {
+                Some(_) => None,
+                None => norm(names.post_mlp)?,
+            },
             factor: c.scales.residual as f32,
         })
     }
@@ -122,9 +147,10 @@ impl Moe {
         x: &Tensor,
         norm: Option<&Norm>,
     ) -> Result<Tensor> {
+        let scored = backend.normalised(x, self.router_norm.as_ref())?;
         let own = backend.normalised(x, norm)?;
         let x = own.as_ref().unwrap_or(x);
-        let routes = backend.route(x, &self.router)?;
+        let routes = backend.route(scored.as_ref().unwrap_or(x), &self.router)?;
         backend.experts(x, &routes, &self.experts)
     }
 

@@ -18,7 +18,7 @@ const INSIDE: [(&str, &str); 4] = [
     ("language_model.model.", "model."),
 ];
 /// What the other parts are called.
-const BESIDE: [&str; 12] = [
+const BESIDE: [&str; 14] = [
     "vision_tower.",
     "vision_model.",
     "visual.",
@@ -31,6 +31,8 @@ const BESIDE: [&str; 12] = [
     "model.visual.",
     "model.multi_modal_projector.",
     "model.audio_tower.",
+    "model.embed_audio.",
+    "model.embed_vision.",
 ];
 
 /// What layers that draft tokens are called where they stand apart.

@@ -58,6 +58,135 @@ fn a_published_gemma_3_says_little() {
     assert_eq!(c.scales, wanted);
 }
 
+/// As google/gemma-4-E2B-it has it, with `changes`.
+fn gemma4(changes: serde_json::Value) -> Result<Config, Error> {
+    let mut text = json!({
+        "attention_k_eq_v": false,
+        "enable_moe_block": false,
+        "final_logit_softcapping": 30.0,
+        "head_dim": 256,
+        "hidden_activation": "gelu_pytorch_tanh",
+        "hidden_size": 1536,
+        "hidden_size_per_layer_input": 256,
+        "intermediate_size": 6144,
+        "model_type": "gemma4_text",
+        "num_attention_heads": 8,
+        "num_global_key_value_heads": null,
+        "num_hidden_layers": 35,
+        "num_key_value_heads": 1,
+        "num_kv_shared_layers": 20,
+        "sliding_window": 512,
+        "sliding_window_pattern": 5,
+        "use_double_wide_mlp": true,
+        "vocab_size": 262144
+    });
+    for (key, value) in changes.as_object().unwrap() {
+        text[key] = value.clone();
+    }
+    let config = json!({
+        "architectures": ["Gemma4ForConditionalGeneration"],
+        "model_type": "gemma4",
+        "text_config": text,
+        "audio_config": {}
+    });
+    Folder::new("gemma4-published").open(&config)
+}
+
+#[test]
+fn layers_of_gemma_4_have_two_shapes_and_share_keys() {
+    let c = gemma4(json!({})).unwrap();
+    assert_eq!(c.architecture, "Gemma4ForCausalLM");
+    assert_eq!(
+        (c.head_dim, c.kv_heads, c.intermediate_size),
+        (512, 1, 12_288)
+    );
+    assert_eq!(
+        (c.scales.attention, c.scales.logit_cap),
+        (Some(1.0), Some(30.0))
+    );
+    assert!(c.moe.is_none() && c.tie_word_embeddings);
+    let (factor, share) = (1.0, 0.25);
+    assert_eq!(c.rope_scaling, RopeScaling::Proportional { factor, share });
+    let inputs = c.layer_inputs.unwrap();
+    assert_eq!((inputs.width, inputs.rows), (256, 262_144));
+    for i in 0..35 {
+        let (own, whole) = (c.layer(i), i % 5 == 4);
+        let width = if whole { 512 } else { 256 };
+        assert_eq!(
+            (own.head_dim, own.rotary_dim, own.keyed),
+            (width, width, false)
+        );
+        assert_eq!(c.windows[i], (!whole).then_some(512));
+        let read = (i >= 15).then_some(if whole { 14 } else { 13 });
+        let mlp = if read.is_some() { 12_288 } else { 6144 };
+        assert_eq!((own.reads, own.intermediate_size), (read, mlp), "{i}");
+    }
+}
+
+#[test]
+fn what_single_layers_of_gemma_4_are_told_holds_or_is_refused() {
+    let one = json!({"0": {"num_key_value_heads": 2}, "34": {"head_dim": 128}});
+    let own = gemma4(json!({"per_layer_config": one, "num_kv_shared_layers": 0})).unwrap();
+    assert_eq!((own.layer(0).kv_heads, own.layer(34).head_dim), (2, 128));
+    assert_eq!((own.layer(4).head_dim, own.kv_heads), (256, 2));
+    let global = json!({"attention_k_eq_v": true, "num_global_key_value_heads": 2});
+    let keyed = gemma4(global).unwrap();
+    assert_eq!((keyed.layer(4).kv_heads, keyed.layer(4).keyed), (2, true));
+    assert_eq!((keyed.layer(3).kv_heads, keyed.layer(3).keyed), (1, false));
+    // The last layer sees all, whatever the pattern says.
+    assert_eq!(
+        gemma4(json!({"sliding_window_pattern": 6}))
+            .unwrap()
+            .windows[34],
+        None
+    );
+    assert!(
+        gemma4(json!({"hidden_size_per_layer_input": 0}))
+            .unwrap()
+            .layer_inputs
+            .is_none()
+    );
+    let refusals = [
+        (
+            json!({"num_kv_shared_layers": 33}),
+            "leaves no layer of each kind",
+        ),
+        (
+            json!({"num_kv_shared_layers": 36}),
+            "expected an integer from 1 to 35",
+        ),
+        (
+            json!({"per_layer_config": {"35": {}}}),
+            "by the numbers of layers",
+        ),
+        (
+            json!({"per_layer_config": {"0": {"skip": ["mlp"]}}}),
+            "for single layers is not supported",
+        ),
+        (
+            json!({"per_layer_config": {"34": {"head_dim": 64}}}),
+            "share keys, but not their shape",
+        ),
+        (
+            json!({"per_layer_config": {"0": {"num_key_value_heads": 3}}}),
+            "cannot share 3 key/value heads",
+        ),
+        (
+            json!({"per_layer_config": {"0": {"head_dim": 7}}}),
+            "do not fit a head of 7",
+        ),
+        (
+            json!({"use_bidirectional_attention": "all"}),
+            "later tokens",
+        ),
+        (json!({"intermediate_size": [1, 2]}), "expected 35 numbers"),
+        (json!({"enable_moe_block": true}), "num_experts is missing"),
+    ];
+    for (changes, message) in refusals {
+        refused(gemma4(changes), message);
+    }
+}
+
 /// The tiny llama's configuration as `model_type`, with 4 layers and `changes`.
 fn of(model_type: &str, changes: serde_json::Value) -> Result<Config, Error> {
     let mut all = json!({

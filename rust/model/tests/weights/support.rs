@@ -239,6 +239,14 @@ pub fn sound(c: &Config) {
     assert!(c.layers > 0 && c.hidden_size > 0 && c.vocab_size > 0 && c.intermediate_size > 0);
     assert!(c.heads > 0 && c.kv_heads > 0 && c.heads.is_multiple_of(c.kv_heads));
     assert!(c.rotary_dim <= c.head_dim && c.rotary_dim.is_multiple_of(2) && c.max_position > 0);
+    assert!(c.shapes.is_empty() || c.shapes.len() == c.layers);
+    for (i, own) in c.shapes.iter().enumerate() {
+        assert!(c.heads.is_multiple_of(own.kv_heads) && own.rotary_dim <= own.head_dim);
+        assert!(
+            own.reads
+                .is_none_or(|r| r < i && c.layer(r).reads.is_none())
+        );
+    }
     assert!(c.rope_theta > 1.0 && c.rope_theta.is_finite() && (0.0..1.0).contains(&c.norm_eps));
     assert_eq!([c.windows.len(), c.rotations.len()], [c.layers; 2]);
     assert!(c.windows.iter().flatten().all(|w| *w > 0));
@@ -280,6 +288,9 @@ pub fn sound(c: &Config) {
         } => {
             assert!(*original > 0 && *attention_factor > 0.0);
             assert_eq!([short.len(), long.len()], [c.rotary_dim / 2; 2]);
+        }
+        RopeScaling::Proportional { factor, share } => {
+            assert!(*factor > 0.0 && *share > 0.0 && *share <= 1.0);
         }
         RopeScaling::Factors(factors) => {
             assert_eq!(factors.len(), c.rotary_dim / 2);

@@ -46,7 +46,7 @@ impl Cpu {
                 };
             }
         }
-        Ok(Routes {
+        router.scaled(Routes {
             used: width,
             chosen,
         })

@@ -1,6 +1,9 @@
-//! Gemma: norms by one plus the weight, scaled embeddings, caps, norms on both sides.
+//! Gemma: scaled embeddings, caps, norms on both sides, by one plus the weight up to Gemma 3; then layers of two shapes
+//! that may share keys and values and have inputs of their own.
+use super::super::moe::{Beside, Moe, Normalised, QWEN};
 use super::super::{
-    Defaults, Family, Layout, NormRule, QkNorm, Rotations, ScaleRule, Windows, names,
+    Defaults, Family, LayerInputs, Layout, Names, NormRule, QkNorm, Rotations, ScaleRule, Sizes,
+    Windows, names,
 };
 use super::DEFAULTS;
 use super::llama::LLAMA;
@@ -71,4 +74,53 @@ pub(super) const GEMMA3: Family = Family {
         caps: [None, None],
     },
     ..GEMMA
+};
+
+pub(super) const GEMMA4: Family = Family {
+    architecture: "Gemma4ForCausalLM",
+    model_type: "gemma4_text",
+    gguf: "gemma4",
+    defaults: Defaults {
+        vocab: Some(262_144),
+        windows: Windows::OpenEnded {
+            default: 512,
+            pattern: 6,
+        },
+        ..GEMMA3.defaults
+    },
+    names: Names {
+        layer_scale: "layer_scalar",
+        layer_inputs: true,
+        ..GEMMA3.names
+    },
+    moe: Some(&Moe {
+        router: "router.proj",
+        experts: "experts",
+        stacked: ["experts.gate_up_proj", "experts.down_proj"],
+        normalised: Normalised::Always,
+        beside: Some(Beside {
+            dense_norm: "post_feedforward_layernorm_1",
+            norm: "pre_feedforward_layernorm_2",
+            post_norm: "post_feedforward_layernorm_2",
+            scale: "router.scale",
+            expert_scale: "router.per_expert_scale",
+        }),
+        ..QWEN
+    }),
+    norm: NormRule::Rms,
+    v_norm: true,
+    sizes: Sizes::Kinds {
+        whole: Some(512),
+        shared: 0,
+    },
+    layer_inputs: Some(LayerInputs {
+        width: 256,
+        rows: 262_144,
+    }),
+    rotations: Rotations::Proportional {
+        local: 10_000.0,
+        share: 0.25,
+    },
+    scales: ScaleRule::Unscaled(None),
+    ..GEMMA3
 };

@@ -1,7 +1,7 @@
 //! Llama and those that differ from it by configuration.
 use super::super::{
     Defaults, Family, Layout, Lying, Moe, Names, NormRule, Normalised, QkNorm, Rotations,
-    ScaleRule, Windows, moe, names,
+    ScaleRule, Sizes, Windows, moe, names,
 };
 use super::DEFAULTS;
 use candle_vllm_kernels::cpu::{Weigh, routing::Scores};
@@ -19,6 +19,9 @@ pub(super) const LLAMA: Family = Family {
     moe: None,
     norm: NormRule::Rms,
     qk_norm: QkNorm::None,
+    v_norm: false,
+    sizes: Sizes::Alike,
+    layer_inputs: None,
     parallel: false,
     interleaved: false,
     rotations: Rotations::Alike,

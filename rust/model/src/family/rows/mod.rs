@@ -39,6 +39,7 @@ pub(super) const FAMILIES: &[&Family] = &[
     &gemma::GEMMA,
     &gemma::GEMMA2,
     &gemma::GEMMA3,
+    &gemma::GEMMA4,
     &phi::PHI,
     &phi::PHI3,
     &olmo::OLMO2,

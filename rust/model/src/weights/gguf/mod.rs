@@ -63,9 +63,15 @@ fn facts(
     tensors: &BTreeMap<String, (usize, TensorInfo)>,
     files: &[MappedFile],
 ) -> Result<Facts> {
-    let rows = tensors
-        .get("token_embd.weight")
-        .and_then(|(_, t)| t.shape.first().copied());
+    let rows = |name| {
+        tensors
+            .get(name)
+            .and_then(|(_, t)| t.shape.first().copied())
+    };
+    let valued = |name: &String| {
+        let (block, part) = name.strip_prefix("blk.")?.split_once('.')?;
+        block.parse().ok().filter(|_| part == "attn_v.weight")
+    };
     let factors = |name: &str| {
         let Some((file, tensor)) = tensors.get(name) else {
             return Ok(None);
@@ -83,7 +89,9 @@ fn facts(
     };
     let [short, long] = [factors(names::LONGROPE[0])?, factors(names::LONGROPE[1])?];
     Ok(Facts {
-        embedding_rows: rows,
+        embedding_rows: rows("token_embd.weight"),
+        input_rows: rows("per_layer_token_embd.weight"),
+        valued: tensors.keys().filter_map(valued).collect(),
         has_output: tensors.contains_key("output.weight"),
         indexes: names::blocks_with(tensors.keys(), names::INDEX),
         rope_factors: factors(names::ROPE_FACTORS)?,

@@ -45,7 +45,9 @@ pub(super) fn hugging_face(
     }
     let unknown = || format!("is not one that a {} has", family.architecture);
     let (stem, kind) = name.rsplit_once('.').ok_or_else(unknown)?;
-    if !matches!(kind, "weight" | "bias") {
+    let scaled = family.moe.and_then(|moe| moe.beside).is_some();
+    let known = matches!(kind, "weight" | "bias") || (kind == "scale" && scaled);
+    if !known {
         return Err(unknown());
     }
     let names = &family.names;
@@ -72,7 +74,7 @@ pub(super) fn hugging_face(
     }
     let part = names.of_gguf(true, part).ok_or_else(unknown)?;
     let prefix = format!("{}.{n}.{part}", names.layers);
-    if part == names.sinks {
+    if part == names.sinks || part == names.layer_scale {
         return Ok(Some(plain(prefix)));
     }
     let interleaves = family.layout == Layout::Interleaved;

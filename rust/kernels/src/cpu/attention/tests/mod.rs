@@ -209,7 +209,7 @@ fn bits_depend_on_the_own_tokens_only() {
             }
             for dtype in KvType::ALL {
                 let want = scenario.play(cpu, dtype, Way::Whole, &mut Rng(round));
-                for way in [Way::Mixed, Way::MixedFused] {
+                for way in [Way::Mixed, Way::MixedFused, Way::MixedShared] {
                     let got = scenario.play(cpu, dtype, way, &mut rng);
                     assert_same(
                         &want,

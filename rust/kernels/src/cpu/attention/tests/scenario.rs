@@ -7,7 +7,8 @@ use super::super::super::{Compute, Cpu};
 #[cfg(target_arch = "x86_64")]
 use super::super::tile::{PAGES, PROBS, ROWS, Rules, SCORES, Tile};
 use super::super::{
-    AttnParams, Batch, QkNorm, Temperature, Window, attention, qkv_attention, write_qkv,
+    AttnParams, Batch, QkNorm, Temperature, Window, attention, q_attention, qkv_attention,
+    write_qkv,
 };
 
 /// A small linear congruential generator.
@@ -45,6 +46,8 @@ pub enum Way {
     Mixed,
     /// The same by the entry that writes and attends in one.
     MixedFused,
+    /// The same by the entry of layers whose keys another has written.
+    MixedShared,
     /// All but the last 3 tokens, then one by one in a batch, fused, on as many threads.
     LastOneByOne(usize),
 }
@@ -152,7 +155,7 @@ impl Scenario {
                     calls.push(vec![(s, 0, n)]);
                 }
             }
-            Way::Mixed | Way::MixedFused => {
+            Way::Mixed | Way::MixedFused | Way::MixedShared => {
                 while done != self.lengths {
                     let mut call = Vec::new();
                     for (s, done) in done.iter_mut().enumerate() {
@@ -313,6 +316,15 @@ impl Scenario {
                     &cx, &rope, &mut b.q, &mut b.k, &b.v, norm, &params, &seqs, cache, layer,
                 );
                 attention(&cx, &params, &b.q, &seqs, cache, layer, &mut out);
+            } else if way == Way::MixedShared {
+                let mut spent = b.q.clone();
+                write_qkv(
+                    &cx, &rope, &mut spent, &mut b.k, &b.v, norm, &params, &seqs, cache, layer,
+                );
+                let mut batch = Batch::new(seqs, cache);
+                q_attention(
+                    &cx, &rope, &b.q, norm, &params, &mut batch, cache, layer, &mut out,
+                );
             } else {
                 let (q, k, v) = (&b.q, &b.k, &b.v);
                 qkv_attention(

@@ -93,3 +93,24 @@ fn rows_are_added_with_norm_and_factor() {
         }
     }
 }
+
+#[test]
+fn rows_are_scaled_and_multiplied_by_columns_of_others() {
+    let (width, columns, first) = (300, 700, 350);
+    let (x, y) = (values(70 * width, 1.0), values(70 * columns, 2.0));
+    let got = everywhere(|cx| {
+        let mut x = x.clone();
+        multiply_rows(cx, &mut x, width, (&y, columns), first);
+        scale_rows(cx, &mut x, width, 0.25);
+        x
+    });
+    for (r, (row, x)) in got.chunks(width).zip(x.chunks(width)).enumerate() {
+        let y = &y[r * columns + first..];
+        assert!(
+            row.iter()
+                .zip(x)
+                .zip(y)
+                .all(|((g, x), y)| *g == x * y * 0.25)
+        );
+    }
+}
