@@ -2,7 +2,6 @@
 //! Knows nothing of what runs; the engine posts, one reader (a blocking call or an event loop) drains.
 use std::collections::HashMap;
 use std::io::{PipeReader, PipeWriter, Read, Write};
-use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -33,6 +32,17 @@ struct State {
 struct Pipe {
     reader: PipeReader,
     writer: PipeWriter,
+}
+
+#[cfg(unix)]
+fn descriptor(reader: &PipeReader) -> Option<i32> {
+    use std::os::fd::AsRawFd;
+    Some(reader.as_raw_fd())
+}
+
+#[cfg(not(unix))]
+fn descriptor(_: &PipeReader) -> Option<i32> {
+    None
 }
 
 #[derive(Default)]
@@ -80,8 +90,11 @@ impl Mailbox {
     }
 
     /// A descriptor that is readable while events wait, to watch with poll, select, epoll or kqueue. Never read from it.
-    /// Fails when the process has no descriptors left.
-    pub fn fd(&self) -> Result<RawFd> {
+    /// Fails when the process has no descriptors left. None where the system watches no pipes (Windows).
+    pub fn fd(&self) -> Result<Option<i32>> {
+        if cfg!(not(unix)) {
+            return Ok(None);
+        }
         let mut state = self.inner.state.lock();
         if state.pipe.is_none() {
             let (reader, writer) = std::io::pipe()
@@ -89,8 +102,10 @@ impl Mailbox {
             state.pipe = Some(Pipe { reader, writer });
         }
         state.signal();
-        let fd = state.pipe.as_ref().map(|pipe| pipe.reader.as_raw_fd());
-        fd.ok_or_else(|| Error::Generation("a mailbox lost its pipe".into()))
+        Ok(state
+            .pipe
+            .as_ref()
+            .and_then(|pipe| descriptor(&pipe.reader)))
     }
 
     /// Whether the descriptor keeps still until the first or the last event of a request comes: whoever waits for
@@ -222,7 +237,8 @@ mod tests {
         }
     }
 
-    fn readable(fd: RawFd) -> bool {
+    #[cfg(unix)]
+    fn readable(fd: i32) -> bool {
         let mut p = libc::pollfd {
             fd,
             events: libc::POLLIN,
@@ -256,7 +272,7 @@ mod tests {
     fn the_descriptor_is_readable_exactly_while_events_wait() {
         let mailbox = Mailbox::new();
         mailbox.inner().post(&mut vec![event(1)]);
-        let fd = mailbox.fd().unwrap();
+        let fd = mailbox.fd().unwrap().unwrap();
         assert!(
             readable(fd),
             "also when the event came before anybody watched"
@@ -275,7 +291,7 @@ mod tests {
     #[test]
     fn while_its_reader_rests_only_first_and_last_events_signal() {
         let mailbox = Mailbox::new();
-        let fd = mailbox.fd().unwrap();
+        let fd = mailbox.fd().unwrap().unwrap();
         let post = |request| mailbox.inner().post(&mut vec![event(request)]);
         mailbox.inner().await_end(1);
         mailbox.inner().await_end(2);

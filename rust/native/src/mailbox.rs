@@ -2,6 +2,7 @@
 use std::time::{Duration, Instant};
 
 use candle_vllm_engine::{Event, Mailbox};
+use pyo3::exceptions::PyNotImplementedError;
 use pyo3::prelude::*;
 
 use crate::call::{self, Owner};
@@ -64,10 +65,11 @@ impl PyMailbox {
         Ok(to_python(call::attached(|| mailbox.try_poll())?))
     }
 
-    /// A descriptor that is readable while events wait; never read from it.
+    /// A descriptor that is readable while events wait; never read from it. NotImplementedError where there is none.
     fn fileno(&self) -> PyResult<i32> {
         let mailbox = self.get()?;
-        call::attached(|| mailbox.fd())?.map_err(errors::exception)
+        let fd = call::attached(|| mailbox.fd())?.map_err(errors::exception)?;
+        fd.ok_or_else(|| PyNotImplementedError::new_err("this system watches no descriptors"))
     }
 
     /// Whether the descriptor keeps still until the first or the last event of a request comes.

@@ -59,27 +59,33 @@ impl MappedFile {
     }
 
     /// Gives back the pages that lie wholly inside `start..start + len`; they are read from the file again when touched.
+    /// Only Unix is told so; elsewhere the system takes pages back when memory is short.
+    #[cfg_attr(not(unix), allow(unused_variables))]
     fn release(&self, start: usize, len: usize) {
-        let page = page_size();
-        let end = start.saturating_add(len).min(self.map.len()) / page * page;
-        let start = start.div_ceil(page) * page;
-        if start < end {
-            // SAFETY: the map is shared, read-only and backed by a file, so dropped pages come back with the same bytes;
-            // no write can be lost and every borrowed slice stays valid.
-            let advice = unsafe {
-                self.map.unchecked_advise_range(
-                    memmap2::UncheckedAdvice::DontNeed,
-                    start,
-                    end - start,
-                )
-            };
-            if let Err(error) = advice {
-                tracing::debug!(path = %self.path.display(), %error, "pages were not given back");
+        #[cfg(unix)]
+        {
+            let page = page_size();
+            let end = start.saturating_add(len).min(self.map.len()) / page * page;
+            let start = start.div_ceil(page) * page;
+            if start < end {
+                // SAFETY: the map is shared, read-only and backed by a file, so dropped pages come back with the same bytes;
+                // no write can be lost and every borrowed slice stays valid.
+                let advice = unsafe {
+                    self.map.unchecked_advise_range(
+                        memmap2::UncheckedAdvice::DontNeed,
+                        start,
+                        end - start,
+                    )
+                };
+                if let Err(error) = advice {
+                    tracing::debug!(path = %self.path.display(), %error, "pages were not given back");
+                }
             }
         }
     }
 }
 
+#[cfg(unix)]
 fn page_size() -> usize {
     // SAFETY: sysconf reads a constant of the system and has no preconditions.
     let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };

@@ -4,6 +4,7 @@ use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// Size of a large page in bytes.
+#[cfg(unix)]
 const LARGE_PAGE: usize = 2 << 20;
 /// Size of a shared mapping in bytes: pages that nobody touched take no memory.
 const SHARED: usize = 32 << 20;
