@@ -90,7 +90,10 @@ class AnswerView:
                 with self._body:
                     self._parts.append(_view(part))
             whole = ended or at < len(parts) - 1
-            if at >= self._whole or isinstance(part, CallPart):
+            if isinstance(part, CallPart):
+                # It may run while others stand behind it.
+                await self._parts[at].show(part, ended)
+            elif at >= self._whole:
                 await self._parts[at].show(part, whole)
             if whole:
                 self._whole = max(self._whole, at + 1)

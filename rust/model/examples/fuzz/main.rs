@@ -19,7 +19,7 @@ use std::{
 
 use random::Random;
 
-/// Longest time for one input.
+/// Longest time for one input, which it must take twice: the machine may have been busy.
 const SLOW: Duration = Duration::from_secs(2);
 
 /// Tries the input of a seed; whether it was taken for sound.
@@ -45,6 +45,7 @@ fn main() -> ExitCode {
     };
     let end = Instant::now() + Duration::from_secs(seconds);
     let (mut seed, mut tried, mut sound) = (only.unwrap_or(1), 0u64, 0u64);
+    let mut slow = None;
     while tried == 0 || Instant::now() < end {
         let start = Instant::now();
         let run = catch_unwind(AssertUnwindSafe(|| target(&mut Random(seed))));
@@ -57,7 +58,10 @@ fn main() -> ExitCode {
         }
         if start.elapsed() > SLOW {
             println!("{name}: seed {seed} takes {:?}", start.elapsed());
-            return ExitCode::FAILURE;
+            if slow.replace(seed) == Some(seed) {
+                return ExitCode::FAILURE;
+            }
+            continue;
         }
         (seed, tried) = (seed + 1, tried + 1);
     }
