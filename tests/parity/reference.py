@@ -74,6 +74,7 @@ HF_CASES = [
     "deepseek_v3",
     "deepseek_v32",
     "glm_moe_dsa",
+    "mimo_v2_flash",
     "glm4_moe_lite",
     "llama4",
 ]

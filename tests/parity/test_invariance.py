@@ -29,6 +29,7 @@ CASES = [
     "hf/deepseek_v3",
     "hf/deepseek_v32",
     "hf/glm_moe_dsa",
+    "hf/mimo_v2_flash",
     "hf/llama4",
     "ggml/Q4_1",
     "ggml/Q4_K",

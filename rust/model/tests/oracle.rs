@@ -22,7 +22,7 @@ fn golden(name: &str) -> PathBuf {
 }
 
 /// Llamas, and a case of each way in which families differ from them.
-const CASES: [&str; 36] = [
+const CASES: [&str; 37] = [
     "gguf/llama.gguf",
     "gguf/llama_tied_bias.gguf",
     "gguf/llama_linear_rope.gguf",
@@ -54,6 +54,7 @@ const CASES: [&str; 36] = [
     "hf/deepseek_v3",
     "hf/deepseek_v32",
     "gguf/glm_moe_dsa.gguf",
+    "hf/mimo_v2_flash",
     "gguf/glm4_moe_lite.gguf",
     "ggml/Q4_1.gguf",
     "ggml/Q8_0.gguf",
@@ -62,8 +63,8 @@ const CASES: [&str; 36] = [
 ];
 
 /// Those with experts.
-const EXPERTS: [&str; 7] = [
-    "deepseek", "moe", "mixtral", "gpt_oss", "dots1", "phimoe", "llama4",
+const EXPERTS: [&str; 8] = [
+    "deepseek", "moe", "mixtral", "gpt_oss", "dots1", "phimoe", "llama4", "mimo",
 ];
 
 fn open(name: &str, backend: Box<dyn Backend>, kv_dtype: KvType) -> Box<dyn Model> {

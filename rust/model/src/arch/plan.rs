@@ -86,7 +86,7 @@ fn kept(c: &Config, number: usize, dtype: KvType) -> KvGroup {
             layers: 1,
             kv_heads: own.kv_heads,
             key_dim: own.head_dim,
-            value_dim: own.head_dim,
+            value_dim: own.value_dim,
             latent: false,
             dtype,
         },

@@ -58,10 +58,15 @@ pub(crate) fn read(place: &str, metadata: &Metadata, facts: &Facts) -> Result<Co
         Some(_) => Some(latent::from_gguf(&fields, &key)?),
         None => None,
     };
-    let head_dim = match &latent {
-        Some(l) => l.nope + l.rotated,
-        None => head_dim(&fields, &key, hidden_size, heads)?,
+    let widths = match &latent {
+        Some(l) => [l.nope + l.rotated; 2],
+        None => head_dims(&fields, &key, hidden_size, heads)?,
     };
+    let narrow = family.is_some_and(|f| f.defaults.value_dim.is_some());
+    if widths[0] != widths[1] && !narrow {
+        let what = format_args!("values unlike keys ({}) are not supported", widths[0]);
+        return Err(fields.bad(&key("attention.value_length"), what));
+    }
     let sparse = match (family.and_then(|f| f.defaults.index), &latent) {
         (Some(index), Some(l)) => {
             let own = (0..layers).map(|i| facts.indexes.contains(&i)).collect();
@@ -91,7 +96,7 @@ pub(crate) fn read(place: &str, metadata: &Metadata, facts: &Facts) -> Result<Co
     };
 
     let sizes = family.map_or(Sizes::Alike, |f| f.sizes);
-    let (widest, shapes) = shapes(&fields, &key, sizes, (heads, head_dim), &windows, facts)?;
+    let (widest, shapes) = shapes(&fields, &key, sizes, (heads, widths), &windows, facts)?;
     let read = Config {
         hidden_size,
         moe: match family.and_then(|f| f.moe) {
@@ -101,6 +106,7 @@ pub(crate) fn read(place: &str, metadata: &Metadata, facts: &Facts) -> Result<Co
         layers,
         heads,
         head_dim: widest.head_dim,
+        value_dim: widest.value_dim,
         shapes,
         layer_inputs: shape::inputs(
             &fields,
@@ -169,7 +175,7 @@ fn shapes(
     fields: &Fields<'_>,
     key: &impl Fn(&str) -> String,
     sizes: Sizes,
-    (heads, head_dim): (usize, usize),
+    (heads, [head_dim, value_dim]): (usize, [usize; 2]),
     windows: &[Option<usize>],
     facts: &Facts,
 ) -> Result<(LayerShape, Vec<LayerShape>)> {
@@ -178,6 +184,7 @@ fn shapes(
     let mut base = LayerShape {
         kv_heads: heads,
         head_dim,
+        value_dim,
         rotary_dim: rotary.unwrap_or(head_dim),
         intermediate_size: 0,
         reads: None,
@@ -215,6 +222,11 @@ fn windows(
         Some(0) => None,
         _ => fields.count(&window_key, bounds::WINDOW)?,
     };
+    let window = match rule {
+        // llama.cpp counts the tokens before a query's own.
+        Some(Windows::Hybrid { .. }) => window.map(|before| before + 1),
+        _ => window,
+    };
     let which = fields.get(&key("attention.sliding_window_pattern"));
     if let Some(Json::Array(which)) =
         which.filter(|w| w.as_array().is_some_and(|w| w.len() >= layers))
@@ -230,6 +242,9 @@ fn windows(
         }
         Some(Windows::Pattern { pattern, .. } | Windows::OpenEnded { pattern, .. }) => {
             super::windows::by_pattern(window, *pattern, layers)
+        }
+        Some(Windows::Hybrid { interval, .. }) => {
+            super::windows::by_interval(window, *interval, layers)
         }
         _ => vec![window; layers],
     })
@@ -250,12 +265,13 @@ fn uniform(fields: &Fields<'_>, key: &str, max: usize) -> Result<Option<usize>> 
     fields.as_count(key, first, max).map(Some)
 }
 
-fn head_dim(
+/// Widths of a head's key and value.
+fn head_dims(
     fields: &Fields<'_>,
     key: &impl Fn(&str) -> String,
     hidden: usize,
     heads: usize,
-) -> Result<usize> {
+) -> Result<[usize; 2]> {
     let (k, v) = (key("attention.key_length"), key("attention.value_length"));
     let dim = match fields.count(&k, bounds::HEAD_DIM)? {
         Some(dim) => dim,
@@ -270,13 +286,8 @@ fn head_dim(
             return Err(fields.bad(&key("embedding_length"), what));
         }
     };
-    match fields.count(&v, bounds::HEAD_DIM)? {
-        Some(value) if value != dim => Err(fields.bad(
-            &v,
-            format_args!("values unlike keys ({dim}) are not supported"),
-        )),
-        _ => Ok(dim),
-    }
+    let value = fields.count(&v, bounds::HEAD_DIM)?.unwrap_or(dim);
+    Ok([dim, value])
 }
 
 /// Rows of the embedding: as the tensor has them, or as the metadata says.

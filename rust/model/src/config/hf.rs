@@ -20,6 +20,7 @@ const OTHER: Defaults = Defaults {
     heads: None,
     kv_heads: None,
     head_dim: None,
+    value_dim: None,
     vocab: None,
     max_position: None,
     theta: 10_000.0,
@@ -223,6 +224,10 @@ fn normal_form(
     let base = LayerShape {
         kv_heads: kv_heads(fields, defaults, heads)?,
         head_dim: head.width,
+        value_dim: match defaults.value_dim {
+            Some(default) => count(&["v_head_dim"], bounds::HEAD_DIM, Some(default))?,
+            None => head.width,
+        },
         rotary_dim: head.rotated,
         intermediate_size: 0,
         reads: None,
@@ -259,6 +264,7 @@ fn normal_form(
         heads,
         kv_heads: widest.kv_heads,
         head_dim: widest.head_dim,
+        value_dim: widest.value_dim,
         shapes,
         layer_inputs: shape::inputs(
             fields,
@@ -362,6 +368,7 @@ fn norm_eps(fields: &Fields<'_>) -> Result<f64> {
         "layer_norm_eps",
         "layer_norm_epsilon",
         "norm_epsilon",
+        "layernorm_epsilon",
         "norm_eps",
     ] {
         if let Some(eps) = fields.number(key)? {

@@ -139,6 +139,8 @@ pub struct Config {
     pub kv_heads: usize,
     /// Width of a head; of the widest.
     pub head_dim: usize,
+    /// Width of a head's value; of the widest. Latent attention has its own.
+    pub value_dim: usize,
     /// The shape of each layer, where they differ; else empty: see [`Config::layer`].
     pub shapes: Vec<LayerShape>,
     /// What each layer is given of a token beside the residual stream.
@@ -214,6 +216,7 @@ impl Config {
         let alike = || LayerShape {
             kv_heads: self.kv_heads,
             head_dim: self.head_dim,
+            value_dim: self.value_dim,
             rotary_dim: self.rotary_dim,
             intermediate_size: self.intermediate_size,
             reads: None,
@@ -235,6 +238,10 @@ impl Config {
             if !self.heads.is_multiple_of(own.kv_heads) {
                 let (q, k) = (self.heads, own.kv_heads);
                 return bad(format!("{q} query heads cannot share {k} key/value heads"));
+            }
+            if own.keyed && own.value_dim != own.head_dim {
+                let (v, d) = (own.value_dim, own.head_dim);
+                return bad(format!("values of {v} are not keys of {d}"));
             }
             if own.rotary_dim > own.head_dim || !own.rotary_dim.is_multiple_of(2) {
                 let (r, d) = (own.rotary_dim, own.head_dim);

@@ -94,13 +94,10 @@ pub(super) fn from_hf(
             let theta = first(&own, top, &["rope_theta"], checked_theta)?.unwrap_or(theta);
             Some((theta, scaling(top, &own, max_position)?))
         }
-        None => match top.number("rope_local_base_freq")? {
-            Some(theta) => {
-                let theta = checked_theta(top, "rope_local_base_freq", theta)?;
-                Some((theta, RopeScaling::None))
-            }
-            None => None,
-        },
+        None => {
+            let keys = ["rope_local_base_freq", "swa_rope_theta"];
+            first(top, top, &keys, checked_theta)?.map(|theta| (theta, RopeScaling::None))
+        }
     };
     let alpha = match inner.text("rope_type")?.or(inner.text("type")?) {
         Some("dynamic") => inner.positive("alpha")?,

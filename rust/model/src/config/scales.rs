@@ -15,6 +15,8 @@ pub struct Scales {
     pub embedding: f64,
     /// Factor on what a part adds to the residual stream.
     pub residual: f64,
+    /// Factor on attention's values.
+    pub values: f64,
     /// Factor on the logits.
     pub logits: f64,
     /// A query at position p is multiplied by `1 + beta ln(1 + floor(p / original))`: beta and original.
@@ -29,6 +31,7 @@ impl Default for Scales {
             logit_cap: None,
             embedding: 1.0,
             residual: 1.0,
+            values: 1.0,
             logits: 1.0,
             temperature: None,
         }
@@ -41,6 +44,7 @@ struct Keys {
     residual: String,
     attention: String,
     logits: String,
+    values: String,
     attention_cap: String,
     logit_cap: String,
     /// One over the square of the attention factor; empty where there is none.
@@ -64,6 +68,7 @@ pub(super) fn from_hf(
             ScaleRule::Granite => "logits_scaling",
             _ => "logit_scale",
         }),
+        values: own("attention_value_scale"),
         attention_cap: own("attn_logit_softcapping"),
         logit_cap: own("final_logit_softcapping"),
         query: "query_pre_attn_scalar",
@@ -87,6 +92,7 @@ pub(super) fn from_gguf(
         residual: key("residual_scale"),
         attention: key("attention.scale"),
         logits: key("logit_scale"),
+        values: key("attention.value_scale"),
         attention_cap: key("attn_logit_softcapping"),
         logit_cap: key("final_logit_softcapping"),
         query: "",
@@ -141,6 +147,15 @@ fn read(
             scales.logits = 1.0 / or(&keys.logits, 1.0)?;
         }
         ScaleRule::Logits(default) => scales.logits = or(&keys.logits, default)?,
+        ScaleRule::Values(default) => {
+            // null means none.
+            let default = if fields.mentions(&keys.values) {
+                1.0
+            } else {
+                default
+            };
+            scales.values = or(&keys.values, default)?;
+        }
         ScaleRule::NopeTemperature => {
             let on = fields.get("attn_temperature_tuning");
             // Published files have a number.

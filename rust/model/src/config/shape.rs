@@ -15,6 +15,8 @@ pub struct LayerShape {
     pub kv_heads: usize,
     /// Width of a head.
     pub head_dim: usize,
+    /// Width of a head's value.
+    pub value_dim: usize,
     /// Dimensions of a head that rotate.
     pub rotary_dim: usize,
     /// Width of the MLP.
@@ -31,6 +33,7 @@ impl LayerShape {
         all.iter().fold(base, |most, own| LayerShape {
             kv_heads: most.kv_heads.max(own.kv_heads),
             head_dim: most.head_dim.max(own.head_dim),
+            value_dim: most.value_dim.max(own.value_dim),
             rotary_dim: most.rotary_dim.max(own.rotary_dim),
             intermediate_size: most.intermediate_size.max(own.intermediate_size),
             ..most
@@ -77,8 +80,10 @@ pub(super) fn from_hf(
     windows: &[Option<usize>],
     widths: &[usize],
 ) -> Result<Vec<LayerShape>> {
-    let Sizes::Kinds { whole, shared } = sizes else {
-        return Ok(Vec::new());
+    let (whole, shared) = match sizes {
+        Sizes::Alike => return Ok(Vec::new()),
+        Sizes::Windowed => return windowed(fields, base, windows),
+        Sizes::Kinds { whole, shared } => (whole, shared),
     };
     if fields.text("use_bidirectional_attention")? == Some("all") {
         let what = "attention to later tokens is not supported";
@@ -107,7 +112,9 @@ pub(super) fn from_hf(
             layer.kv_heads = kv_heads.unwrap_or(base.kv_heads);
         }
     }
-    all.iter_mut().for_each(|l| l.rotary_dim = l.head_dim);
+    for layer in &mut all {
+        (layer.rotary_dim, layer.value_dim) = (layer.head_dim, layer.head_dim);
+    }
     const SHARED: &str = "num_kv_shared_layers";
     let shared = fields.size(SHARED, windows.len())?.unwrap_or(shared);
     share(fields, SHARED, shared, windows, &mut all)?;
@@ -116,6 +123,34 @@ pub(super) fn from_hf(
         readers.for_each(|l| l.intermediate_size *= 2);
     }
     Ok(all)
+}
+
+/// Layers with a window have `swa_num_key_value_heads`, twice those of the others where nothing is said.
+fn windowed(
+    fields: &Fields<'_>,
+    base: LayerShape,
+    windows: &[Option<usize>],
+) -> Result<Vec<LayerShape>> {
+    let alike = [
+        ("swa_head_dim", base.head_dim),
+        ("swa_v_head_dim", base.value_dim),
+    ];
+    for (key, other) in alike {
+        if fields
+            .count(key, bounds::HEAD_DIM)?
+            .is_some_and(|n| n != other)
+        {
+            let what = format_args!("unlike that of layers without a window, {other}");
+            return Err(fields.bad(key, what));
+        }
+    }
+    let kv_heads = fields.count("swa_num_key_value_heads", bounds::HEADS)?;
+    let own = LayerShape {
+        kv_heads: kv_heads.unwrap_or(2 * base.kv_heads),
+        ..base
+    };
+    let layer = |window: &Option<usize>| window.map_or(base, |_| own);
+    Ok(windows.iter().map(layer).collect())
 }
 
 /// What `per_layer_config` says of layers, by their numbers.
@@ -182,22 +217,27 @@ pub(super) fn from_gguf(
     base: LayerShape,
     (windows, widths, valued): (&[Option<usize>], &[usize], &[usize]),
 ) -> Result<Vec<LayerShape>> {
+    // Of layers with a window, as of the others where their heads are as wide.
+    let like = |other| {
+        move |head_dim| {
+            if head_dim == base.head_dim {
+                other
+            } else {
+                head_dim
+            }
+        }
+    };
     let windowed = |name: &str, default| {
         let key = key(name);
         Ok::<_, Error>(fields.count(&key, bounds::HEAD_DIM)?.unwrap_or(default))
     };
     let head_dim = windowed("attention.key_length_swa", base.head_dim)?;
-    let value = key("attention.value_length_swa");
-    if fields
-        .count(&value, bounds::HEAD_DIM)?
-        .is_some_and(|v| v != head_dim)
-    {
-        return Err(fields.bad(&value, format_args!("values unlike keys ({head_dim})")));
-    }
-    let rotary_dim = windowed("rope.dimension_count_swa", head_dim)?;
+    let value_dim = windowed("attention.value_length_swa", like(base.value_dim)(head_dim))?;
+    let rotary_dim = windowed("rope.dimension_count_swa", like(base.rotary_dim)(head_dim))?;
     let heads = key("attention.head_count_kv");
     let kv_heads = match fields.get(&heads) {
-        Some(Value::Array(each)) if each.len() == windows.len() => each
+        // Those that draft are counted too.
+        Some(Value::Array(each)) if each.len() >= windows.len() => each[..windows.len()]
             .iter()
             .map(|n| fields.as_count(&heads, n, bounds::HEADS))
             .collect::<Result<_>>()?,
@@ -210,6 +250,7 @@ pub(super) fn from_gguf(
     let of = |i: usize| LayerShape {
         kv_heads: kv_heads[i],
         head_dim: windows[i].map_or(base.head_dim, |_| head_dim),
+        value_dim: windows[i].map_or(base.value_dim, |_| value_dim),
         rotary_dim: windows[i].map_or(base.rotary_dim, |_| rotary_dim),
         intermediate_size: widths.get(i).copied().unwrap_or(base.intermediate_size),
         reads: None,

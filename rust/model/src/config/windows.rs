@@ -19,6 +19,9 @@ pub(super) fn from_hf(
         Windows::Chunks { default, interval } => {
             return chunks(fields, *default, *interval, layers);
         }
+        Windows::Hybrid { default, interval } => {
+            return hybrid(fields, *default, *interval, layers);
+        }
         Windows::All { default } => (*default, used(fields, true)?, 0),
         Windows::Pattern { default, .. } => (*default, used(fields, true)?, 0),
         Windows::OpenEnded { default, .. } => (Some(*default), used(fields, true)?, 0),
@@ -72,6 +75,50 @@ fn chunks(
     }
     let still = still(fields, interval)?;
     Ok((0..layers).map(|i| size.filter(|_| !still(i))).collect())
+}
+
+/// MiMo's windows, which are told in two ways.
+fn hybrid(
+    fields: &Fields<'_>,
+    default: usize,
+    interval: usize,
+    layers: usize,
+) -> Result<Vec<Option<usize>>> {
+    const MARKS: &str = "hybrid_layer_pattern";
+    let before = fields.count("sliding_window_size", bounds::WINDOW)?;
+    let window = match before {
+        Some(before) => before + 1,
+        None => fields
+            .count("sliding_window", bounds::WINDOW)?
+            .unwrap_or(default),
+    };
+    if let Some(types) = fields.get("layer_types") {
+        return layer_types(fields, types, Some(window), layers);
+    }
+    let Some(marks) = fields.get(MARKS) else {
+        return Ok(by_interval(Some(window), interval, layers));
+    };
+    let mark = |v: &Value| match v.as_u64() {
+        Some(0) => Some(None),
+        Some(1) => Some(Some(window)),
+        _ => None,
+    };
+    let marks = marks.as_array().filter(|m| m.len() == layers);
+    let all = marks.and_then(|m| m.iter().map(mark).collect());
+    all.ok_or_else(|| fields.bad(MARKS, format_args!("expected 0 or 1 for {layers} layers")))
+}
+
+/// All but the first and the last of every `interval` layers have the window.
+pub(super) fn by_interval(
+    window: Option<usize>,
+    interval: usize,
+    layers: usize,
+) -> Vec<Option<usize>> {
+    let mut all = by_pattern(window, interval, layers);
+    if let Some(first) = all.first_mut() {
+        *first = None;
+    }
+    all
 }
 
 /// Which layers do not rotate: those that `no_rope_layers` marks by 0, else the last of every so many.

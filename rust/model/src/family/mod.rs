@@ -58,6 +58,8 @@ pub struct Defaults {
     pub kv_heads: Option<usize>,
     /// `None`: hidden_size / num_attention_heads.
     pub head_dim: Option<usize>,
+    /// Width of a head's value; `None`: that of its key.
+    pub value_dim: Option<usize>,
     /// Rows of the embedding.
     pub vocab: Option<usize>,
     /// Longest sequence.
@@ -83,6 +85,8 @@ pub struct Defaults {
 pub enum Sizes {
     /// They do not.
     Alike,
+    /// Those with a window have more key/value heads.
+    Windowed,
     /// Those without a window may have heads of their own, and the last ones may read keys and values of earlier ones.
     Kinds {
         /// Width of heads in layers without a window where the configuration does not say; `None` = as in others.
@@ -124,6 +128,14 @@ pub enum Windows {
     /// does not, unless `no_rope_layers` says which.
     Chunks {
         /// Tokens.
+        default: usize,
+        /// Layers.
+        interval: usize,
+    },
+    /// All but the first and the last of every `interval` layers, unless `hybrid_layer_pattern` marks those with one by 1.
+    /// A query sees `sliding_window_size` tokens before its own, or `sliding_window` with it.
+    Hybrid {
+        /// Tokens with its own where the configuration does not say.
         default: usize,
         /// Layers.
         interval: usize,
@@ -242,6 +254,8 @@ pub enum ScaleRule {
     Granite,
     /// Logits are multiplied, by this much where nothing is said.
     Logits(f64),
+    /// Values are multiplied by `attention_value_scale`, by this much where nothing is said.
+    Values(f64),
     /// Queries grow with the position.
     Temperature,
     /// Queries of layers without rotation do.

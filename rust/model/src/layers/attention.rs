@@ -8,7 +8,7 @@ use crate::{
     Error, Kv, Result, Tensor,
     backend::{Attend, Backend, Join, KvPlace, Linear, Norm, Normed, Pass, QkNorm},
     config::Rotation,
-    family::{self, NormRule, ScaleRule},
+    family::{self, NormRule, ScaleRule, Sizes},
     quant::{Role, Shard, Vector},
     rope::Rope,
 };
@@ -43,17 +43,14 @@ pub enum KeysAndValues {
 fn matrices(place: &Place<'_>) -> Result<(Linear, KeysAndValues)> {
     let (names, loader, c) = (&place.family.names, place.loader, place.loader.config());
     let own = place.shape();
-    let (h, queries, keys) = (
-        c.hidden_size,
-        c.heads * own.head_dim,
-        own.kv_heads * own.head_dim,
-    );
+    let (h, queries) = (c.hidden_size, c.heads * own.head_dim);
+    let [keys, values] = [own.head_dim, own.value_dim].map(|width| own.kv_heads * width);
     if let Some(name) = place.found(names.qkv) {
         let part = |role, first: usize, n: usize| {
             loader.linear(&name, role, Shard::Rows(first..first + n), [n, h])
         };
         let k = part(Role::Key, queries, keys)?;
-        let v = part(Role::Value, queries + keys, keys)?;
+        let v = part(Role::Value, queries + keys, values)?;
         return Ok((part(Role::Query, 0, queries)?, KeysAndValues::Each([k, v])));
     }
     let part = |name: &str, role, n| {
@@ -68,7 +65,7 @@ fn matrices(place: &Place<'_>) -> Result<(Linear, KeysAndValues)> {
         KeysAndValues::One(part(names.k, Role::Value, keys)?)
     } else {
         let k = part(names.k, Role::Key, keys)?;
-        KeysAndValues::Each([k, part(names.v, Role::Value, keys)?])
+        KeysAndValues::Each([k, part(names.v, Role::Value, values)?])
     };
     Ok((q, kv))
 }
@@ -159,12 +156,14 @@ impl Attention {
     pub fn load(place: &Place<'_>, rope: Arc<Rope>, at: KvPlace) -> Result<Self> {
         let (family, loader, c) = (place.family, place.loader, place.loader.config());
         let (names, h, own) = (&family.names, c.hidden_size, place.shape());
-        let d = own.head_dim;
+        let (heads, d) = (c.heads, own.head_dim);
         let norm = |part: &str| {
             let name = place.name(part);
             name.map(|n| norm(loader, &n, h, family.norm)).transpose()
         };
-        let sinks = place.name(names.sinks);
+        // Of layers that differ, some have them.
+        let some = |name: &String| family.sizes != Sizes::Windowed || loader.contains(name);
+        let sinks = place.name(names.sinks).filter(some);
         let temperature = |(beta, original): (f64, usize)| Temperature {
             beta: beta as f32,
             original,
@@ -185,16 +184,22 @@ impl Attention {
             kv,
             v_norm: family.v_norm.then(|| one(place)),
             output: Join {
-                linear: loader.linear(&output, Role::Output, Shard::Whole, [h, c.heads * d])?,
+                linear: loader.linear(
+                    &output,
+                    Role::Output,
+                    Shard::Whole,
+                    [h, heads * own.value_dim],
+                )?,
                 norm: norm(names.post_attention)?,
-                factor: c.scales.residual as f32,
+                // What values are multiplied by may as well multiply what becomes of them.
+                factor: (c.scales.residual * c.scales.values) as f32,
             },
             attend: Attend {
                 place: at,
-                heads: c.heads,
+                heads,
                 kv_heads: own.kv_heads,
                 head_dim: d,
-                value_dim: d,
+                value_dim: own.value_dim,
                 scale: scale as f32,
                 window: c.windows.get(place.number).copied().flatten().map(window),
                 softcap: c.scales.attention_cap.map(|cap| cap as f32),

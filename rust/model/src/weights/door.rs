@@ -105,7 +105,13 @@ fn current(family: &Family, name: String) -> String {
     let bare = ["h.", "wte.", "wpe.", "ln_f."]
         .iter()
         .any(|part| name.starts_with(part));
-    if let Some(rest) = name.strip_prefix("lm_head.") {
+    let sinks = family.names.sinks;
+    if let Some(rest) = name
+        .strip_suffix("self_attn.sinks")
+        .filter(|_| !sinks.is_empty())
+    {
+        format!("{rest}{sinks}")
+    } else if let Some(rest) = name.strip_prefix("lm_head.") {
         format!("{}.{rest}", family.names.head)
     } else if stem == "transformer" && bare {
         format!("{stem}.{name}")

@@ -11,5 +11,6 @@ mod moe;
 mod roundtrip;
 mod same;
 mod sets;
+mod sparse;
 mod support;
 mod whole;

@@ -6,6 +6,7 @@ mod glm;
 mod granite;
 mod layernorm;
 mod llama;
+mod mimo;
 mod moe;
 mod olmo;
 mod phi;
@@ -17,6 +18,7 @@ const DEFAULTS: Defaults = Defaults {
     heads: None,
     kv_heads: None,
     head_dim: None,
+    value_dim: None,
     vocab: None,
     max_position: None,
     theta: 10_000.0,
@@ -75,6 +77,7 @@ pub(super) const FAMILIES: &[&Family] = &[
     &moe::MINIMAX_M2,
     &moe::PHI_MOE,
     &moe::GPT_OSS,
+    &mimo::MIMO_V2_FLASH,
     &deepseek::DEEPSEEK_V2,
     &deepseek::DEEPSEEK_V3,
     &deepseek::DEEPSEEK_V32,
