@@ -3,12 +3,12 @@
 use serde_json::{Map, Number, Value as Json};
 
 use super::{
-    Config, LayerShape, Rotation, Scales, bounds, fields::Fields, latent, moe, rope, sampling,
-    scales, shape, sparse,
+    Config, LatentShape, LayerShape, Rotation, Scales, Sparse, bounds, fields::Fields, latent, moe,
+    rope, sampling, scales, shape, sparse,
 };
 use crate::{
     Error, Result,
-    family::{self, Sizes, Windows},
+    family::{self, Family, Sizes, Windows},
     weights::gguf::{Metadata, Value},
 };
 
@@ -54,47 +54,22 @@ pub(crate) fn read(place: &str, metadata: &Metadata, facts: &Facts) -> Result<Co
     let heads = count("attention.head_count", bounds::HEADS)?;
     let hidden_size = count("embedding_length", bounds::HIDDEN)?;
     let context = count("context_length", bounds::POSITIONS)?;
-    let latent = match family.and_then(|f| f.defaults.latent) {
-        Some(_) => Some(latent::from_gguf(&fields, &key)?),
-        None => None,
-    };
-    let widths = match &latent {
-        Some(l) => [l.nope + l.rotated; 2],
-        None => head_dims(&fields, &key, hidden_size, heads)?,
-    };
-    let narrow = family.is_some_and(|f| f.defaults.value_dim.is_some());
-    if widths[0] != widths[1] && !narrow {
-        let what = format_args!("values unlike keys ({}) are not supported", widths[0]);
-        return Err(fields.bad(&key("attention.value_length"), what));
-    }
-    let sparse = match (family.and_then(|f| f.defaults.index), &latent) {
-        (Some(index), Some(l)) => {
-            let own = (0..layers).map(|i| facts.indexes.contains(&i)).collect();
-            Some(sparse::from_gguf(&fields, &key, (index, l.rotated), own)?)
-        }
-        _ => None,
-    };
+    let (latent, widths, sparse) =
+        attention(&fields, &key, family, (hidden_size, heads, layers), facts)?;
     let vocab_size = vocab(&fields, &key, metadata, facts)?;
     let windows = windows(&fields, &key, family.map(|f| &f.defaults.windows), layers)?;
     let rope = rope::from_gguf(&fields, name, context, facts)?;
-    let original = fields.count(
-        &key("rope.scaling.original_context_length"),
-        bounds::POSITIONS,
-    )?;
     let (rotations, scales) = match family {
-        Some(f) => (
-            super::windows::rotations(&fields, f.rotations, &rope, &windows)?,
-            scales::from_gguf(
-                &fields,
-                name,
-                f.scales,
-                hidden_size,
-                original.unwrap_or(context),
-            )?,
-        ),
+        Some(f) => {
+            let key = key("rope.scaling.original_context_length");
+            let original = fields.count(&key, bounds::POSITIONS)?.unwrap_or(context);
+            (
+                super::windows::rotations(&fields, f.rotations, &rope, &windows)?,
+                scales::from_gguf(&fields, name, f.scales, hidden_size, original)?,
+            )
+        }
         None => (vec![Rotation::Main; layers], Scales::default()),
     };
-
     let sizes = family.map_or(Sizes::Alike, |f| f.sizes);
     let (widest, shapes) = shapes(&fields, &key, sizes, (heads, widths), &windows, facts)?;
     let read = Config {
@@ -146,6 +121,37 @@ pub(crate) fn read(place: &str, metadata: &Metadata, facts: &Facts) -> Result<Co
         raw: Json::Object(raw),
         ..read
     })
+}
+
+/// Latent attention, the widths of keys and values, and what picks keys.
+fn attention(
+    fields: &Fields<'_>,
+    key: &impl Fn(&str) -> String,
+    family: Option<&Family>,
+    (hidden_size, heads, layers): (usize, usize, usize),
+    facts: &Facts,
+) -> Result<(Option<LatentShape>, [usize; 2], Option<Sparse>)> {
+    let latent = match family.and_then(|f| f.defaults.latent) {
+        Some(_) => Some(latent::from_gguf(fields, key)?),
+        None => None,
+    };
+    let widths = match &latent {
+        Some(l) => [l.nope + l.rotated; 2],
+        None => head_dims(fields, key, hidden_size, heads)?,
+    };
+    let narrow = family.is_some_and(|f| f.defaults.value_dim.is_some());
+    if widths[0] != widths[1] && !narrow {
+        let what = format_args!("values unlike keys ({}) are not supported", widths[0]);
+        return Err(fields.bad(&key("attention.value_length"), what));
+    }
+    let sparse = match (family.and_then(|f| f.defaults.index), &latent) {
+        (Some(index), Some(l)) => {
+            let own = (0..layers).map(|i| facts.indexes.contains(&i)).collect();
+            Some(sparse::from_gguf(fields, key, (index, l.rotated), own)?)
+        }
+        _ => None,
+    };
+    Ok((latent, widths, sparse))
 }
 
 /// The Hugging Face name of the architecture that llama.cpp calls `name`.

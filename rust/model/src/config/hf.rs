@@ -132,6 +132,25 @@ impl Head {
             latent: None,
         })
     }
+
+    /// The shape of a layer with such heads, but for its MLP.
+    fn layer(&self, fields: &Fields<'_>, defaults: &Defaults, heads: usize) -> Result<LayerShape> {
+        let value_dim = match defaults.value_dim {
+            Some(default) => fields
+                .count("v_head_dim", bounds::HEAD_DIM)?
+                .unwrap_or(default),
+            None => self.width,
+        };
+        Ok(LayerShape {
+            kv_heads: kv_heads(fields, defaults, heads)?,
+            head_dim: self.width,
+            value_dim,
+            rotary_dim: self.rotated,
+            intermediate_size: 0,
+            reads: None,
+            keyed: false,
+        })
+    }
 }
 
 /// What is said of rotations, or what the family assumes.
@@ -221,18 +240,7 @@ fn normal_form(
     }
     let head = Head::read(place, fields, defaults, &rope, (hidden_size, heads))?;
     let windows = windows::from_hf(fields, &defaults.windows, layers)?;
-    let base = LayerShape {
-        kv_heads: kv_heads(fields, defaults, heads)?,
-        head_dim: head.width,
-        value_dim: match defaults.value_dim {
-            Some(default) => count(&["v_head_dim"], bounds::HEAD_DIM, Some(default))?,
-            None => head.width,
-        },
-        rotary_dim: head.rotated,
-        intermediate_size: 0,
-        reads: None,
-        keyed: false,
-    };
+    let base = head.layer(fields, defaults, heads)?;
     let (widest, shapes) = shapes(fields, family, base, hidden_size, &windows)?;
     let (rotations, scales) = match family {
         Some(f) => (
