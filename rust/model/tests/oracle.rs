@@ -284,6 +284,21 @@ fn bits_of_every_cache_do_not_depend_on_chunks_blocks_and_threads() {
 }
 
 #[test]
+fn an_index_is_part_of_what_a_block_takes() {
+    // Of a token a key of 48 in each layer, and one of 24 in each of the three with an index; widths are padded.
+    for (case, layers) in [("hf/deepseek_v32", 3), ("hf/glm_moe_dsa", 4)] {
+        for (kv, own, index) in [
+            (KvType::F32, 4 * 48, 4 * 24),
+            (KvType::Bf16, 2 * 64, 2 * 32),
+            (KvType::Int8, 64 + 2, 2 * 32),
+        ] {
+            let spec = on_cache(case, kv, 1).spec().kv_block_bytes;
+            assert_eq!(spec, 32 * (layers * own + 3 * index), "{case} {kv:?}");
+        }
+    }
+}
+
+#[test]
 fn bits_do_not_depend_on_the_batch() {
     for (case, arithmetic) in CASES.iter().flat_map(|c| arithmetics().map(|a| (c, a))) {
         let mut model = on_cpu(case, arithmetic, 2);

@@ -29,7 +29,33 @@ enum Seen {
     Shared,
 }
 
+/// A norm inside latent attention.
+fn inner(place: &Place<'_>, part: &str, width: usize) -> Result<Norm> {
+    let name = place.name(part).unwrap_or_default();
+    Ok(Norm {
+        eps: EPS,
+        ..norm(place.loader, &name, width, place.family.norm)?
+    })
+}
+
 impl Query {
+    fn load(place: &Place<'_>, shape: &LatentShape) -> Result<Self> {
+        let (loader, c) = (place.loader, place.loader.config());
+        let (h, queries) = (c.hidden_size, c.heads * (shape.nope + shape.rotated));
+        let linear = |part: &str, shape| {
+            let name = place.name(part).unwrap_or_default();
+            loader.linear(&name, Role::Query, Shard::Whole, shape)
+        };
+        Ok(match shape.query {
+            None => Query::Whole(linear("self_attn.q_proj", [queries, h])?),
+            Some(narrow) => Query::Narrow(
+                linear("self_attn.q_a_proj", [narrow, h])?,
+                inner(place, "self_attn.q_a_layernorm", narrow)?,
+                linear("self_attn.q_b_proj", [queries, narrow])?,
+            ),
+        })
+    }
+
     /// What the residual stream meets.
     fn first(&self) -> &Linear {
         let (Query::Whole(first) | Query::Narrow(first, ..)) = self;
@@ -99,7 +125,6 @@ impl Latent {
         let (family, loader, c) = (place.family, place.loader, place.loader.config());
         let (h, heads) = (c.hidden_size, c.heads);
         let LatentShape {
-            query,
             rank,
             nope,
             rotated,
@@ -109,27 +134,12 @@ impl Latent {
         let name = |part: &str| place.name(part).unwrap_or_default();
         let linear =
             |part: &str, role, shape| loader.linear(&name(part), role, Shard::Whole, shape);
-        let norm_of = |part: &str, width| norm(loader, &name(part), width, family.norm);
-        let inner = |part: &str, width| {
-            Ok::<_, Error>(Norm {
-                eps: EPS,
-                ..norm_of(part, width)?
-            })
-        };
-        let queries = heads * (nope + rotated);
-        let query = match query {
-            None => Query::Whole(linear("self_attn.q_proj", Role::Query, [queries, h])?),
-            Some(narrow) => Query::Narrow(
-                linear("self_attn.q_a_proj", Role::Query, [narrow, h])?,
-                inner("self_attn.q_a_layernorm", narrow)?,
-                linear("self_attn.q_b_proj", Role::Query, [queries, narrow])?,
-            ),
-        };
+        let input_norm = name(family.names.input_norm);
         let [absorb, expand] = per_head(place, shape)?;
         let seen = seen(place, shape, index_rope, index)?;
         Ok(Self {
-            norm: Some(norm_of(family.names.input_norm, h)?),
-            query,
+            norm: Some(norm(loader, &input_norm, h, family.norm)?),
+            query: Query::load(place, shape)?,
             down: linear(
                 "self_attn.kv_a_proj_with_mqa",
                 Role::Value,
@@ -144,7 +154,7 @@ impl Latent {
                 rank,
                 value_dim: value,
                 scale: shape.scale as f32,
-                norm: inner("self_attn.kv_a_layernorm", rank)?,
+                norm: inner(place, "self_attn.kv_a_layernorm", rank)?,
                 absorb,
                 expand,
                 rope: rope.clone(),
