@@ -25,6 +25,7 @@ HF_CASES = [
     "gemma2",
     "gemma3",
     "gemma3_composite",
+    "gemma3n",
     "gemma4",
     "gemma4_e",
     "gemma4_moe",

@@ -19,6 +19,7 @@ CASES = [
     "hf/mistral_sliding",
     "hf/qwen3",
     "hf/gemma3",
+    "hf/gemma3n",
     "hf/gemma4_e",
     "hf/gemma4_moe",
     "hf/granite_swa",

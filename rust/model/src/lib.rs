@@ -33,7 +33,7 @@ use candle_vllm_kernels::cpu::{Compute, CoreError, check_cores, ggml::GgmlType};
 use weights::Checkpoint;
 
 /// What the engine must know of a model to run it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Spec {
     /// Name of the architecture as the checkpoint gives it, e.g. `LlamaForCausalLM`.
     pub architecture: String,

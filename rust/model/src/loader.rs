@@ -6,7 +6,10 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use candle_vllm_kernels::cpu::{Compute, ggml};
+use candle_vllm_kernels::cpu::{
+    Compute,
+    ggml::{self, GgmlType},
+};
 
 use crate::{
     Error, Result,
@@ -14,9 +17,10 @@ use crate::{
     config::Config,
     family,
     quant::{
-        Format, Isq, PerHead, Quantization, Role, SCHEMES, Shard, Source, Vector, isq::Spot, rows,
+        Described, Format, Isq, PerHead, Quantization, Role, SCHEMES, Shard, Source, Vector,
+        isq::Spot, rows,
     },
-    weights::{Checkpoint, Part},
+    weights::{Checkpoint, Part, Stored},
 };
 
 /// Called with (bytes loaded, bytes of the checkpoint); may come from several threads.
@@ -306,6 +310,28 @@ impl<'a> Loader<'a> {
             )));
         }
         self.packer.vector(values)
+    }
+
+    /// A matrix `[n, k]` of values that were made of the tensor `name`, packed for `role`.
+    pub fn made_matrix(
+        &self,
+        name: &str,
+        role: Role,
+        [n, k]: [usize; 2],
+        values: &[f32],
+    ) -> Result<Box<dyn Format>> {
+        let stored = Stored {
+            dtype: GgmlType::F32,
+            shape: vec![n, k],
+            data: values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        };
+        self.packer.matrix(name, role, &Described::Stored(stored))
+    }
+
+    /// Outputs of the matrix under `prefix`, as the checkpoint has it.
+    pub fn outputs(&self, prefix: &str) -> Result<usize> {
+        let described = self.source(prefix, Role::Up, Shard::Whole)?.open()?;
+        Ok(described.shape().first().copied().unwrap_or(0))
     }
 
     /// The vectors `names`, one after the other: `len` values.

@@ -22,7 +22,7 @@ fn golden(name: &str) -> PathBuf {
 }
 
 /// Llamas, and a case of each way in which families differ from them.
-const CASES: [&str; 37] = [
+const CASES: [&str; 38] = [
     "gguf/llama.gguf",
     "gguf/llama_tied_bias.gguf",
     "gguf/llama_linear_rope.gguf",
@@ -32,6 +32,7 @@ const CASES: [&str; 37] = [
     "gguf/gemma2.gguf",
     "gguf/gemma3_composite.gguf",
     "gguf/gemma4.gguf",
+    "hf/gemma3n",
     "hf/gemma4_e",
     "hf/gemma4_moe",
     "gguf/granite.gguf",

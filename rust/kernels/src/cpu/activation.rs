@@ -16,6 +16,8 @@ pub enum Activation {
     Relu,
     /// max(x, 0)^2
     Relu2,
+    /// tanh(x)
+    Tanh,
     /// See [`Xielu`].
     Xielu(Xielu),
     /// See [`Clamped`].
@@ -92,7 +94,10 @@ impl Activation {
                     *v = if *v < 0.0 { 0.0 } else { *v };
                 }
             }
-            Activation::Relu2 | Activation::Xielu(_) | Activation::Clamped(_) => self.rare(&mut y),
+            Activation::Relu2
+            | Activation::Tanh
+            | Activation::Xielu(_)
+            | Activation::Clamped(_) => self.rare(&mut y),
         }
         y
     }
@@ -130,6 +135,11 @@ impl Activation {
             Activation::Relu2 => {
                 for v in values {
                     *v = if *v < 0.0 { 0.0 } else { *v * *v };
+                }
+            }
+            Activation::Tanh => {
+                for v in values {
+                    *v = tanh(*v);
                 }
             }
             Activation::Xielu(xielu) => {
@@ -176,7 +186,7 @@ impl Activation {
     fn each(self, rows: &mut [[f32; 16]]) {
         for row in rows {
             match self {
-                Activation::Relu2 | Activation::Xielu(_) => self.alone(row),
+                Activation::Relu2 | Activation::Tanh | Activation::Xielu(_) => self.alone(row),
                 _ => *row = self.of(*row),
             }
         }
@@ -256,6 +266,7 @@ mod tests {
         check(Activation::Silu, |x| x / (1.0 + (-x).exp()));
         check(Activation::Relu, |x| x.max(0.0));
         check(Activation::Relu2, |x| x.max(0.0).powi(2));
+        check(Activation::Tanh, f64::tanh);
         let (positive, negative, beta, eps) = (0.9, 1.3, 0.5, -1e-6);
         let xielu = Xielu {
             positive: 0.9,

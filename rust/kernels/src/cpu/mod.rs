@@ -17,6 +17,7 @@ mod pack;
 pub mod rope;
 pub mod routing;
 mod self_check;
+mod streams;
 #[cfg(test)]
 mod testing;
 pub mod threads;
@@ -28,8 +29,9 @@ pub use by_head::{ByHead, Parts, by_head};
 pub use input::Input;
 pub use isa::{Cpu, Isa, IsaError};
 pub use matmul::{Bench, Expert, Job, Part, Then, Weigh, experts, gate_up, head, matmul};
-pub use norm::{Norm, add_rows, multiply_rows, normalise_groups, scale_rows};
+pub use norm::{Norm, add_rows, multiply_rows, normalise_groups, scale_rows, weigh_rows};
 pub use pack::{Matrix, Mode, PackError, Rows};
+pub use streams::{combine_rows, gate_outliers, resize_rows};
 pub use threads::{CoreError, Pool, available_threads, check_cores, stand_back};
 
 /// What a kernel needs to know about the machine it runs on: the instruction set and the threads.

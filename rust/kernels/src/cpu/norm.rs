@@ -159,6 +159,8 @@ enum Task<'a> {
     Add(&'a [f32], Option<Norm<'a>>, f32),
     /// `rows *= factor`
     Scale(f32),
+    /// `rows *= y`, a row.
+    Weigh(&'a [f32]),
     /// `rows *= y`, of whose rows of so many columns those from the first on.
     Multiply(&'a [f32], usize, usize),
 }
@@ -191,6 +193,7 @@ unsafe fn one<L: Lanes>(task: &Task<'_>, r: usize, row: &mut [f32], spare: &mut 
                 }
             }
             Task::Scale(factor) => row.iter_mut().for_each(|x| *x *= factor),
+            Task::Weigh(y) => row.iter_mut().zip(*y).for_each(|(x, y)| *x *= y),
             Task::Multiply(y, columns, first) => {
                 let y = &y[r * columns + first..][..width];
                 row.iter_mut().zip(y).for_each(|(x, y)| *x *= y);
@@ -286,6 +289,15 @@ pub fn add_rows(
 pub fn scale_rows(cx: &Compute, x: &mut [f32], width: usize, factor: f32) {
     assert!(width > 0 && x.len().is_multiple_of(width));
     run(cx, x, width, &Task::Scale(factor));
+}
+
+/// Each row of `x` times `y`.
+///
+/// # Panics
+/// When the sizes do not fit each other.
+pub fn weigh_rows(cx: &Compute, x: &mut [f32], y: &[f32]) {
+    assert!(!y.is_empty() && x.len().is_multiple_of(y.len()));
+    run(cx, x, y.len(), &Task::Weigh(y));
 }
 
 /// `x *= y`, x being `[rows, width]` and y as many columns of `[rows, columns]` from `first` on.

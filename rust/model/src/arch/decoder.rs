@@ -146,6 +146,7 @@ pub fn load(
         Some(l) if !runtime.exact => l.feed.label(),
         _ => "f32",
     };
+    let readers = plan.readers();
     let kv = plan.kv;
     Ok(Box::new(Decoder {
         spec: plan::spec(loader, backend.as_ref(), &kv, dtype),
@@ -157,9 +158,7 @@ pub fn load(
         inputs,
         parallel: is_parallel(c, family),
         layers,
-        readers: (0..c.layers)
-            .rfind(|&i| c.layer(i).reads.is_none())
-            .map_or(0, |i| i + 1),
+        readers,
         norm,
         head,
         logits: LogitRule {

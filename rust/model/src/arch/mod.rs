@@ -1,4 +1,5 @@
 //! Architectures: structures that models have in common. What a family of them is, is data (`family`).
+mod altup;
 mod decoder;
 mod plan;
 
@@ -29,8 +30,9 @@ pub fn load(
     runtime: &Runtime,
 ) -> Result<Box<dyn Model>> {
     let name = &loader.config().architecture;
-    match family::find(name) {
-        Some(family) => decoder::load(loader, backend, runtime, family),
-        None => Err(family::unknown(name)),
+    let family = family::find(name).ok_or_else(|| family::unknown(name))?;
+    match &loader.config().altup {
+        Some(shape) => altup::load(loader, backend, runtime, family, shape),
+        None => decoder::load(loader, backend, runtime, family),
     }
 }

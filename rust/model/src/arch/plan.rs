@@ -55,6 +55,13 @@ impl<'a> Plan<'a> {
         }
     }
 
+    /// From which layer on all read keys and values of earlier ones.
+    pub fn readers(&self) -> usize {
+        let c = self.loader.config();
+        let last = (0..c.layers).rfind(|&i| c.layer(i).reads.is_none());
+        last.map_or(0, |i| i + 1)
+    }
+
     /// Loads the part of a layer that looks at other tokens.
     pub fn mixer(&self, number: usize) -> Result<Mixer> {
         let (place, at) = (self.place(number), self.places[number]);
@@ -134,6 +141,12 @@ fn row_bytes(c: &Config) -> usize {
         moe.used * (2 * moe.width + c.hidden_size) + 2 * moe.shared.unwrap_or(0) + c.hidden_size
     });
     let inputs = c.layer_inputs.map_or(0, |i| (2 * c.layers + 1) * i.width);
+    // Predictions, corrections and what they are made of.
+    let streams = c
+        .altup
+        .as_ref()
+        .map_or(0, |a| 3 * a.streams * c.hidden_size);
+    let inputs = inputs + streams;
     let values =
         2 * c.hidden_size + inputs + 2 * queries + 2 * keys + 2 * c.intermediate_size + widest;
     (values + experts) * size_of::<f32>()

@@ -4,6 +4,7 @@ mod attend;
 mod experts;
 mod latent;
 mod packer;
+mod streams;
 
 use std::{ops::Range, sync::Arc};
 
@@ -264,6 +265,20 @@ impl Backend for Cpu {
         Ok(())
     }
 
+    fn weigh(&mut self, x: &Tensor, columns: &Vector) -> Result<Tensor> {
+        self.weighed(x, columns)
+    }
+
+    fn combine(&mut self, streams: &[&Tensor], weights: &Tensor) -> Result<Vec<Tensor>> {
+        self.combined(streams, weights)
+    }
+
+    fn resize(&mut self, x: &mut Tensor, like: &Tensor, least: f32) -> Result<()> {
+        let width = x.shape()[1];
+        kernels::resize_rows(&self.compute, x.data_mut()?, like.data(), width, least);
+        Ok(())
+    }
+
     fn gated(
         &mut self,
         x: &Tensor,
@@ -374,6 +389,9 @@ impl Backend for Cpu {
     }
 
     fn feed(&mut self, x: &Tensor, norm: Option<&Norm>, feed: &Feed) -> Result<Tensor> {
+        if let (Some(gate), Some(cut)) = (&feed.gate, feed.cut) {
+            return self.feed_outliers(x, norm, (gate, &feed.up), (cut, feed.activation));
+        }
         let (up, act) = (packed(feed.up.format.as_ref())?, feed.activation);
         let bias = host(feed.up.bias.as_ref())?;
         let mut out = self.spare.tensor(x.shape()[0], up.n());

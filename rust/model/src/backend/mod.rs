@@ -204,6 +204,22 @@ pub trait Backend: Send {
         Ok(())
     }
 
+    /// Each row of `x` times the vector.
+    fn weigh(&mut self, x: &Tensor, columns: &Vector) -> Result<Tensor> {
+        portable::streams::weigh(self.device(), x, columns)
+    }
+
+    /// Row by row as many sums of the streams as `weights` has columns for: those of the first sum come first.
+    fn combine(&mut self, streams: &[&Tensor], weights: &Tensor) -> Result<Vec<Tensor>> {
+        portable::streams::combine(self.device(), streams, weights)
+    }
+
+    /// Scales each row of `x` so that its mean square is that of the row of `like`; one below `least` counts as that.
+    fn resize(&mut self, x: &mut Tensor, like: &Tensor, least: f32) -> Result<()> {
+        *x = portable::streams::resize(self.device(), x, like, least)?;
+        Ok(())
+    }
+
     /// `act(x W^T + b)` times as many columns of another tensor of these rows, from the given one on.
     fn gated(
         &mut self,
@@ -293,6 +309,11 @@ pub trait Backend: Send {
             .as_ref()
             .map(|gate| self.linear(x, gate))
             .transpose()?;
+        let gate = match feed.cut {
+            Some(cut) => gate.map(|gate| portable::streams::cut(self.device(), &gate, cut)),
+            None => gate.map(Ok),
+        };
+        let gate = gate.transpose()?;
         portable::activate(self.device(), gate, up, feed.activation)
     }
 

@@ -49,6 +49,8 @@ pub struct Feed {
     pub up: Linear,
     /// The activation.
     pub activation: Activation,
+    /// Of a gate only what is above its row's mean by so many standard deviations is activated, less that.
+    pub cut: Option<f32>,
 }
 
 /// How rows join the residual stream: `residual += factor * norm(x W^T + b)`.

@@ -1,6 +1,7 @@
 //! The portable backend: every operation in plain candle ops, float32. Slow, simple, and the oracle of the others.
 pub mod index;
 pub mod latent;
+pub mod streams;
 
 use std::ops::Range;
 
@@ -220,6 +221,7 @@ fn activated(x: &Candle, activation: Activation) -> Result<Candle> {
         Activation::GeluTanh => x.gelu()?,
         Activation::Relu => x.relu()?,
         Activation::Relu2 => x.relu()?.sqr()?,
+        Activation::Tanh => x.tanh()?,
         Activation::Clamped(c) => {
             let x = x.minimum(f64::from(c.limit))?;
             let rise = ((&x * -f64::from(c.alpha))?.exp()? + 1.0)?;

@@ -3,8 +3,8 @@
 use serde_json::{Map, Number, Value as Json};
 
 use super::{
-    Config, LatentShape, LayerShape, Rotation, Scales, Sparse, bounds, fields::Fields, latent, moe,
-    rope, sampling, scales, shape, sparse,
+    Config, LatentShape, LayerShape, Rotation, Scales, Sparse, altup, bounds, fields::Fields,
+    latent, moe, rope, sampling, scales, shape, sparse,
 };
 use crate::{
     Error, Result,
@@ -89,6 +89,10 @@ pub(crate) fn read(place: &str, metadata: &Metadata, facts: &Facts) -> Result<Co
             &["embedding_length_per_layer_input", "vocab_size"].map(key),
             facts.input_rows,
         )?,
+        altup: match family.is_some_and(|f| f.names.altup) {
+            true => Some(altup::from_gguf(&fields, &key, layers)?),
+            false => None,
+        },
         latent,
         sparse,
         vocab_size,

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::{
-    Config, Ids, LatentShape, LayerShape, RopeScaling, Rotation, Sampling, Scales, bounds,
+    Config, Ids, LatentShape, LayerShape, RopeScaling, Rotation, Sampling, Scales, altup, bounds,
     fields::Fields, latent, moe, rope, sampling, scales, shape, sparse, windows,
 };
 use crate::{
@@ -280,6 +280,10 @@ fn normal_form(
             &["hidden_size_per_layer_input", "vocab_size_per_layer_input"],
             None,
         )?,
+        altup: match family.is_some_and(|f| f.names.altup) {
+            true => Some(altup::from_hf(fields, layers)?),
+            false => None,
+        },
         latent: head.latent,
         sparse: match defaults.index {
             Some(index) => Some(sparse::from_hf(fields, index, (layers, head.rotated))?),

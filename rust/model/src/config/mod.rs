@@ -4,6 +4,7 @@ use serde::Deserialize;
 
 use crate::{Error, Result};
 
+mod altup;
 mod fields;
 pub(crate) mod gguf;
 pub(crate) mod hf;
@@ -16,6 +17,7 @@ mod shape;
 mod sparse;
 mod windows;
 
+pub use altup::AltUp;
 pub use moe::Moe;
 pub use sampling::Sampling;
 pub use scales::Scales;
@@ -145,6 +147,8 @@ pub struct Config {
     pub shapes: Vec<LayerShape>,
     /// What each layer is given of a token beside the residual stream.
     pub layer_inputs: Option<LayerInputs>,
+    /// Streams beside the residual one, where the family has them.
+    pub altup: Option<AltUp>,
     /// Widths of latent attention, where the family has it; `head_dim` is that of a query then.
     pub latent: Option<LatentShape>,
     /// Which keys rows attend to, where it is not all that they see.
@@ -198,6 +202,8 @@ pub(crate) mod bounds {
     pub const INTERMEDIATE: usize = 1 << 24;
     /// Experts of a layer.
     pub const EXPERTS: usize = 1 << 14;
+    /// Streams beside one another.
+    pub const STREAMS: usize = 1 << 5;
     /// Attention heads.
     pub const HEADS: usize = 1 << 14;
     /// Width of a head.

@@ -51,7 +51,28 @@ pub struct Names {
     pub layer_scale: &'static str,
     /// Whether layers have inputs by token, whose parts are called alike in all families (`layers/layer_input.rs`).
     pub layer_inputs: bool,
+    /// Whether the residual stream is several, whose parts are called alike in all families (`layers/altup.rs`,
+    /// `layers/laurel.rs`).
+    pub altup: bool,
 }
+
+/// GGUF names of the parts of several streams.
+const ALTUP: [(bool, &str, &str); 10] = [
+    (false, "altup_proj", "model.altup_projections"),
+    (
+        false,
+        "altup_unembd_proj",
+        "model.altup_unembed_projections",
+    ),
+    (true, "altup_correct_coef", "altup.correction_coefs"),
+    (true, "altup_correct_scale", "altup.correct_output_scale"),
+    (true, "altup_predict_coef", "altup.prediction_coefs"),
+    (true, "altup_router", "altup.modality_router"),
+    (true, "altup_router_norm", "altup.router_norm"),
+    (true, "laurel_l", "laurel.linear_left"),
+    (true, "laurel_r", "laurel.linear_right"),
+    (true, "laurel_post_norm", "laurel.post_laurel_norm"),
+];
 
 /// Llama's.
 pub(super) const LLAMA: Names = Names {
@@ -79,6 +100,7 @@ pub(super) const LLAMA: Names = Names {
     post_mlp: "",
     layer_scale: "",
     layer_inputs: false,
+    altup: false,
 };
 
 impl Names {
@@ -123,6 +145,10 @@ impl Names {
     /// The Hugging Face name of a GGUF tensor outside the blocks, and of one inside (after `blk.N.`), by llama.cpp's
     /// `gguf-py/gguf/tensor_mapping.py`; `None` when the family has no such part.
     pub fn of_gguf(&self, block: bool, part: &str) -> Option<&'static str> {
+        let altup = |(inside, gguf, _): &&(bool, &str, &str)| *inside == block && *gguf == part;
+        if let Some((.., name)) = ALTUP.iter().filter(|_| self.altup).find(altup) {
+            return Some(name);
+        }
         let name = match (block, part) {
             (false, "token_embd") => self.embedding,
             (false, "position_embd") => self.positions,

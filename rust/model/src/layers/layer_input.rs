@@ -112,6 +112,19 @@ impl LayerInput {
         backend.gated(x, &self.gate, self.activation, (inputs, self.first))
     }
 
+    /// Adds it to each of several streams.
+    pub fn add_to_all(
+        &self,
+        backend: &mut dyn Backend,
+        y: &Tensor,
+        streams: &mut [Tensor],
+    ) -> Result<()> {
+        let y = backend.linear(y, &self.join.linear)?;
+        let own = backend.normalised(&y, self.join.norm.as_ref())?;
+        let y = own.as_ref().unwrap_or(&y);
+        streams.iter_mut().try_for_each(|x| backend.add(x, y, 1.0))
+    }
+
     /// Adds it to the residual stream.
     pub fn add(&self, backend: &mut dyn Backend, y: &Tensor, x: &mut Tensor) -> Result<()> {
         backend.join(y, &self.join, x)

@@ -99,6 +99,10 @@ impl Mlp {
                 gate,
                 up,
                 activation: activation(place)?,
+                cut: c
+                    .altup
+                    .as_ref()
+                    .and_then(|a| a.cuts.get(place.number).copied()?),
             },
             down: Join {
                 linear: part(names.down, Role::Down, Shard::Whole, [h, f])?,

@@ -1,21 +1,25 @@
 //! The parts that decoders are made of: they load the weights that a family names and call the backend; they compute
 //! nothing, and the backend knows nothing of them.
+mod altup;
 mod attention;
 mod beside;
 mod feed_forward;
 mod index;
 mod latent;
+mod laurel;
 mod layer_input;
 mod mixer;
 mod mlp;
 mod moe;
 mod norm;
 
+pub use altup::AltUp;
 pub use attention::Attention;
 pub use beside::Beside;
 pub use feed_forward::FeedForward;
 pub use index::Index;
 pub use latent::Latent;
+pub use laurel::Laurel;
 pub use layer_input::{LayerInput, LayerInputs};
 pub use mixer::Mixer;
 pub use mlp::Mlp;

@@ -58,6 +58,7 @@ fn expert(place: &Place<'_>, [gate, up, down]: [&str; 3], width: usize) -> Resul
                 Some(clamped) => Activation::Clamped(clamped),
                 None => activation(place)?,
             },
+            cut: None,
         },
         down: part(down, Role::Down, [h, width])?,
     })

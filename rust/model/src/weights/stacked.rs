@@ -45,6 +45,40 @@ pub(super) fn cut(
     Ok(())
 }
 
+/// Cuts the tensor `{stem}.weight` of several matrices into `{stem}.N.weight`.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn list(
+    entries: &mut BTreeMap<String, Entry>,
+    stem: &str,
+) -> std::result::Result<(), String> {
+    let Some(entry) = entries.remove(&format!("{stem}.weight")) else {
+        return Ok(());
+    };
+    let &[count, n, k] = &entry.shape[..] else {
+        return Err(format!(
+            "{stem} has shape {:?}, not one of 3 dimensions",
+            entry.shape
+        ));
+    };
+    if !(1..=bounds::STREAMS).contains(&count) || !entry.len.is_multiple_of(count) {
+        return Err(format!("{stem} has shape {:?}", entry.shape));
+    }
+    let len = entry.len / count;
+    for i in 0..count {
+        let own = Entry {
+            start: entry.start + i * len,
+            len,
+            shape: vec![n, k],
+            element: entry.element.clone(),
+            ..entry
+        };
+        entries.insert(format!("{stem}.{i}.weight"), own);
+    }
+    Ok(())
+}
+
 /// Number and part of `{layers}.N.{part}`.
 fn part_of<'a>(family: &Family, name: &'a str) -> Option<(&'a str, &'a str)> {
     let rest = name.strip_prefix(family.names.layers)?.strip_prefix('.')?;

@@ -187,6 +187,87 @@ fn what_single_layers_of_gemma_4_are_told_holds_or_is_refused() {
     }
 }
 
+#[test]
+fn a_published_gemma_3n_has_streams_and_cuts() {
+    // As google/gemma-3n-E2B-it has it.
+    let published = |changes: serde_json::Value| {
+        let types: Vec<&str> = (0..30)
+            .map(|i| {
+                if i % 5 == 4 {
+                    "full_attention"
+                } else {
+                    "sliding_attention"
+                }
+            })
+            .collect();
+        let sparse: Vec<f64> = (0..30).map(|i| if i < 10 { 0.95 } else { 0.0 }).collect();
+        let mut text = json!({
+            "activation_sparsity_pattern": sparse,
+            "altup_active_idx": 0,
+            "altup_num_inputs": 4,
+            "final_logit_softcapping": 30.0,
+            "head_dim": 256,
+            "hidden_size": 2048,
+            "hidden_size_per_layer_input": 256,
+            "intermediate_size": vec![8192; 30],
+            "layer_types": types,
+            "model_type": "gemma3n_text",
+            "num_attention_heads": 8,
+            "num_hidden_layers": 30,
+            "num_key_value_heads": 2,
+            "num_kv_shared_layers": 10,
+            "rope_local_base_freq": 10000.0,
+            "rope_scaling": null,
+            "rope_theta": 1e6,
+            "sliding_window": 512,
+            "vocab_size": 262400,
+            "vocab_size_per_layer_input": 262144
+        });
+        for (key, value) in changes.as_object().unwrap() {
+            text[key] = value.clone();
+        }
+        let config = json!({
+            "architectures": ["Gemma3nForConditionalGeneration"],
+            "model_type": "gemma3n",
+            "text_config": text
+        });
+        Folder::new("gemma3n-published").open(&config)
+    };
+    let c = published(json!({})).unwrap();
+    assert_eq!(c.architecture, "Gemma3nForCausalLM");
+    let altup = c.altup.as_ref().unwrap();
+    assert_eq!((altup.streams, altup.active, altup.scaled), (4, 0, true));
+    // The quantile of a normal distribution below which 95 % lie.
+    assert!(
+        altup.cuts[..10]
+            .iter()
+            .all(|c| (c.unwrap() - 1.644_853_6).abs() < 1e-6)
+    );
+    assert!(altup.cuts[10..].iter().all(Option::is_none));
+    assert_eq!(
+        (c.layer(19).reads, c.layer(24).reads, c.layer(29).reads),
+        (None, Some(19), Some(19))
+    );
+    assert_eq!(c.layer(28).reads, Some(18));
+    assert_eq!((c.rope_theta, &c.rotations[0]), (1e6, &own(10_000.0)));
+    assert_eq!((c.intermediate_size, c.scales.attention), (8192, Some(1.0)));
+    let refusals = [
+        (
+            json!({"activation_sparsity_pattern": [0.5]}),
+            "expected 30 numbers",
+        ),
+        (
+            json!({"activation_sparsity_pattern": vec![1.0; 30]}),
+            "from 0 to below 1",
+        ),
+        (json!({"altup_active_idx": 4}), "altup_active_idx is 4"),
+        (json!({"altup_num_inputs": 0}), "altup_num_inputs is 0"),
+    ];
+    for (changes, message) in refusals {
+        refused(published(changes), message);
+    }
+}
+
 /// The tiny llama's configuration as `model_type`, with 4 layers and `changes`.
 fn of(model_type: &str, changes: serde_json::Value) -> Result<Config, Error> {
     let mut all = json!({

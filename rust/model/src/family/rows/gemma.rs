@@ -124,3 +124,32 @@ pub(super) const GEMMA4: Family = Family {
     scales: ScaleRule::Unscaled(None),
     ..GEMMA3
 };
+
+pub(super) const GEMMA3N: Family = Family {
+    architecture: "Gemma3nForCausalLM",
+    model_type: "gemma3n_text",
+    gguf: "gemma3n",
+    defaults: Defaults {
+        kv_heads: Some(2),
+        vocab: Some(262_400),
+        max_position: Some(32_768),
+        windows: Windows::Pattern {
+            default: Some(512),
+            pattern: 5,
+        },
+        ..GEMMA3.defaults
+    },
+    names: Names {
+        layer_inputs: true,
+        altup: true,
+        ..GEMMA3.names
+    },
+    moe: None,
+    sizes: Sizes::Kinds {
+        whole: None,
+        shared: 15,
+    },
+    rotations: Rotations::Local(10_000.0),
+    scales: ScaleRule::Unscaled(Some(30.0)),
+    ..GEMMA4
+};

@@ -41,6 +41,7 @@ pub(super) const FAMILIES: &[&Family] = &[
     &gemma::GEMMA,
     &gemma::GEMMA2,
     &gemma::GEMMA3,
+    &gemma::GEMMA3N,
     &gemma::GEMMA4,
     &phi::PHI,
     &phi::PHI3,

@@ -143,6 +143,11 @@ fn rename(
             },
         );
     }
+    if family.is_some_and(|f| f.names.altup) {
+        let bad = |what| Error::Load(format!("{place}: tensor {what}"));
+        stacked::list(&mut entries, "model.altup_projections").map_err(bad)?;
+        stacked::list(&mut entries, "model.altup_unembed_projections").map_err(bad)?;
+    }
     if let Some(family) = family {
         let bad = |what| Error::Load(format!("{place}: tensor {what}"));
         stacked::cut(&mut entries, family, Lying::Rows).map_err(bad)?;

@@ -18,6 +18,9 @@ pub(super) const INDEX: &str = "indexer.attn_k.weight";
 /// Early converters stored the inverse frequencies, which follow from the configuration.
 const ROTARY: &str = "attn_rot_embd";
 
+/// A part of several streams that has no kind.
+const ALTUP_SCALE: &str = "altup.correct_output_scale";
+
 /// A tensor behind the door.
 pub(super) struct Target {
     /// Hugging Face name.
@@ -74,7 +77,7 @@ pub(super) fn hugging_face(
     }
     let part = names.of_gguf(true, part).ok_or_else(unknown)?;
     let prefix = format!("{}.{n}.{part}", names.layers);
-    if part == names.sinks || part == names.layer_scale {
+    if [names.sinks, names.layer_scale, ALTUP_SCALE].contains(&part) {
         return Ok(Some(plain(prefix)));
     }
     let interleaves = family.layout == Layout::Interleaved;

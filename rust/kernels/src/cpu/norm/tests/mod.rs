@@ -102,15 +102,13 @@ fn rows_are_scaled_and_multiplied_by_columns_of_others() {
         let mut x = x.clone();
         multiply_rows(cx, &mut x, width, (&y, columns), first);
         scale_rows(cx, &mut x, width, 0.25);
+        weigh_rows(cx, &mut x, &y[..width]);
         x
     });
     for (r, (row, x)) in got.chunks(width).zip(x.chunks(width)).enumerate() {
-        let y = &y[r * columns + first..];
-        assert!(
-            row.iter()
-                .zip(x)
-                .zip(y)
-                .all(|((g, x), y)| *g == x * y * 0.25)
-        );
+        let of = &y[r * columns + first..];
+        for (i, got) in row.iter().enumerate() {
+            assert_eq!(*got, x[i] * of[i] * 0.25 * y[i]);
+        }
     }
 }
