@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from candle_vllm.engine import InferenceEngine as InferenceEngine
     from candle_vllm.engine import RequestHandle as RequestHandle
     from candle_vllm.engine import inspect_model as inspect_model
+    from candle_vllm.engine import quantize_model as quantize_model
     from candle_vllm.errors import CandleVllmError as CandleVllmError
     from candle_vllm.errors import ConfigError as ConfigError
     from candle_vllm.errors import DeviceError as DeviceError
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "candle_vllm.config": ("EngineConfig",),
     "candle_vllm.conversations": ("ConversationOptions", "ConversationResult", "ResponsesSession"),
-    "candle_vllm.engine": ("EngineBuilder", "InferenceEngine", "RequestHandle", "inspect_model"),
+    "candle_vllm.engine": ("EngineBuilder", "InferenceEngine", "RequestHandle", "inspect_model", "quantize_model"),
     "candle_vllm.errors": (
         "CandleVllmError",
         "ConfigError",

@@ -1,9 +1,10 @@
 """The native engine. Private: `candle_vllm.engine` is its Python face, and the only module that imports it."""
 
 from collections.abc import Callable, Sequence
+from os import PathLike
 from typing import Any, Self, TypeAlias, final
 
-__all__ = ["Engine", "Event", "Mailbox", "__version__", "check_device", "inspect"]
+__all__ = ["Engine", "Event", "Mailbox", "__version__", "check_device", "inspect", "quantize"]
 
 __version__: str
 
@@ -14,6 +15,15 @@ def check_device(device: str, /) -> None:
 
 def inspect(config: Any, path: str, /) -> dict[str, Any]:
     """What the model at `path` is and would take with the settings of `config`; the fields of `ModelReport`."""
+
+def quantize(
+    path: str | PathLike[str],
+    out: str | PathLike[str],
+    kind: str,
+    threads: int | None,
+    progress: Callable[[str, int, int], object] | None,
+) -> int:
+    """Write the model at `path` to `out` as a GGUF file of type `kind`; the size in bytes."""
 
 @final
 class Engine:

@@ -25,6 +25,7 @@ _HOMES = {
     "pull": "store.run_pull",
     "list": "store.run_list",
     "rm": "store.run_rm",
+    "quantize": "quantize.run_quantize",
     "bench": "bench.run_bench",
     "mcp-serve": "mcp_serve.run_mcp_serve",
     "run-batch": "run_batch.run_run_batch",
@@ -68,6 +69,8 @@ def parser_of(subcommand: str | None) -> Parser:
             return flags.list_parser()
         case "rm":
             return flags.rm_parser()
+        case "quantize":
+            return flags.quantize_parser()
         case "bench":
             from candle_vllm.cli.bench_flags import bench_parser
 

@@ -6,6 +6,7 @@ The one-word flags (--m, --w, --h ...) are those of the earlier candle-vllm bina
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from candle_vllm.cli.guard import add_guard
 from candle_vllm.cli.mcp import add_mcp
@@ -21,6 +22,7 @@ SUBCOMMANDS = (
     "pull",
     "list",
     "rm",
+    "quantize",
     "bench",
     "mcp-serve",
     "run-batch",
@@ -36,6 +38,7 @@ _EPILOG = """subcommands:
   pull       fetch a model
   list       show the models that are here
   rm         delete one
+  quantize   write a model as a smaller GGUF file
   bench      measure an engine or a server
   mcp-serve  offer a model to other agents, as an MCP server
   run-batch  answer a file of requests
@@ -122,6 +125,29 @@ def rm_parser() -> Parser:
     """The flags of rm."""
     parser = Parser("candle-vllm rm", description="Delete fetched models, as list names them.")
     parser.add_argument("names", nargs="+", metavar="MODEL", help="Hugging Face id or alias")
+    return parser
+
+
+def quantize_parser() -> Parser:
+    """The flags of quantize."""
+    parser = Parser(
+        "candle-vllm quantize",
+        description="Write a model as one GGUF file, which llama.cpp loads too. Matrices become what --isq would make "
+        "of them while loading; from GGUF all else stays as it is.",
+    )
+    parser.add_argument("model", metavar="IN", help="GGUF file, local folder, Hugging Face id or alias")
+    parser.add_argument("out", type=Path, metavar="OUT", help="the file to write")
+    parser.add_argument(
+        "--type",
+        type=str.lower,
+        required=True,
+        metavar="TYPE",
+        help="q4_0, q4_1, q5_0, q5_1, q8_0, q2_k, q3_k, q4_k, q5_k, q6_k; or bf16, f16, f32",
+    )
+    parser.add_argument("--f", "--weight-file", dest="weight_file", metavar="FILE", help="one of several .gguf files")
+    parser.add_argument("--revision", metavar="NAME", help="branch, tag or commit of a Hugging Face repository")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads that encode (the cores at hand)")
+    parser.add_argument("--force", action="store_true", help="replace a file that is there")
     return parser
 
 

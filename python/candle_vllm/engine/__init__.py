@@ -8,5 +8,15 @@ from candle_vllm.engine.handle import RequestHandle
 from candle_vllm.engine.inference import InferenceEngine, Prompt
 from candle_vllm.engine.inspect import inspect_model
 from candle_vllm.engine.protocol import Engine, Request
+from candle_vllm.engine.quantize import quantize_model
 
-__all__ = ["Engine", "EngineBuilder", "InferenceEngine", "Prompt", "Request", "RequestHandle", "inspect_model"]
+__all__ = [
+    "Engine",
+    "EngineBuilder",
+    "InferenceEngine",
+    "Prompt",
+    "Request",
+    "RequestHandle",
+    "inspect_model",
+    "quantize_model",
+]

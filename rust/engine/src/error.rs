@@ -20,6 +20,9 @@ pub enum Error {
     /// A setting or parameter is out of range.
     #[error(transparent)]
     Config(#[from] Refused),
+    /// A file could not be written.
+    #[error("{0}")]
+    Output(String),
     /// The waiting queue is full.
     #[error("{0}")]
     QueueFull(String),
@@ -34,6 +37,7 @@ impl From<candle_vllm_model::Error> for Error {
         let text = error.to_string();
         match error {
             Model::Load(_) | Model::Io { .. } => Self::ModelLoad(text),
+            Model::Write { .. } => Self::Output(text),
             Model::Device(_) => Self::Device(text),
             Model::Config(refused) => Self::Config(refused),
             _ => Self::Generation(text),

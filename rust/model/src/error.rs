@@ -42,6 +42,14 @@ pub enum Error {
         /// The system's own error.
         source: std::io::Error,
     },
+    /// A file could not be written.
+    #[error("cannot write {path}: {source}")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The system's own error.
+        source: std::io::Error,
+    },
     /// The device is not there or cannot do what was asked.
     #[error("{0}")]
     Device(String),

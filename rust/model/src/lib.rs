@@ -13,6 +13,7 @@ pub mod loader;
 pub mod logits;
 pub mod pending;
 pub mod quant;
+pub mod quantize;
 pub mod rope;
 pub mod step;
 pub mod weights;

@@ -72,6 +72,17 @@ const TABLES: [&str; 5] = [
     ".attn.masked_bias",
     ".attention.masked_bias",
 ];
+/// Whether a tensor is one of [`TABLES`].
+pub(crate) fn is_table(name: &str) -> bool {
+    TABLES.iter().any(|end| name.ends_with(end))
+}
+
+/// Whether a checkpoint has a weight under `prefix`, in whatever form.
+pub(crate) fn has(checkpoint: &Checkpoint, prefix: &str) -> bool {
+    let mut first = SCHEMES.iter().flat_map(|scheme| scheme.needs.first());
+    first.any(|part| checkpoint.weights.contains(&format!("{prefix}.{part}")))
+}
+
 /// Names that an error lists; of more it gives the number.
 const LISTED: usize = 12;
 
@@ -112,7 +123,7 @@ impl<'a> Loader<'a> {
     pub fn all_read(&self) -> Result<()> {
         let read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         let known = |name: &String| {
-            let table = TABLES.iter().any(|end| name.ends_with(end));
+            let table = is_table(name);
             // Checkpoints repeat the embedding as the head that the configuration says it is.
             let head = family::find(&self.config().architecture).map_or("", |f| f.names.head);
             let head = name.strip_suffix(".weight").is_some_and(|n| n == head);
@@ -162,8 +173,13 @@ impl<'a> Loader<'a> {
 
     /// Whether the checkpoint has a weight under `prefix`, in whatever form.
     pub fn has(&self, prefix: &str) -> bool {
-        let mut first = SCHEMES.iter().flat_map(|scheme| scheme.needs.first());
-        first.any(|part| self.contains(&format!("{prefix}.{part}")))
+        has(self.checkpoint, prefix)
+    }
+
+    /// The dense tensor or vector `name` as its file has it.
+    pub fn stored(&self, name: &str) -> Result<Stored<'_>> {
+        let bad = |what| Error::Load(format!("tensor {name} {what}"));
+        self.part(name)?.stored().map_err(bad)
     }
 
     /// Weights loaded so far.

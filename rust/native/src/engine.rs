@@ -2,10 +2,8 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::Duration;
 
-use candle_vllm_engine::{Engine, EngineConfig, Error, Prompt, Refused, Request, Result};
+use candle_vllm_engine::{Engine, EngineConfig, Progress, Prompt, Refused, Request};
 use candle_vllm_model::backend::heap;
 use candle_vllm_model::device::Device;
 use pyo3::prelude::*;
@@ -13,10 +11,8 @@ use pyo3::types::PyDict;
 
 use crate::call::{self, Owner};
 use crate::mailbox::PyMailbox;
+use crate::told::{Left, told};
 use crate::{config, errors, params, records};
-
-/// Between two looks whether Ctrl-C was pressed while a model is loaded.
-const SLICE: Duration = Duration::from_millis(50);
 
 /// Raise DeviceError unless this machine and this build have the device; the message says what is there.
 #[pyfunction]
@@ -288,74 +284,18 @@ impl Drop for PyEngine {
     }
 }
 
-/// What the loading thread says.
-enum Word {
-    Progress(String, u64, u64),
-    Done(Box<std::thread::Result<Result<Engine>>>),
-}
-
-/// Loads in a thread of its own while this one reports progress and looks for signals. When it is interrupted, the
-/// other ends by itself after loading, and what it loaded is freed.
+/// Loads in a thread of its own. When the caller is interrupted it ends by itself, and what it loaded is freed.
 fn load(
     py: Python<'_>,
     config: EngineConfig,
     progress: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<Engine> {
-    let (say, mut hear) = channel();
     let reports = progress.is_some();
-    std::thread::Builder::new()
-        .name("candle-vllm-load".into())
-        .spawn(move || open(config, reports, &say))
-        .map_err(|e| {
-            errors::exception(Error::ModelLoad(format!(
-                "cannot start a thread to load with: {e}"
-            )))
-        })?;
-    loop {
-        let (word, back) = py.detach(move || wait(hear));
-        hear = back;
-        match word {
-            Ok(Word::Progress(stage, done, total)) => {
-                if let Some(call) = progress {
-                    call.call1((stage, done, total))?;
-                }
-            }
-            Ok(Word::Done(outcome)) => {
-                return match *outcome {
-                    Ok(opened) => opened.map_err(errors::exception),
-                    Err(payload) => Err(errors::panicked(&*payload)),
-                };
-            }
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => {
-                let text = "the thread that loads the model ended without a word".into();
-                return Err(errors::exception(Error::ModelLoad(text)));
-            }
-        }
-        py.check_signals()?;
-    }
-}
-
-/// A word, and the receiver again: it may move between threads but not be shared.
-fn wait(hear: Receiver<Word>) -> (std::result::Result<Word, RecvTimeoutError>, Receiver<Word>) {
-    (hear.recv_timeout(SLICE), hear)
-}
-
-fn open(config: EngineConfig, reports: bool, say: &Sender<Word>) {
-    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        let say = say.clone();
-        let report = move |stage: &str, done, total| {
+    told(py, "candle-vllm-load", progress, Left::Alone, move |say| {
+        let report: Progress = Box::new(move |stage, done, total| {
             // Nobody hears when loading was interrupted.
-            let _ = say.send(Word::Progress(stage.to_owned(), done, total));
-        };
-        Engine::open(
-            config,
-            if reports {
-                Some(Box::new(report))
-            } else {
-                None
-            },
-        )
-    }));
-    let _ = say.send(Word::Done(Box::new(outcome)));
+            say.progress(stage, done, total);
+        });
+        Engine::open(config, reports.then_some(report))
+    })
 }

@@ -2,6 +2,7 @@
 use std::any::Any;
 
 use candle_vllm_engine::{Error, Refused};
+use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 use pyo3::types::IntoPyDict;
 
@@ -28,6 +29,7 @@ pub fn exception(error: Error) -> PyErr {
         Error::Generation(text) => GenerationError::new_err(text),
         Error::Device(text) => DeviceError::new_err(text),
         Error::Config(refused) => config(refused),
+        Error::Output(text) => PyOSError::new_err(text),
         Error::QueueFull(text) => QueueFullError::new_err(text),
         other => CandleVllmError::new_err(other.to_string()),
     }

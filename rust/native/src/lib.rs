@@ -9,8 +9,10 @@ mod errors;
 mod event;
 mod mailbox;
 mod params;
+mod quantize;
 mod records;
 mod structured;
+mod told;
 
 /// The native engine of candle-vllm. Private: use `candle_vllm.engine`.
 #[pymodule]
@@ -20,5 +22,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<mailbox::PyMailbox>()?;
     module.add_class::<event::PyEvent>()?;
     module.add_function(wrap_pyfunction!(engine::check_device, module)?)?;
-    module.add_function(wrap_pyfunction!(engine::inspect, module)?)
+    module.add_function(wrap_pyfunction!(engine::inspect, module)?)?;
+    module.add_function(wrap_pyfunction!(quantize::quantize, module)?)
 }

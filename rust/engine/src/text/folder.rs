@@ -33,7 +33,7 @@ pub(super) fn read(path: &Path) -> Result<Option<String>> {
     }
 }
 
-fn read_json(path: &Path) -> Result<Value> {
+pub(super) fn read_json(path: &Path) -> Result<Value> {
     let Some(text) = read(path)? else {
         return Ok(Value::Null);
     };

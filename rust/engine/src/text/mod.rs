@@ -12,6 +12,7 @@ mod pre;
 mod stop;
 pub mod stream;
 mod template;
+pub mod to_gguf;
 pub mod tokenizer;
 mod tokens;
 mod vocabulary;

@@ -10,7 +10,7 @@ use super::{
 use crate::{Error, Result};
 
 /// One cut.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
     /// Each match of the expression is a word, and what is between.
     Cut(&'static str),
@@ -237,6 +237,16 @@ impl Cutters {
             cutters.push(Cutter::Step(Gpt2));
         }
         Some(Self(cutters))
+    }
+
+    /// Whether the cuts are the same.
+    pub(super) fn same_as(&self, other: &Self) -> bool {
+        let same = |(a, b): (&Cutter, &Cutter)| match (a, b) {
+            (Cutter::Step(a), Cutter::Step(b)) => a == b,
+            (Cutter::Regex(a), Cutter::Regex(b)) => a.as_str() == b.as_str(),
+            _ => false,
+        };
+        self.0.len() == other.0.len() && self.0.iter().zip(&other.0).all(same)
     }
 
     /// Calls `word` with the bytes of each word of `text`, in order.

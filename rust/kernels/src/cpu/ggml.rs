@@ -91,6 +91,10 @@ impl GgmlType {
     pub fn from_code(code: u32) -> Option<Self> {
         Self::TABLE.iter().find(|e| e.1 == code).map(|e| e.0)
     }
+    /// Its code in GGUF tensor infos.
+    pub fn code(self) -> u32 {
+        self.entry().1
+    }
     /// ggml's name, e.g. `Q4_K`.
     pub fn name(self) -> &'static str {
         self.entry().2

@@ -1,15 +1,18 @@
 //! Weights as the kernels read them: one packed copy of a matrix, 16 output rows interleaved.
 //! Knows no instruction set and no model; the arithmetic is `matmul`'s.
+mod given;
 pub(crate) mod layout;
 
+pub use given::Rows;
+
 use super::buffer::Buffer;
-use super::ggml::{GgmlType, Raw, dequantize, q8_0};
+use super::ggml::{GgmlType, Raw};
 use super::matmul::a16::{MOST_COLUMNS, row_scale};
 use super::threads::{Pool, Rows as Slices};
 use super::{Compute, Cpu, Isa};
+use given::{Given, Rounded};
 use half::{bf16, f16};
 use layout::{BLOCK, FEW_BITS, LANES, Layout};
-use std::ops::Range;
 
 /// Which arithmetic a matrix is multiplied with. BF16 weights meet the bf16 dot product of the instruction set where it
 /// has one (never in `Exact`), else they are multiplied as in `Exact`; F32 and F16 always are.
@@ -150,74 +153,6 @@ fn check_bytes(dtype: GgmlType, n: usize, k: usize, got: usize) -> Result<(), Pa
         });
     }
     Ok(())
-}
-
-/// A matrix whose rows are made when they are packed, because no file holds them in a type that the kernels read.
-pub trait Rows: Sync {
-    /// Row `row` as blocks of the type that the matrix is packed as.
-    fn blocks(&self, row: usize, out: &mut [u8]);
-    /// The same row as the exact float32 values that it stands for.
-    fn values(&self, row: usize, out: &mut [f32]);
-}
-
-/// Rows of a type without panels of its own, rounded to int8.
-struct Rounded<'a> {
-    dtype: GgmlType,
-    k: usize,
-    data: &'a [u8],
-}
-
-impl Rows for Rounded<'_> {
-    fn blocks(&self, row: usize, out: &mut [u8]) {
-        let mut values = vec![0.0; self.k];
-        self.values(row, &mut values);
-        q8_0(&values, out);
-    }
-    fn values(&self, row: usize, out: &mut [f32]) {
-        let bytes = self.k / self.dtype.block_len() * self.dtype.block_bytes();
-        dequantize(self.dtype, &self.data[row * bytes..][..bytes], out);
-    }
-}
-
-/// What is packed.
-enum Given<'a> {
-    /// All rows, as a file has them.
-    Bytes(&'a [u8]),
-    /// Rows to be made.
-    Rows(&'a dyn Rows),
-}
-
-impl Given<'_> {
-    /// Row `row` of `k` columns as blocks of `dtype`, in `buffer` if it has to be made.
-    fn blocks<'b>(
-        &'b self,
-        dtype: GgmlType,
-        k: usize,
-        row: usize,
-        buffer: &'b mut Vec<u8>,
-    ) -> &'b [u8] {
-        let bytes = k / dtype.block_len() * dtype.block_bytes();
-        match self {
-            Given::Bytes(data) => &data[row * bytes..][..bytes],
-            Given::Rows(rows) => {
-                buffer.resize(bytes, 0);
-                rows.blocks(row, buffer);
-                buffer
-            }
-        }
-    }
-
-    /// Row `row` as float32.
-    fn values(&self, dtype: GgmlType, row: usize, out: &mut [f32]) {
-        match self {
-            Given::Bytes(_) => dequantize(
-                dtype,
-                self.blocks(dtype, out.len(), row, &mut Vec::new()),
-                out,
-            ),
-            Given::Rows(rows) => rows.values(row, out),
-        }
-    }
 }
 
 /// A packed matrix of `n` output rows and `k` columns.
@@ -380,7 +315,7 @@ impl Matrix {
         let panel = |p: usize| {
             // SAFETY: each panel is one task's, and nothing else holds the bytes.
             let panel = unsafe { slices.row(p) };
-            fill_panel(storage, dtype, k, panel, given, p * LANES..n);
+            given.fill(storage, (dtype, k), p * LANES..n, panel);
         };
         match pool {
             Some(pool) => pool.for_each(panels, &panel),
@@ -485,46 +420,6 @@ impl Matrix {
                     for (o, b) in o.iter_mut().zip(line[lane * 4..].chunks_exact(2)) {
                         *o = bf16::from_le_bytes([b[0], b[1]]).to_f32();
                     }
-                }
-            }
-        }
-    }
-}
-
-/// Fills one panel with the first rows of `rows`, as many as it has lanes.
-fn fill_panel(
-    storage: Storage,
-    dtype: GgmlType,
-    k: usize,
-    panel: &mut [u8],
-    given: &Given<'_>,
-    rows: Range<usize>,
-) {
-    let (mut values, mut buffer) = (Vec::new(), Vec::new());
-    for (lane, row) in rows.take(LANES).enumerate() {
-        if storage == Storage::F32 {
-            values.resize(k, 0f32);
-            given.values(dtype, row, &mut values);
-            for (v, line) in values.iter().zip(panel.chunks_exact_mut(64)) {
-                line[lane * 4..][..4].copy_from_slice(&v.to_le_bytes());
-            }
-            continue;
-        }
-        let row = given.blocks(dtype, k, row, &mut buffer);
-        match storage {
-            Storage::A8(ty) | Storage::A15(ty) | Storage::A16(ty) => {
-                if let Some(layout) = Layout::of(ty) {
-                    pack_blocks(ty, &layout, panel, lane, row);
-                }
-            }
-            Storage::F16 => {
-                for (v, line) in row.chunks_exact(2).zip(panel.chunks_exact_mut(32)) {
-                    line[lane * 2..][..2].copy_from_slice(v);
-                }
-            }
-            _ => {
-                for (v, line) in row.chunks(4).zip(panel.chunks_exact_mut(64)) {
-                    line[lane * 4..][..v.len()].copy_from_slice(v);
                 }
             }
         }

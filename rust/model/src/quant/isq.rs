@@ -12,9 +12,7 @@ use candle_vllm_kernels::cpu::{
 };
 
 use super::{Coded, Described, Role, described::row_bytes};
-
-/// Bytes of a mapped matrix after which its pages are given back.
-const STEP: usize = 1 << 20;
+use crate::weights::passed;
 
 /// Gives back the pages of a part of a mapped file.
 pub type Release<'a> = &'a (dyn Fn(&[u8]) + Sync);
@@ -130,7 +128,7 @@ struct Quantised<'a> {
 }
 
 impl Quantised<'_> {
-    /// Gives back what has been read of a mapped file, [`STEP`] bytes at a time.
+    /// Gives back what has been read of a mapped file.
     fn passed(&self, row: usize) {
         let Described::Stored(stored) = &self.of else {
             return;
@@ -138,11 +136,12 @@ impl Quantised<'_> {
         let Cow::Borrowed(data) = &stored.data else {
             return;
         };
-        let bytes = row_bytes(stored.dtype, self.shape[1]);
-        let (from, to) = (row * bytes / STEP * STEP, (row + 1) * bytes / STEP * STEP);
-        if from < to {
-            (self.release)(&data[from..to]);
-        }
+        passed(
+            data,
+            row,
+            row_bytes(stored.dtype, self.shape[1]),
+            self.release,
+        );
     }
 }
 
@@ -271,7 +270,7 @@ mod tests {
             ggml::quantize(GgmlType::Q5_1, &values[row * k..][..k], &mut own);
             assert_eq!(blocks, own, "row {row}");
         }
-        assert_eq!(*given.lock().unwrap(), n * k * 4 / STEP * STEP);
+        assert_eq!(*given.lock().unwrap(), n * k * 4 / (1 << 20) * (1 << 20));
         let (mut got, mut want) = (vec![0.0; k], vec![0.0; k]);
         made.values(3, &mut got);
         made.blocks(3, &mut blocks);

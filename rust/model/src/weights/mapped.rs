@@ -58,6 +58,14 @@ impl MappedFile {
         &self.path
     }
 
+    /// Gives back the pages of a part of [`MappedFile::bytes`]; a part of another file is left.
+    pub fn release_bytes(&self, part: &[u8]) {
+        let (all, at) = (self.map.as_ptr_range(), part.as_ptr().addr());
+        if (all.start.addr()..all.end.addr()).contains(&at) {
+            self.release(at - all.start.addr(), part.len());
+        }
+    }
+
     /// Gives back the pages that lie wholly inside `start..start + len`; they are read from the file again when touched.
     /// Only Unix is told so; elsewhere the system takes pages back when memory is short.
     #[cfg_attr(not(unix), allow(unused_variables))]
@@ -82,6 +90,18 @@ impl MappedFile {
                 }
             }
         }
+    }
+}
+
+/// Bytes of a matrix after which its pages are given back while it is read row by row.
+const STEP: usize = 1 << 20;
+
+/// Has `release` give back what has been read of a mapped matrix, [`STEP`] bytes at a time, now that its row `row` of `bytes`
+/// has been.
+pub(crate) fn passed(data: &[u8], row: usize, bytes: usize, release: &dyn Fn(&[u8])) {
+    let (from, to) = (row * bytes / STEP * STEP, (row + 1) * bytes / STEP * STEP);
+    if from < to {
+        release(&data[from..to]);
     }
 }
 
@@ -113,7 +133,7 @@ pub(super) struct Entry {
 
 /// How a file's tensor differs from the one that it stands for; undone when it is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Change {
+pub(crate) enum Change {
     /// Not at all.
     None,
     /// The two halves of each of so many heads' rows are interleaved (see [`deinterleave`]).
@@ -217,13 +237,7 @@ impl Weights for MappedWeights {
     }
 
     fn release_bytes(&self, part: &[u8]) {
-        let at = part.as_ptr().addr();
-        for file in &self.files {
-            let all = file.bytes().as_ptr_range();
-            if (all.start.addr()..all.end.addr()).contains(&at) {
-                file.release(at - all.start.addr(), part.len());
-            }
-        }
+        self.files.iter().for_each(|file| file.release_bytes(part));
     }
 }
 

@@ -133,10 +133,13 @@ pub struct Checkpoint {
     pub file_bytes: u64,
 }
 
+pub(crate) use mapped::passed;
+pub use open::gguf_at;
+
 mod door;
 pub mod file;
 pub mod gguf;
-mod mapped;
+pub(crate) mod mapped;
 mod open;
 mod safetensors;
 mod stacked;

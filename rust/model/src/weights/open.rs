@@ -32,6 +32,30 @@ impl Checkpoint {
     }
 }
 
+/// The GGUF file that `path` is, or that is the folder's one model; `None` where it is something else.
+///
+/// # Errors
+/// `Io` when it cannot be read, `Load` for several models in one folder.
+pub fn gguf_at(path: &Path) -> Result<Option<PathBuf>> {
+    let meta = fs::metadata(path).map_err(|source| Error::Io {
+        path: path.to_path_buf(),
+        source,
+    })?;
+    if !meta.is_dir() {
+        let is = has_ending(path, "gguf") || starts_as_gguf(path)?;
+        return Ok(is.then(|| path.to_path_buf()));
+    }
+    let files = list(path)?;
+    let of_kind = |ending: &str| -> Vec<&PathBuf> {
+        files.iter().filter(|f| has_ending(f, ending)).collect()
+    };
+    let ggufs = of_kind("gguf");
+    if !of_kind("safetensors").is_empty() || ggufs.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(gguf::only_model(path, &ggufs)?.to_path_buf()))
+}
+
 fn open_file(path: &Path) -> Result<Checkpoint> {
     let place = path.display();
     if is_pickle(path) {

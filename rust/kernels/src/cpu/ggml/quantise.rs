@@ -27,9 +27,6 @@ const BLOCK: usize = 32;
 /// `values` as blocks of `ty`, one of [`MADE`]; both whole blocks. A block with a value that is not finite has a scale
 /// that is not either, so that it shows.
 pub fn quantize(ty: GgmlType, values: &[f32], out: &mut [u8]) {
-    if ty == GgmlType::Q8_0 {
-        return q8_0(values, out);
-    }
     let mut raw = Raw::new();
     let blocks = out.chunks_exact_mut(ty.block_bytes());
     for (values, out) in values.chunks_exact(ty.block_len()).zip(blocks) {
@@ -37,6 +34,7 @@ pub fn quantize(ty: GgmlType, values: &[f32], out: &mut [u8]) {
             match ty {
                 GgmlType::Q4_0 => raw.take_centred(values, 8.0),
                 GgmlType::Q5_0 => raw.take_centred(values, 16.0),
+                GgmlType::Q8_0 => raw.take_centred(values, 128.0),
                 GgmlType::Q4_1 => raw.take_affine(values, 15.0),
                 GgmlType::Q5_1 => raw.take_affine(values, 31.0),
                 GgmlType::Q2_K => raw.take_minima(values, 3.0, 15.0),
@@ -138,7 +136,7 @@ fn codes(values: &[f32], minimum: f32, scale: f32, offset: f32, most: f32, out: 
     }
 }
 
-/// `values`, whole blocks of 32, as Q8_0 blocks of 34 bytes. The scale is rounded up, so that no value is cut off; a
+/// `values`, whole blocks of 32, as Q8_0 blocks of 34 bytes, without a search: for values that no file keeps so. The scale is rounded up, so that no value is cut off; a
 /// block with a value that is not finite has a scale that is not either, so that it shows.
 pub fn q8_0(values: &[f32], out: &mut [u8]) {
     for (values, out) in values

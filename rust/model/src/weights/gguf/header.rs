@@ -1,6 +1,6 @@
 //! The header of one GGUF file: metadata and where each tensor lies, every number checked against the file.
 //! Knows the format and nothing of what keys and tensors mean.
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, ops::Range};
 
 use candle_vllm_kernels::cpu::ggml::GgmlType;
 
@@ -19,6 +19,8 @@ const DEFAULT_ALIGNMENT: u64 = 32;
 /// What one file holds.
 pub(super) struct Header {
     pub metadata: Metadata,
+    /// Where the type and value of each key lie, in the order of the file.
+    pub pairs: Vec<(String, Range<usize>)>,
     pub tensors: Vec<TensorInfo>,
 }
 
@@ -51,10 +53,12 @@ pub(super) fn parse(bytes: &[u8], place: &str) -> Result<Header> {
     // Smallest tensor info: name of one byte, one dimension, type, offset. Smallest pair: key of one byte, type, a byte.
     let tensor_count = reader.count(8 + 1 + 4 + 8 + 4 + 8, "the tensor count")?;
     let pair_count = reader.count(8 + 1 + 4 + 1, "the metadata count")?;
-    let mut metadata = Metadata::default();
+    let (mut metadata, mut pairs) = (Metadata::default(), Vec::new());
     for _ in 0..pair_count {
         let key = reader.name("a metadata key")?;
+        let from = reader.position();
         let value = reader.value(&key)?;
+        pairs.push((key.clone(), from..reader.position()));
         if metadata.0.insert(key.clone(), value).is_some() {
             return Err(reader.error(format_args!("the key {key} stands twice")));
         }
@@ -77,7 +81,11 @@ pub(super) fn parse(bytes: &[u8], place: &str) -> Result<Header> {
         tensors.push(located.map_err(|what| reader.error(format_args!("tensor {name} {what}")))?);
     }
     no_overlap(&mut tensors).map_err(|what| reader.error(what))?;
-    Ok(Header { metadata, tensors })
+    Ok(Header {
+        metadata,
+        pairs,
+        tensors,
+    })
 }
 
 fn check_version(reader: &mut Reader<'_>) -> Result<()> {

@@ -17,12 +17,15 @@ use crate::{
 
 mod header;
 mod metadata;
-mod names;
+pub(crate) mod names;
+mod raw;
 mod read;
 mod split;
+pub mod write;
 
 pub(super) use header::MAGIC;
 pub use metadata::{Metadata, Value};
+pub use raw::{Raw, RawTensor};
 pub(super) use split::only_model;
 
 use header::{Header, TensorInfo};

@@ -7,7 +7,7 @@ use crate::{
 };
 
 /// llama.cpp's tensor of rotary frequency factors; it becomes part of the configuration.
-pub(super) const ROPE_FACTORS: &str = "rope_freqs.weight";
+pub(crate) const ROPE_FACTORS: &str = "rope_freqs.weight";
 
 /// The two sets of longrope's, short and long; likewise.
 pub(super) const LONGROPE: [&str; 2] = ["rope_factors_short.weight", "rope_factors_long.weight"];
@@ -22,7 +22,7 @@ const ROTARY: &str = "attn_rot_embd";
 const ALTUP_SCALE: &str = "altup.correct_output_scale";
 
 /// A tensor behind the door.
-pub(super) struct Target {
+pub(crate) struct Target {
     /// Hugging Face name.
     pub name: String,
     /// What the converter did to it.
@@ -31,7 +31,7 @@ pub(super) struct Target {
 
 /// What `name` is called; `None` for tensors that no model reads. Without a family names stay as they are, so that the
 /// architecture, not a tensor, is what the message to the user is about.
-pub(super) fn hugging_face(
+pub(crate) fn hugging_face(
     family: Option<&Family>,
     name: &str,
     config: &Config,

@@ -59,7 +59,7 @@ fn dense_values_are_read_as_they_are() {
 #[test]
 fn codes_and_names_are_found_again() {
     for ty in GgmlType::all() {
-        let (_, code, ..) = *ty.entry();
+        let code = ty.code();
         assert_eq!(GgmlType::from_code(code), Some(ty));
     }
     assert_eq!(GgmlType::from_code(4), None);

@@ -1,7 +1,10 @@
 //! Packing: values come back exactly, sizes stay near the file's, wrong shapes are refused.
 #![allow(clippy::unwrap_used)]
 use super::*;
-use crate::cpu::testing::{Random, cpus, random_weights, storages};
+use crate::cpu::{
+    ggml::dequantize,
+    testing::{Random, cpus, random_weights, storages},
+};
 
 #[test]
 fn packed_values_are_the_files() {
