@@ -46,7 +46,7 @@ pub(super) fn keys(config: &Config, arch: &str, name: &str, tokens: &[Pair]) -> 
     count("attention.head_count", config.heads)?;
     count("attention.head_count_kv", config.kv_heads)?;
     count("attention.key_length", config.head_dim)?;
-    count("attention.value_length", config.head_dim)?;
+    count("attention.value_length", config.value_dim)?;
     count("rope.dimension_count", config.rotary_dim)?;
     count("vocab_size", config.vocab_size)?;
     if let Some(window) = config.windows.iter().flatten().next() {
@@ -189,6 +189,8 @@ fn proven(config: &Config, keys: &Keys, tokens: &[Pair]) -> Result<()> {
         rope_factors: keys.factors.clone(),
         longrope: None,
         indexes: Vec::new(),
+        input_rows: None,
+        valued: (0..config.layers).collect(),
     };
     let read = crate::config::gguf::read("the new file", &metadata, &facts)?;
     let (was, is) = (plain(config.clone()), plain(read));
