@@ -3,7 +3,7 @@ use candle_core::cpu::erf::erf_inv;
 use serde_json::Value;
 
 use super::{bounds, fields::Fields};
-use crate::Result;
+use crate::{Result, family::Family};
 
 /// Alternating updates, and how sparse the feed-forward parts are.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,8 +38,19 @@ fn each(fields: &Fields<'_>, key: &str, layers: usize) -> Result<Option<Vec<Opti
     })
 }
 
-/// Reads config.json.
-pub(super) fn from_hf(fields: &Fields<'_>, layers: usize) -> Result<AltUp> {
+fn stands_in(family: Option<&Family>) -> bool {
+    family.is_some_and(|f| f.names.altup)
+}
+
+/// Reads config.json; `None` for families with one stream.
+pub(super) fn from_hf(
+    fields: &Fields<'_>,
+    family: Option<&Family>,
+    layers: usize,
+) -> Result<Option<AltUp>> {
+    if !stands_in(family) {
+        return Ok(None);
+    }
     const SPARSITY: &str = "activation_sparsity_pattern";
     let (streams, active) = streams(fields, ["altup_num_inputs", "altup_active_idx"])?;
     let usual = |i| Some(if layers > 10 && i < 10 { 0.95 } else { 0.0 });
@@ -53,29 +64,33 @@ pub(super) fn from_hf(fields: &Fields<'_>, layers: usize) -> Result<AltUp> {
         }
         _ => Err(fields.bad(SPARSITY, "expected numbers from 0 to below 1")),
     };
-    Ok(AltUp {
+    Ok(Some(AltUp {
         streams,
         active,
         scaled: fields.flag("altup_correct_scale")?.unwrap_or(true),
         cuts: shares.into_iter().map(cut).collect::<Result<_>>()?,
-    })
+    }))
 }
 
-/// Reads GGUF metadata, where cuts stand in standard deviations, and no number where there is none.
+/// Reads GGUF metadata, where cuts stand in standard deviations, and no number where there is none; else as [`from_hf`].
 pub(super) fn from_gguf(
     fields: &Fields<'_>,
     key: &impl Fn(&str) -> String,
+    family: Option<&Family>,
     layers: usize,
-) -> Result<AltUp> {
+) -> Result<Option<AltUp>> {
+    if !stands_in(family) {
+        return Ok(None);
+    }
     let keys = ["altup.num_inputs", "altup.active_idx"].map(key);
     let (streams, active) = streams(fields, keys.each_ref().map(String::as_str))?;
     let cuts = each(fields, &key("activation_sparsity_scale"), layers)?;
     let cuts = cuts.unwrap_or_else(|| vec![None; layers]);
     let cut = |cut: Option<f64>| cut.map(|cut| cut as f32);
-    Ok(AltUp {
+    Ok(Some(AltUp {
         streams,
         active,
         scaled: true,
         cuts: cuts.into_iter().map(cut).collect(),
-    })
+    }))
 }

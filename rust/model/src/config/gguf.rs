@@ -89,10 +89,7 @@ pub(crate) fn read(place: &str, metadata: &Metadata, facts: &Facts) -> Result<Co
             &["embedding_length_per_layer_input", "vocab_size"].map(key),
             facts.input_rows,
         )?,
-        altup: match family.is_some_and(|f| f.names.altup) {
-            true => Some(altup::from_gguf(&fields, &key, layers)?),
-            false => None,
-        },
+        altup: altup::from_gguf(&fields, &key, family, layers)?,
         latent,
         sparse,
         vocab_size,

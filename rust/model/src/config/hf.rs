@@ -280,10 +280,7 @@ fn normal_form(
             &["hidden_size_per_layer_input", "vocab_size_per_layer_input"],
             None,
         )?,
-        altup: match family.is_some_and(|f| f.names.altup) {
-            true => Some(altup::from_hf(fields, layers)?),
-            false => None,
-        },
+        altup: altup::from_hf(fields, family, layers)?,
         latent: head.latent,
         sparse: match defaults.index {
             Some(index) => Some(sparse::from_hf(fields, index, (layers, head.rotated))?),
