@@ -79,6 +79,18 @@ def test_text_models_inside_composites(
         assert worst(engine, archive(GOLDENS / "hf" / case / "reference.npz")) <= TOLERANCE
 
 
+def test_an_index_that_a_layer_does_not_use_is_let_be(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    source = checkpoint("hf/glm_moe_dsa")
+    for name in ["config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]:
+        (tmp_path / name).write_bytes((source / name).read_bytes())
+    own = tensors(source / "model.safetensors")
+    key = "model.layers.{}.self_attn.indexer.wk.weight"
+    assert key.format(2) not in own
+    write(tmp_path / "model.safetensors", own | {key.format(2): own[key.format(0)]})
+    with exact(tmp_path) as engine:
+        assert worst(engine, archive(GOLDENS / "hf" / "glm_moe_dsa" / "reference.npz")) <= TOLERANCE
+
+
 def test_tensors_without_a_place_are_refused(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
     # Layer 2 keeps keys of its own: a second norm of values has no place there, nor has an unknown part.
     unknown = ["model.language_model.layers.2.self_attn.v_norm.weight", "model.language_model.hearing.weight"]

@@ -147,18 +147,21 @@ impl<'a> Loader<'a> {
         )))
     }
 
-    /// Whether a tensor is a layer's that reads another's keys and values: some files keep unused ones of its own.
+    /// Whether a tensor is a layer's that takes another's in its place, keys and values or an index: some files keep unused
+    /// ones of its own.
     fn is_shared(&self, name: &str) -> bool {
-        let layers = family::find(&self.config().architecture).map_or("", |f| f.names.layers);
-        let part = || {
-            let (number, part) = name
-                .strip_prefix(layers)?
-                .strip_prefix('.')?
-                .split_once('.')?;
-            let reads = self.config().layer(number.parse().ok()?).reads.is_some();
-            part.strip_prefix("self_attn.").filter(|_| reads)
+        let config = self.config();
+        let layers = family::find(&config.architecture).map_or("", |f| f.names.layers);
+        let found = || {
+            let inside = name.strip_prefix(layers)?.strip_prefix('.')?;
+            let (number, part) = inside.split_once(".self_attn.")?;
+            let number = number.parse().ok()?;
+            let keyless = config.layer(number).reads.is_some();
+            let own = config.sparse.as_ref().and_then(|s| s.own.get(number));
+            let keys = part.starts_with("k_") || part.starts_with("v_");
+            Some(keyless && keys || own == Some(&false) && part.starts_with("indexer."))
         };
-        part().is_some_and(|part| part.starts_with("k_") || part.starts_with("v_"))
+        found().unwrap_or(false)
     }
 
     /// The model's configuration.
