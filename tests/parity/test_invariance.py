@@ -14,6 +14,8 @@ import pytest
 
 from candle_vllm import GenerationOutput, GenerationParams, InferenceEngine
 
+from .reference import HF_CASES
+
 CASES = [
     "hf/llama",
     "hf/mistral_sliding",
@@ -39,6 +41,9 @@ CASES = [
     "formats/gptq_int4_desc_act",
     "formats/fp8_block",
 ]
+# 128 positions are too few for the lengths here.
+CASES += [case for case in (f"hf/{name}" for name in HF_CASES if name != "qwen2_yarn") if case not in CASES]
+
 MODES = ["f32", "auto"]
 
 RANDOM = np.random.RandomState(7)
