@@ -12,7 +12,8 @@ from candle_vllm.bench.shapes import SHAPES, Shape, tensors
 
 SHAPE = Shape("qwen3moe", 4, 512, 1536, 8, 4, 64, 4096, 4096, 10_000.0, tied=False, experts=8, experts_used=2)
 
-# Small pages (PR_SET_THP_DISABLE), for the system notes what was touched page by page.
+# Small pages (PR_SET_THP_DISABLE), for the system notes what was touched page by page. A processor notes no page again that
+# it still knows the place of (TLB): "1" clears the notes alone, "4" makes it forget the places too.
 DECODE = """
 import ctypes, json, sys
 from pathlib import Path
@@ -29,6 +30,7 @@ with builder.build() as engine:
             request = engine.add_request(list(range(5, 21)), GenerationParams(max_tokens=40, ignore_eos=True, seed=1))
             engine.step()
         Path("/proc/self/clear_refs").write_text("1")
+        Path("/proc/self/clear_refs").write_text("4")
         engine.step()
         touched.append(referenced())
 print(json.dumps(touched))
@@ -55,6 +57,6 @@ def test_a_decoded_token_reads_the_experts_it_is_sent_to(
     sizes.pop("token_embd.weight")  # one row of it
     experts = sum(size for name, size in sizes.items() if "_exps" in name)
     active = sum(sizes.values()) - experts * (SHAPE.experts - SHAPE.experts_used) // SHAPE.experts
-    assert all(step - resting <= 1.3 * active for step in steps)
+    assert max(steps) - resting <= 1.3 * active, [round(step / active, 2) for step in steps]
     # The measure itself: a step cannot do with less than the weights it needs.
-    assert all(step >= 0.9 * active for step in steps)
+    assert min(steps) >= 0.9 * active, [round(step / active, 2) for step in steps]

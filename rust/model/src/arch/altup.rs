@@ -2,20 +2,17 @@
 //! what came of it, and adds its input by token to the others. The logits are those of the streams' mean.
 use std::{f32::consts::FRAC_1_SQRT_2, ops::Range};
 
-use candle_vllm_kernels::cpu::Compute;
-
 use super::{
-    Runtime,
-    plan::{self, Plan},
+    frame::{Body, Frame},
+    plan::Plan,
 };
 use crate::{
-    Error, Kv, Logits, Model, Pending, Result, Spec, Step, Tensor,
-    backend::{Backend, KvShape, Linear, LogitRule, Norm, Pass},
+    Error, Kv, Logits, Model, Result, Step, Tensor,
+    backend::{Backend, Linear, Pass},
     config::AltUp as Shape,
-    family::Family,
-    layers::{AltUp, FeedForward, Laurel, LayerInput, LayerInputs, Mixer, norm},
-    loader::{self, Loader},
-    quant::{Format, Role, Shard},
+    layers::{AltUp, FeedForward, Laurel, LayerInput, LayerInputs, Mixer},
+    loader,
+    quant::{Role, Shard},
 };
 
 /// A stream's mean square counts as this at least where it is brought to another's.
@@ -30,11 +27,6 @@ struct Layer {
 }
 
 struct Streams {
-    spec: Spec,
-    kv: KvShape,
-    backend: Box<dyn Backend>,
-    embedding: Box<dyn Format>,
-    embedding_factor: f32,
     inputs: LayerInputs,
     /// From the embedding to every other stream.
     spread: Vec<Linear>,
@@ -43,94 +35,44 @@ struct Streams {
     readers: usize,
     /// From every other stream to the first.
     gather: Vec<Linear>,
-    norm: Norm,
-    /// `None`: the embedding is the head too.
-    head: Option<Linear>,
-    logits: LogitRule,
-}
-
-fn layer(plan: &Plan<'_>, shape: &Shape, number: usize) -> Result<Layer> {
-    let place = plan.place(number);
-    let none = || Error::Load(format!("layer {number} is configured without an input"));
-    Ok(Layer {
-        altup: AltUp::load(&place, shape)?,
-        mixer: plan.mixer(number)?,
-        laurel: Laurel::load(&place)?,
-        feed: FeedForward::load(&place, false)?,
-        input: LayerInput::load(&place)?.ok_or_else(none)?,
-    })
 }
 
 /// Loads all weights, the layers on the threads that will compute.
-pub fn load(
-    loader: &Loader<'_>,
-    backend: Box<dyn Backend>,
-    runtime: &Runtime,
-    family: &Family,
-    shape: &Shape,
-) -> Result<Box<dyn Model>> {
-    let (c, names) = (loader.config(), &family.names);
-    let (h, tied) = (c.hidden_size, c.tie_word_embeddings);
-    let plan = Plan::new(loader, runtime, family);
-    let role = if tied { Role::Head } else { Role::Embedding };
-    let table = loader.source(names.embedding, role, Shard::Whole)?;
-    let head = || loader.linear(names.head, Role::Head, Shard::Whole, [c.vocab_size, h]);
+pub fn load(plan: &Plan<'_>, backend: Box<dyn Backend>, shape: &Shape) -> Result<Box<dyn Model>> {
+    let (loader, c) = (plan.loader, plan.loader.config());
+    let frame = Frame::load(plan, backend)?;
     let others = |stem: &str| {
         let each = (0..shape.streams - 1).map(|i| {
             let name = format!("{stem}.{i}");
-            loader.linear(&name, Role::Up, Shard::Whole, [h, h])
+            loader.linear(&name, Role::Up, Shard::Whole, [c.hidden_size; 2])
         });
         each.collect::<Result<Vec<_>>>()
     };
     let none = || Error::Load(format!("{} is configured without inputs", c.architecture));
-    let inputs = LayerInputs::load(loader, family)?.ok_or_else(none)?;
-    let load = |number| layer(&plan, shape, number);
-    let layers = loader::on_threads(backend.compute(), c.layers, load)?;
-    let dtype = match layers.first() {
-        Some(l) if !runtime.exact => l.feed.label().to_owned(),
-        _ => "f32".to_owned(),
-    };
-    let mut streams = Streams {
-        embedding: loader.matrix(table, [c.vocab_size, h])?,
-        embedding_factor: c.scales.embedding as f32,
-        inputs,
+    let load = |number| Layer::load(plan, shape, number);
+    let streams = Streams {
+        inputs: LayerInputs::load(loader, plan.family)?.ok_or_else(none)?,
         spread: others("model.altup_projections")?,
-        layers,
+        layers: loader::on_threads(frame.backend.compute(), c.layers, load)?,
         readers: plan.readers(),
         gather: others("model.altup_unembed_projections")?,
-        norm: norm(loader, names.norm, h, family.norm)?,
-        head: (!tied).then(head).transpose()?,
-        logits: LogitRule {
-            factor: c.scales.logits as f32,
-            cap: c.scales.logit_cap.map(|cap| cap as f32),
-        },
-        spec: Spec::default(),
-        kv: plan.kv,
-        backend,
     };
-    streams.spec = plan::spec(loader, streams.backend.as_ref(), &streams.kv, &dtype);
-    Ok(Box::new(streams))
-}
-
-impl Model for Streams {
-    fn spec(&self) -> &Spec {
-        &self.spec
-    }
-
-    fn compute(&self) -> Option<&Compute> {
-        self.backend.compute()
-    }
-
-    fn new_kv(&self, blocks: usize) -> Result<Kv> {
-        self.backend.new_kv(&self.kv, blocks)
-    }
-
-    fn launch<'a>(&'a mut self, step: &'a Step, kv: &'a mut Kv) -> Result<Pending<'a>> {
-        Ok(Pending::new(move || self.run(step, kv)))
-    }
+    Ok(frame.around(plan, streams))
 }
 
 impl Layer {
+    fn load(plan: &Plan<'_>, shape: &Shape, number: usize) -> Result<Self> {
+        let place = plan.place(number);
+        let none = || Error::Load(format!("layer {number} is configured without an input"));
+        Ok(Self {
+            altup: AltUp::load(&place, shape)?,
+            mixer: plan.mixer(number)?,
+            laurel: Laurel::load(&place)?,
+            feed: FeedForward::load(&place, false)?,
+            input: LayerInput::load(&place)?.ok_or_else(none)?,
+        })
+    }
+
     /// The streams behind the layer.
     fn run(
         &self,
@@ -166,35 +108,44 @@ impl Layer {
 
 impl Streams {
     /// Products of the first stream, or of each other, brought to the size of the first.
-    fn resized(&mut self, spread: bool, streams: &[Tensor]) -> Result<Vec<Tensor>> {
+    fn resized(
+        &self,
+        backend: &mut dyn Backend,
+        spread: bool,
+        streams: &[Tensor],
+    ) -> Result<Vec<Tensor>> {
         let by = if spread { &self.spread } else { &self.gather };
         let mut made = Vec::with_capacity(by.len());
         for (i, linear) in by.iter().enumerate() {
             let from = if spread { 0 } else { i + 1 };
-            let mut y = self.backend.linear(&streams[from], linear)?;
-            self.backend.resize(&mut y, &streams[0], LEAST)?;
+            let mut y = backend.linear(&streams[from], linear)?;
+            backend.resize(&mut y, &streams[0], LEAST)?;
             made.push(y);
         }
         Ok(made)
     }
+}
 
-    fn run(&mut self, step: &Step, kv: &mut Kv) -> Result<Logits> {
+impl Body for Streams {
+    fn feed(&self) -> Option<&FeedForward> {
+        self.layers.first().map(|layer| &layer.feed)
+    }
+
+    fn run(&self, frame: &mut Frame, step: &Step, kv: &mut Kv) -> Result<Logits> {
         let ids = &step.tokens;
-        let x = self
-            .backend
-            .embed(self.embedding.as_ref(), ids, self.embedding_factor)?;
-        let mut inputs = self.inputs.make(self.backend.as_mut(), ids, &x)?;
+        let x = frame.embed(ids)?;
+        let backend = frame.backend.as_mut();
+        let mut inputs = self.inputs.make(backend, ids, &x)?;
         let mut streams = vec![x];
-        let others = self.resized(true, &streams)?;
+        let others = self.resized(backend, true, &streams)?;
         streams.extend(others);
         let wanted: Vec<Range<usize>> = step.slices.iter().map(|s| s.logits.clone()).collect();
         let few = (step.logits_rows() < ids.len()).then(|| step.wanted());
-        let backend = self.backend.as_mut();
         let mut pass = backend.begin(step, kv)?;
         for i in 0..=self.layers.len() {
             if let Some(few) = few.as_ref().filter(|_| i == self.readers) {
                 if few.tokens.is_empty() {
-                    return Ok(Tensor::new(0, self.spec.vocab_size, Vec::new()).into());
+                    return Ok(frame.none());
                 }
                 // What is to come writes nothing that other rows could read.
                 let selected = streams.iter().map(|x| backend.select(x, &wanted));
@@ -206,17 +157,12 @@ impl Streams {
                 streams = layer.run(backend, &streams, &inputs, &mut pass, kv)?;
             }
         }
-        let others = self.resized(false, &streams)?;
-        let backend = self.backend.as_mut();
+        let others = self.resized(backend, false, &streams)?;
         let mut x = streams.swap_remove(0);
         for other in &others {
             backend.add(&mut x, other, 1.0)?;
         }
         backend.scale(&mut x, 1.0 / (others.len() + 1) as f32)?;
-        let head = match &self.head {
-            Some(head) => (head.format.as_ref(), head.bias.as_ref()),
-            None => (self.embedding.as_ref(), None),
-        };
-        backend.head(&x, &self.norm, head, self.logits)
+        frame.head(&x)
     }
 }

@@ -1,20 +1,16 @@
-//! Every decoder whose layers all attend: x = embed; each layer adds attention and a feed-forward part to x, one after the other or side by
-//! side; logits = head(norm x). What a family has of it and how, its row says.
+//! Every decoder whose residual stream is one: each layer adds attention and a feed-forward part to it, one after the
+//! other or side by side. What a family has of it and how, its row says.
 use std::ops::Range;
 
-use candle_vllm_kernels::cpu::Compute;
-
 use super::{
-    Runtime,
-    plan::{self, Plan},
+    frame::{Body, Frame},
+    plan::Plan,
 };
 use crate::{
-    Error, Kv, Logits, Model, Pending, Result, Spec, Step, Tensor,
-    backend::{Backend, KvShape, Linear, LogitRule, Norm},
-    config::Config,
-    family::Family,
-    layers::{FeedForward, LayerInput, LayerInputs, Mixer, norm},
-    loader::{self, Loader},
+    Kv, Logits, Model, Result, Step, Tensor,
+    backend::Backend,
+    layers::{FeedForward, LayerInput, LayerInputs, Mixer},
+    loader,
     quant::{Format, Role, Shard},
 };
 
@@ -27,21 +23,7 @@ struct Layer {
     scale: Option<f32>,
 }
 
-/// A piece, loaded.
-enum Part {
-    Embedding(Box<dyn Format>),
-    Positions(Box<dyn Format>),
-    Inputs(Option<LayerInputs>),
-    Head(Linear),
-    Layer(Box<Layer>),
-}
-
 struct Decoder {
-    spec: Spec,
-    kv: KvShape,
-    backend: Box<dyn Backend>,
-    embedding: Box<dyn Format>,
-    embedding_factor: f32,
     /// Of families that embed positions.
     positions: Option<Box<dyn Format>>,
     /// Of families whose layers are given something of each token.
@@ -51,124 +33,44 @@ struct Decoder {
     readers: usize,
     /// Whether both parts of a layer read the same x.
     parallel: bool,
-    norm: Norm,
-    /// `None`: the embedding is the head too.
-    head: Option<Linear>,
-    logits: LogitRule,
 }
 
-/// What one thread loads at a time.
-enum Piece {
-    Embedding,
-    Positions,
-    Inputs,
-    Head,
-    Layer(usize),
-}
-
-fn piece(plan: &Plan<'_>, piece: &Piece) -> Result<Part> {
+/// Loads all weights: tables are large and shared out by rows, layers are many and shared out whole among the threads
+/// that will compute.
+pub fn load(plan: &Plan<'_>, backend: Box<dyn Backend>) -> Result<Box<dyn Model>> {
     let (loader, family) = (plan.loader, plan.family);
-    let (c, names) = (loader.config(), &family.names);
-    let table = |name: &str, role, rows| {
-        let source = loader.source(name, role, Shard::Whole)?;
-        loader.matrix(source, [rows, c.hidden_size])
+    let c = loader.config();
+    let parallel = c.parallel_residual.unwrap_or(family.parallel);
+    let frame = Frame::load(plan, backend)?;
+    let positions = || {
+        let table = loader.source(family.names.positions, Role::Positions, Shard::Whole)?;
+        loader.matrix(table, [c.max_position, c.hidden_size])
     };
-    Ok(match piece {
-        Piece::Embedding => {
-            let both = c.tie_word_embeddings;
-            let role = if both { Role::Head } else { Role::Embedding };
-            Part::Embedding(table(names.embedding, role, c.vocab_size)?)
-        }
-        Piece::Positions => {
-            Part::Positions(table(names.positions, Role::Positions, c.max_position)?)
-        }
-        Piece::Inputs => Part::Inputs(LayerInputs::load(loader, family)?),
-        Piece::Head => {
-            let shape = [c.vocab_size, c.hidden_size];
-            Part::Head(loader.linear(names.head, Role::Head, Shard::Whole, shape)?)
-        }
-        Piece::Layer(number) => {
-            let place = plan.place(*number);
-            let scale = place.name(names.layer_scale);
-            let scale = scale.map(|name| loader.floats(&name, &Shard::Whole));
-            Part::Layer(Box::new(Layer {
-                mixer: plan.mixer(*number)?,
-                feed: FeedForward::load(&place, is_parallel(c, family))?,
-                input: LayerInput::load(&place)?,
-                scale: scale.transpose()?.and_then(|s| s.first().copied()),
-            }))
-        }
-    })
-}
-
-fn is_parallel(c: &Config, family: &Family) -> bool {
-    c.parallel_residual.unwrap_or(family.parallel)
-}
-
-/// Loads all weights, on the threads that will compute.
-pub fn load(
-    loader: &Loader<'_>,
-    backend: Box<dyn Backend>,
-    runtime: &Runtime,
-    family: &Family,
-) -> Result<Box<dyn Model>> {
-    let (c, names) = (loader.config(), &family.names);
-    let mut tables = vec![Piece::Embedding];
-    if !names.positions.is_empty() {
-        tables.push(Piece::Positions);
-    }
-    if !c.tie_word_embeddings {
-        tables.push(Piece::Head);
-    }
-    if c.layer_inputs.is_some() {
-        tables.push(Piece::Inputs);
-    }
-    let (mut embedding, mut positions, mut head, mut inputs) = (None, None, None, None);
-    let mut layers = Vec::with_capacity(c.layers);
-    let plan = Plan::new(loader, runtime, family);
-    let load = |i: usize| piece(&plan, &Piece::Layer(i));
-    // A table is large and shared out by rows, layers are many and shared out whole.
-    let tables = tables.iter().map(|table| piece(&plan, table));
-    let tables = tables.collect::<Result<Vec<_>>>()?;
-    let loaded = loader::on_threads(backend.compute(), c.layers, load)?;
-    for part in tables.into_iter().chain(loaded) {
-        match part {
-            Part::Embedding(table) => embedding = Some(table),
-            Part::Positions(table) => positions = Some(table),
-            Part::Inputs(made) => inputs = made,
-            Part::Head(linear) => head = Some(linear),
-            Part::Layer(layer) => layers.push(*layer),
-        }
-    }
-    let embedding = embedding.ok_or_else(|| Error::Load("the model has no embedding".into()))?;
-    let norm = norm(loader, names.norm, c.hidden_size, family.norm)?;
-    let dtype = match layers.first() {
-        Some(l) if !runtime.exact => l.feed.label(),
-        _ => "f32",
+    let positions = (!family.names.positions.is_empty()).then(positions);
+    let load = |number| Layer::load(plan, number, parallel);
+    let decoder = Decoder {
+        positions: positions.transpose()?,
+        inputs: LayerInputs::load(loader, family)?,
+        layers: loader::on_threads(frame.backend.compute(), c.layers, load)?,
+        readers: plan.readers(),
+        parallel,
     };
-    let readers = plan.readers();
-    let kv = plan.kv;
-    Ok(Box::new(Decoder {
-        spec: plan::spec(loader, backend.as_ref(), &kv, dtype),
-        kv,
-        backend,
-        embedding,
-        embedding_factor: c.scales.embedding as f32,
-        positions,
-        inputs,
-        parallel: is_parallel(c, family),
-        layers,
-        readers,
-        norm,
-        head,
-        logits: LogitRule {
-            factor: c.scales.logits as f32,
-            cap: c.scales.logit_cap.map(|cap| cap as f32),
-        },
-    }))
+    Ok(frame.around(plan, decoder))
 }
 
 impl Layer {
+    fn load(plan: &Plan<'_>, number: usize, parallel: bool) -> Result<Self> {
+        let place = plan.place(number);
+        let scale = place.name(plan.family.names.layer_scale);
+        let scale = scale.map(|name| place.loader.floats(&name, &Shard::Whole));
+        Ok(Self {
+            mixer: plan.mixer(number)?,
+            feed: FeedForward::load(&place, parallel)?,
+            input: LayerInput::load(&place)?,
+            scale: scale.transpose()?.and_then(|s| s.first().copied()),
+        })
+    }
+
     /// What comes after both parts.
     fn finish(
         &self,
@@ -184,42 +86,31 @@ impl Layer {
     }
 }
 
-impl Model for Decoder {
-    fn spec(&self) -> &Spec {
-        &self.spec
-    }
-
-    fn compute(&self) -> Option<&Compute> {
-        self.backend.compute()
-    }
-
-    fn new_kv(&self, blocks: usize) -> Result<Kv> {
-        self.backend.new_kv(&self.kv, blocks)
-    }
-
-    fn launch<'a>(&'a mut self, step: &'a Step, kv: &'a mut Kv) -> Result<Pending<'a>> {
-        Ok(Pending::new(move || self.run(step, kv)))
-    }
-}
-
 impl Decoder {
-    fn embed(&mut self, step: &Step) -> Result<Tensor> {
-        let (backend, factor) = (self.backend.as_mut(), self.embedding_factor);
-        let mut x = backend.embed(self.embedding.as_ref(), &step.tokens, factor)?;
+    fn embed(&self, frame: &mut Frame, step: &Step) -> Result<Tensor> {
+        let mut x = frame.embed(&step.tokens)?;
         if let Some(table) = &self.positions {
             let places = step.slices.iter().flat_map(|s| {
                 let first = s.position as u32;
                 first..first + s.tokens.len() as u32
             });
-            let places = backend.embed(table.as_ref(), &places.collect::<Vec<_>>(), 1.0)?;
-            backend.add(&mut x, &places, 1.0)?;
+            let places = frame
+                .backend
+                .embed(table.as_ref(), &places.collect::<Vec<_>>(), 1.0)?;
+            frame.backend.add(&mut x, &places, 1.0)?;
         }
         Ok(x)
     }
+}
 
-    fn run(&mut self, step: &Step, kv: &mut Kv) -> Result<Logits> {
-        let mut x = self.embed(step)?;
-        let backend = self.backend.as_mut();
+impl Body for Decoder {
+    fn feed(&self) -> Option<&FeedForward> {
+        self.layers.first().map(|layer| &layer.feed)
+    }
+
+    fn run(&self, frame: &mut Frame, step: &Step, kv: &mut Kv) -> Result<Logits> {
+        let mut x = self.embed(frame, step)?;
+        let backend = frame.backend.as_mut();
         let wanted: Vec<Range<usize>> = step.slices.iter().map(|s| s.logits.clone()).collect();
         let all = step.logits_rows() == step.tokens.len();
         let mut inputs = match &self.inputs {
@@ -231,7 +122,7 @@ impl Decoder {
         for (i, layer) in self.layers.iter().enumerate() {
             let reading = few.as_ref().filter(|_| i == self.readers);
             if reading.is_some() && step.logits_rows() == 0 {
-                return Ok(Tensor::new(0, self.spec.vocab_size, Vec::new()).into());
+                return Ok(frame.none());
             }
             if let Some(few) = reading {
                 // The layers to come write nothing that other rows could read.
@@ -245,7 +136,7 @@ impl Decoder {
             let mut mixed = mixer.mix(backend, &x, &mut pass, kv)?;
             if i + 1 == self.layers.len() && !all && few.is_none() {
                 if step.logits_rows() == 0 {
-                    return Ok(Tensor::new(0, self.spec.vocab_size, Vec::new()).into());
+                    return Ok(frame.none());
                 }
                 // Nothing reads the other rows any more.
                 (mixed, x) = (
@@ -268,10 +159,6 @@ impl Decoder {
             }
             layer.finish(backend, inputs.as_ref(), &mut x)?;
         }
-        let head = match &self.head {
-            Some(head) => (head.format.as_ref(), head.bias.as_ref()),
-            None => (self.embedding.as_ref(), None),
-        };
-        backend.head(&x, &self.norm, head, self.logits)
+        frame.head(&x)
     }
 }

@@ -1,6 +1,7 @@
 //! Architectures: structures that models have in common. What a family of them is, is data (`family`).
 mod altup;
 mod decoder;
+mod frame;
 mod plan;
 
 use candle_vllm_kernels::cpu::ggml::GgmlType;
@@ -31,8 +32,9 @@ pub fn load(
 ) -> Result<Box<dyn Model>> {
     let name = &loader.config().architecture;
     let family = family::find(name).ok_or_else(|| family::unknown(name))?;
+    let plan = plan::Plan::new(loader, runtime, family);
     match &loader.config().altup {
-        Some(shape) => altup::load(loader, backend, runtime, family, shape),
-        None => decoder::load(loader, backend, runtime, family),
+        Some(shape) => altup::load(&plan, backend, shape),
+        None => decoder::load(&plan, backend),
     }
 }

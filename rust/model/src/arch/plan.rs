@@ -7,7 +7,7 @@ use crate::{
     backend::{Backend, KvGroup, KvPlace, KvShape, KvType},
     config::{Config, Sparse},
     family::Family,
-    layers::{Attention, Latent, Mixer, Place},
+    layers::{Attention, FeedForward, Latent, Mixer, Place},
     loader::Loader,
     rope::Rope,
 };
@@ -20,6 +20,7 @@ pub struct Plan<'a> {
     pub family: &'a Family,
     /// What a token's keys and values take.
     pub kv: KvShape,
+    exact: bool,
     ropes: Vec<Arc<Rope>>,
     /// Of the indexes.
     index_ropes: Vec<Arc<Rope>>,
@@ -38,6 +39,7 @@ impl<'a> Plan<'a> {
             loader,
             family,
             kv,
+            exact: runtime.exact,
             ropes: ropes(c, family.interleaved, runtime.context),
             index_ropes: ropes(c, index, runtime.context),
             places,
@@ -152,8 +154,13 @@ fn row_bytes(c: &Config) -> usize {
     (values + experts) * size_of::<f32>()
 }
 
-pub fn spec(loader: &Loader<'_>, backend: &dyn Backend, kv: &KvShape, dtype: &str) -> Spec {
+/// What the engine must know of a loaded model, whose first feed-forward part is `feed`.
+pub fn spec(plan: &Plan<'_>, backend: &dyn Backend, feed: Option<&FeedForward>) -> Spec {
+    let Plan { loader, kv, .. } = plan;
     let c = loader.config();
+    let dtype = feed
+        .filter(|_| !plan.exact)
+        .map_or("f32", FeedForward::label);
     Spec {
         architecture: c.architecture.clone(),
         layers: c.layers,

@@ -2,12 +2,12 @@
 //! all, and corrects all by what comes of it.
 use candle_vllm_kernels::cpu::Activation;
 
-use super::{Place, norm};
+use super::Place;
 use crate::{
     Result, Tensor,
     backend::{Backend, Feed, Linear, Norm},
     config::AltUp as Shape,
-    quant::{Role, Shard, Vector},
+    quant::{Role, Vector},
 };
 
 /// A layer's rules for its streams.
@@ -34,14 +34,14 @@ impl AltUp {
             place.loader.config().hidden_size,
             shape.streams,
         );
-        let name = |part: &str| place.name(&format!("altup.{part}")).unwrap_or_default();
-        let mut norm = norm(loader, &name("router_norm"), h, place.family.norm)?;
+        let name = |part: &str| place.whole(&format!("altup.{part}"));
+        let mut norm = place.norm("altup.router_norm", h)?;
         let mut weight = norm.weight.values()?.to_vec();
         weight.iter_mut().for_each(|w| *w /= h as f32);
         norm.weight = loader.made(&name("router_norm"), weight, h)?;
         let linear = |part: &str, shape| {
-            let name = name(part);
-            loader.linear(&name, Role::Router, Shard::Whole, shape)
+            let part = format!("altup.{part}");
+            place.linear(&part, Role::Router, shape)
         };
         let mut predict = linear("prediction_coefs", [n * n, n])?;
         // A prediction is a change of its stream.

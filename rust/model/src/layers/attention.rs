@@ -53,10 +53,7 @@ fn matrices(place: &Place<'_>) -> Result<(Linear, KeysAndValues)> {
         let v = part(Role::Value, queries + keys, values)?;
         return Ok((part(Role::Query, 0, queries)?, KeysAndValues::Each([k, v])));
     }
-    let part = |name: &str, role, n| {
-        let name = place.name(name).unwrap_or_default();
-        loader.linear(&name, role, Shard::Whole, [n, h])
-    };
+    let part = |name: &str, role, n| place.linear(name, role, [n, h]);
     let q = part(names.q, Role::Query, queries)?;
     let kv = if own.reads.is_some() {
         KeysAndValues::Another
@@ -157,10 +154,6 @@ impl Attention {
         let (family, loader, c) = (place.family, place.loader, place.loader.config());
         let (names, h, own) = (&family.names, c.hidden_size, place.shape());
         let (heads, d) = (c.heads, own.head_dim);
-        let norm = |part: &str| {
-            let name = place.name(part);
-            name.map(|n| norm(loader, &n, h, family.norm)).transpose()
-        };
         // Of layers that differ, some have them.
         let some = |name: &String| family.sizes != Sizes::Windowed || loader.contains(name);
         let sinks = place.name(names.sinks).filter(some);
@@ -175,22 +168,16 @@ impl Attention {
             Window::Sliding
         };
         let rotates = c.rotations.get(place.number) != Some(&Rotation::None);
-        let output = place.name(names.output).unwrap_or_default();
         let scale = c.scales.attention.unwrap_or((d as f64).powf(-0.5));
         let (q, kv) = matrices(place)?;
         Ok(Self {
-            norm: norm(names.input_norm)?,
+            norm: place.stream_norm(names.input_norm)?,
             q,
             kv,
             v_norm: family.v_norm.then(|| one(place)),
             output: Join {
-                linear: loader.linear(
-                    &output,
-                    Role::Output,
-                    Shard::Whole,
-                    [h, heads * own.value_dim],
-                )?,
-                norm: norm(names.post_attention)?,
+                linear: place.linear(names.output, Role::Output, [h, heads * own.value_dim])?,
+                norm: place.stream_norm(names.post_attention)?,
                 // What values are multiplied by may as well multiply what becomes of them.
                 factor: (c.scales.residual * c.scales.values) as f32,
             },

@@ -1,5 +1,5 @@
 //! A dense feed-forward part and experts that read the same stream, side by side.
-use super::{Mlp, Moe, Place, norm};
+use super::{Mlp, Moe, Place};
 use crate::{
     Result, Tensor,
     backend::{Backend, Linear, Norm},
@@ -21,15 +21,11 @@ impl Beside {
     /// Loads the part of a layer.
     pub fn load(place: &Place<'_>, own: &family::Moe, names: &family::Beside) -> Result<Self> {
         let h = place.loader.config().hidden_size;
-        let norm = |part: &str| {
-            let name = place.name(part).unwrap_or_default();
-            norm(place.loader, &name, h, place.family.norm)
-        };
         Ok(Self {
             dense: Mlp::load(place, false)?,
-            dense_norm: norm(names.dense_norm)?,
+            dense_norm: place.norm(names.dense_norm, h)?,
             moe: Moe::load(place, own)?,
-            moe_norm: norm(names.post_norm)?,
+            moe_norm: place.norm(names.post_norm, h)?,
         })
     }
 

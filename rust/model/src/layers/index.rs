@@ -8,7 +8,7 @@ use crate::{
     backend::{self, Backend, KvPlace, Linear, Norm},
     config::IndexShape,
     family::NormRule,
-    quant::{Role, Shard},
+    quant::Role,
     rope::Rope,
 };
 
@@ -37,24 +37,20 @@ impl Index {
         rope: Arc<Rope>,
         at: KvPlace,
     ) -> Result<Self> {
-        let (loader, h) = (place.loader, place.loader.config().hidden_size);
+        let h = place.loader.config().hidden_size;
         let IndexShape { heads, width, .. } = *shape;
-        let name = |part: &str| place.name(part).unwrap_or_default();
-        let linear =
-            |part: &str, role, shape| loader.linear(&name(part), role, Shard::Whole, shape);
-        let key_norm = name("self_attn.indexer.k_norm");
+        let linear = |part: &str, role, shape| {
+            place.linear(&format!("self_attn.indexer.{part}"), role, shape)
+        };
+        let key_norm = place.whole("self_attn.indexer.k_norm");
         Ok(Self {
-            query: linear(
-                "self_attn.indexer.wq_b",
-                Role::Query,
-                [heads * width, narrow],
-            )?,
-            key: linear("self_attn.indexer.wk", Role::Key, [width, h])?,
+            query: linear("wq_b", Role::Query, [heads * width, narrow])?,
+            key: linear("wk", Role::Key, [width, h])?,
             // As with experts, a small change can mean other keys.
-            weights: linear("self_attn.indexer.weights_proj", Role::Router, [heads, h])?,
+            weights: linear("weights_proj", Role::Router, [heads, h])?,
             norm: Norm {
                 eps: EPS,
-                ..norm(loader, &key_norm, width, NormRule::Layer)?
+                ..norm(place.loader, &key_norm, width, NormRule::Layer)?
             },
             pick: backend::Index {
                 place: at,

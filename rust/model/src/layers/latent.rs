@@ -1,12 +1,12 @@
 //! Attention by a latent that all heads share (MLA): DeepSeek, GLM-4.7-Flash; sparse where an index picks keys.
 use std::sync::Arc;
 
-use super::{Index, Place, norm};
+use super::{Index, Place};
 use crate::{
     Error, Kv, Result, Tensor,
     backend::{self, Backend, Join, KvPlace, Linear, Norm, Pass},
     config::LatentShape,
-    quant::{PerHead, Role, Shard},
+    quant::{PerHead, Role},
     rope::Rope,
 };
 
@@ -31,21 +31,17 @@ enum Seen {
 
 /// A norm inside latent attention.
 fn inner(place: &Place<'_>, part: &str, width: usize) -> Result<Norm> {
-    let name = place.name(part).unwrap_or_default();
     Ok(Norm {
         eps: EPS,
-        ..norm(place.loader, &name, width, place.family.norm)?
+        ..place.norm(part, width)?
     })
 }
 
 impl Query {
     fn load(place: &Place<'_>, shape: &LatentShape) -> Result<Self> {
-        let (loader, c) = (place.loader, place.loader.config());
+        let c = place.loader.config();
         let (h, queries) = (c.hidden_size, c.heads * (shape.nope + shape.rotated));
-        let linear = |part: &str, shape| {
-            let name = place.name(part).unwrap_or_default();
-            loader.linear(&name, Role::Query, Shard::Whole, shape)
-        };
+        let linear = |part: &str, shape| place.linear(part, Role::Query, shape);
         Ok(match shape.query {
             None => Query::Whole(linear("self_attn.q_proj", [queries, h])?),
             Some(narrow) => Query::Narrow(
@@ -81,7 +77,7 @@ fn per_head(place: &Place<'_>, shape: &LatentShape) -> Result<[PerHead; 2]> {
     let LatentShape {
         rank, nope, value, ..
     } = *shape;
-    let name = |part: &str| place.name(part).unwrap_or_default();
+    let name = |part: &str| place.whole(part);
     let (k, v) = (heads * nope * rank, heads * value * rank);
     // llama.cpp's converter parts them, and turns the keys'.
     let apart = name("self_attn.k_b_proj");
@@ -122,7 +118,7 @@ impl Latent {
         [rope, index_rope]: [&Arc<Rope>; 2],
         (at, index): (KvPlace, Option<KvPlace>),
     ) -> Result<Self> {
-        let (family, loader, c) = (place.family, place.loader, place.loader.config());
+        let (names, c) = (&place.family.names, place.loader.config());
         let (h, heads) = (c.hidden_size, c.heads);
         let LatentShape {
             rank,
@@ -131,16 +127,12 @@ impl Latent {
             value,
             ..
         } = *shape;
-        let name = |part: &str| place.name(part).unwrap_or_default();
-        let linear =
-            |part: &str, role, shape| loader.linear(&name(part), role, Shard::Whole, shape);
-        let input_norm = name(family.names.input_norm);
         let [absorb, expand] = per_head(place, shape)?;
         let seen = seen(place, shape, index_rope, index)?;
         Ok(Self {
-            norm: Some(norm(loader, &input_norm, h, family.norm)?),
+            norm: Some(place.norm(names.input_norm, h)?),
             query: Query::load(place, shape)?,
-            down: linear(
+            down: place.linear(
                 "self_attn.kv_a_proj_with_mqa",
                 Role::Value,
                 [rank + rotated, h],
@@ -161,7 +153,7 @@ impl Latent {
                 sparse: c.sparse.is_some(),
             },
             output: Join {
-                linear: linear(family.names.output, Role::Output, [h, heads * value])?,
+                linear: place.linear(names.output, Role::Output, [h, heads * value])?,
                 norm: None,
                 factor: c.scales.residual as f32,
             },

@@ -1,9 +1,9 @@
 //! A learned residual: the stream beside attention goes through a narrow product of its own.
-use super::{Place, norm};
+use super::Place;
 use crate::{
     Result, Tensor,
     backend::{Backend, Join, Linear},
-    quant::{Role, Shard},
+    quant::Role,
 };
 
 /// `x += norm(right (left x))`.
@@ -15,20 +15,13 @@ pub struct Laurel {
 impl Laurel {
     /// Loads the part of a layer; how narrow it is, its matrix says.
     pub fn load(place: &Place<'_>) -> Result<Self> {
-        let (loader, h) = (place.loader, place.loader.config().hidden_size);
-        let name = |part: &str| place.name(&format!("laurel.{part}")).unwrap_or_default();
-        let rank = loader.outputs(&name("linear_left"))?;
-        let part = |part: &str, role, shape| loader.linear(&name(part), role, Shard::Whole, shape);
+        let (left, h) = ("laurel.linear_left", place.loader.config().hidden_size);
+        let rank = place.loader.outputs(&place.whole(left))?;
         Ok(Self {
-            left: part("linear_left", Role::Up, [rank, h])?,
+            left: place.linear(left, Role::Up, [rank, h])?,
             right: Join {
-                linear: part("linear_right", Role::Down, [h, rank])?,
-                norm: Some(norm(
-                    loader,
-                    &name("post_laurel_norm"),
-                    h,
-                    place.family.norm,
-                )?),
+                linear: place.linear("laurel.linear_right", Role::Down, [h, rank])?,
+                norm: Some(place.norm("laurel.post_laurel_norm", h)?),
                 factor: 1.0,
             },
         })

@@ -2,7 +2,7 @@
 //! of the token's embedding.
 use candle_vllm_kernels::cpu::Activation;
 
-use super::{Place, mlp::activation, norm};
+use super::{Place, mlp::activation};
 use crate::{
     Result, Tensor,
     backend::{Backend, Join, Linear, Norm},
@@ -80,23 +80,18 @@ pub struct LayerInput {
 impl LayerInput {
     /// Loads the part of a layer; `None` where layers have no inputs.
     pub fn load(place: &Place<'_>) -> Result<Option<Self>> {
-        let (loader, family, c) = (place.loader, place.family, place.loader.config());
+        let c = place.loader.config();
         let Some(shape) = c.layer_inputs else {
             return Ok(None);
         };
         let (h, width) = (c.hidden_size, shape.width);
-        let part = |name, role, shape| {
-            let name = place.name(name).unwrap_or_default();
-            loader.linear(&name, role, Shard::Whole, shape)
-        };
-        let name = place.name("post_per_layer_input_norm").unwrap_or_default();
         Ok(Some(Self {
-            gate: part("per_layer_input_gate", Role::Gate, [width, h])?,
+            gate: place.linear("per_layer_input_gate", Role::Gate, [width, h])?,
             activation: activation(place)?,
             first: place.number * width,
             join: Join {
-                linear: part("per_layer_projection", Role::Down, [h, width])?,
-                norm: Some(norm(loader, &name, h, family.norm)?),
+                linear: place.linear("per_layer_projection", Role::Down, [h, width])?,
+                norm: Some(place.norm("post_per_layer_input_norm", h)?),
                 factor: 1.0,
             },
         }))

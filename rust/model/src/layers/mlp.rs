@@ -1,7 +1,7 @@
 //! The feed-forward part of a layer, with or without a gate.
 use candle_vllm_kernels::cpu::{Activation, Xielu};
 
-use super::{Place, norm};
+use super::Place;
 use crate::{
     Error, Result,
     backend::{Feed, Join, Linear, Norm},
@@ -21,9 +21,7 @@ pub struct Mlp {
 /// The numbers of a layer's xIELU: tensors of its own, or in GGUF metadata.
 fn xielu(place: &Place<'_>) -> Result<Xielu> {
     let number = |name: &str, default: Option<f32>| {
-        let tensor = place
-            .name(&format!("mlp.act_fn.{name}"))
-            .unwrap_or_default();
+        let tensor = place.whole(&format!("mlp.act_fn.{name}"));
         if place.loader.contains(&tensor) {
             let values = place.loader.floats(&tensor, &Shard::Whole)?;
             return Ok(values.first().copied().or(default));
@@ -65,36 +63,24 @@ pub(super) fn activation(place: &Place<'_>) -> Result<Activation> {
 impl Mlp {
     /// Loads the part of a layer. `parallel`: it reads what attention reads.
     pub fn load(place: &Place<'_>, parallel: bool) -> Result<Self> {
-        let (family, loader, c) = (place.family, place.loader, place.loader.config());
-        let (names, h, f) = (
-            &family.names,
-            c.hidden_size,
-            place.shape().intermediate_size,
-        );
-        let own = if parallel {
-            place.found(names.mlp_norm)
-        } else {
-            place.name(names.mlp_norm)
+        let (names, loader, c) = (&place.family.names, place.loader, place.loader.config());
+        let (h, f) = (c.hidden_size, place.shape().intermediate_size);
+        let own = !parallel || place.found(names.mlp_norm).is_some();
+        let half = |name: &str, role, first: usize| {
+            let rows = Shard::Rows(first..first + f);
+            loader.linear(&place.whole(name), role, rows, [f, h])
         };
-        let norm =
-            |name: Option<String>| name.map(|n| norm(loader, &n, h, family.norm)).transpose();
-        let part = |name: &str, role, shard, shape| {
-            let name = place.name(name).unwrap_or_default();
-            loader.linear(&name, role, shard, shape)
-        };
-        let half =
-            |name, role, first: usize| part(name, role, Shard::Rows(first..first + f), [f, h]);
         let (gate, up): (Option<Linear>, Linear) = if !names.gate_up.is_empty() {
             let gate = half(names.gate_up, Role::Gate, 0)?;
             (Some(gate), half(names.gate_up, Role::Up, f)?)
         } else if names.gate.is_empty() {
-            (None, part(names.up, Role::Gate, Shard::Whole, [f, h])?)
+            (None, place.linear(names.up, Role::Gate, [f, h])?)
         } else {
-            let gate = part(names.gate, Role::Gate, Shard::Whole, [f, h])?;
-            (Some(gate), part(names.up, Role::Up, Shard::Whole, [f, h])?)
+            let gate = place.linear(names.gate, Role::Gate, [f, h])?;
+            (Some(gate), place.linear(names.up, Role::Up, [f, h])?)
         };
         Ok(Self {
-            norm: norm(own)?,
+            norm: place.stream_norm(if own { names.mlp_norm } else { "" })?,
             feed: Feed {
                 gate,
                 up,
@@ -105,8 +91,8 @@ impl Mlp {
                     .and_then(|a| a.cuts.get(place.number).copied()?),
             },
             down: Join {
-                linear: part(names.down, Role::Down, Shard::Whole, [h, f])?,
-                norm: norm(place.name(names.post_mlp))?,
+                linear: place.linear(names.down, Role::Down, [h, f])?,
+                norm: place.stream_norm(names.post_mlp)?,
                 factor: c.scales.residual as f32,
             },
         })

@@ -26,7 +26,14 @@ pub use mlp::Mlp;
 pub use moe::Moe;
 pub use norm::norm;
 
-use crate::{config::LayerShape, family::Family, loader::Loader};
+use crate::{
+    Result,
+    backend::{Linear, Norm},
+    config::LayerShape,
+    family::Family,
+    loader::Loader,
+    quant::{Role, Shard},
+};
 
 /// What a layer's parts are loaded by.
 #[derive(Clone, Copy)]
@@ -45,15 +52,46 @@ impl Place<'_> {
         self.loader.config().layer(self.number)
     }
 
-    /// The Hugging Face name of a part of this layer; `None` when the family has no such part.
+    /// The Hugging Face name of a part of this layer.
+    pub fn whole(&self, part: &str) -> String {
+        format!("{}.{}.{part}", self.family.names.layers, self.number)
+    }
+
+    /// As [`Place::whole`]; `None` when the family has no such part.
     pub fn name(&self, part: &str) -> Option<String> {
-        let Self { family, number, .. } = self;
-        (!part.is_empty()).then(|| format!("{}.{number}.{part}", family.names.layers))
+        (!part.is_empty()).then(|| self.whole(part))
     }
 
     /// As [`Place::name`], of a part that the checkpoint has.
     pub fn found(&self, part: &str) -> Option<String> {
         let name = self.name(part)?;
         self.loader.has(&name).then_some(name)
+    }
+
+    /// Loads the matrix of a part, whole, with its bias if it has one.
+    ///
+    /// # Errors
+    /// As [`Loader::linear`].
+    pub fn linear(&self, part: &str, role: Role, shape: [usize; 2]) -> Result<Linear> {
+        let name = self.whole(part);
+        self.loader.linear(&name, role, Shard::Whole, shape)
+    }
+
+    /// Loads a norm over `width` columns, of the family's kind.
+    ///
+    /// # Errors
+    /// As [`norm()`].
+    pub fn norm(&self, part: &str, width: usize) -> Result<Norm> {
+        norm(self.loader, &self.whole(part), width, self.family.norm)
+    }
+
+    /// Loads a norm of the residual stream; `None` when the family has no such part.
+    ///
+    /// # Errors
+    /// As [`norm()`].
+    pub fn stream_norm(&self, part: &str) -> Result<Option<Norm>> {
+        let width = self.loader.config().hidden_size;
+        let has = !part.is_empty();
+        has.then(|| self.norm(part, width)).transpose()
     }
 }

@@ -4,7 +4,7 @@ use candle_vllm_kernels::cpu::{
     routing::{Groups, Routing},
 };
 
-use super::{Place, mlp::activation, norm};
+use super::{Place, mlp::activation};
 use crate::{
     Error, Result, Tensor,
     backend::{Backend, Expert, Experts, Feed, Norm, Router, Shared},
@@ -31,7 +31,7 @@ pub struct Moe {
 /// width, both of which go to the factors.
 fn router_norm(place: &Place<'_>, names: &family::Beside) -> Result<Norm> {
     let (loader, c) = (place.loader, place.loader.config());
-    let name = place.name(names.scale).unwrap_or_default();
+    let name = place.whole(names.scale);
     let mut weight = loader.floats(&name, &Shard::Whole)?;
     let root = (c.hidden_size as f32).sqrt();
     weight.iter_mut().for_each(|w| *w /= root);
@@ -45,22 +45,18 @@ fn router_norm(place: &Place<'_>, names: &family::Beside) -> Result<Norm> {
 
 /// Loads the expert whose parts have these names.
 fn expert(place: &Place<'_>, [gate, up, down]: [&str; 3], width: usize) -> Result<Expert> {
-    let (loader, h) = (place.loader, place.loader.config().hidden_size);
-    let part = |name: &str, role, shape| {
-        let name = place.name(name).unwrap_or_default();
-        loader.linear(&name, role, Shard::Whole, shape)
-    };
+    let h = place.loader.config().hidden_size;
     Ok(Expert {
         feed: Feed {
-            gate: Some(part(gate, Role::Gate, [width, h])?),
-            up: part(up, Role::Up, [width, h])?,
+            gate: Some(place.linear(gate, Role::Gate, [width, h])?),
+            up: place.linear(up, Role::Up, [width, h])?,
             activation: match place.loader.config().moe.and_then(|moe| moe.clamped) {
                 Some(clamped) => Activation::Clamped(clamped),
                 None => activation(place)?,
             },
             cut: None,
         },
-        down: part(down, Role::Down, [h, width])?,
+        down: place.linear(down, Role::Down, [h, width])?,
     })
 }
 
@@ -77,14 +73,7 @@ impl Moe {
         let none = || Error::Load(format!("{} is configured without experts", c.architecture));
         let (moe, h) = (c.moe.ok_or_else(none)?, c.hidden_size);
         let names = &family.names;
-        let norm = |part: &str| {
-            let name = place.name(part);
-            name.map(|n| norm(loader, &n, h, family.norm)).transpose()
-        };
-        let score = |name: &str, n| {
-            let name = place.name(name).unwrap_or_default();
-            loader.linear(&name, Role::Router, Shard::Whole, [n, h])
-        };
+        let score = |name: &str, n| place.linear(name, Role::Router, [n, h]);
         let mut all = Vec::with_capacity(moe.experts + 1);
         for number in 0..moe.experts {
             let name = |part: &str| format!("{}.{number}.{part}", own.experts);
@@ -110,7 +99,7 @@ impl Moe {
         let correction = place.name(own.correction);
         let correction = correction.map(|n| loader.vector(&n, moe.experts, 0.0));
         Ok(Self {
-            norm: norm(own.beside.map_or(names.mlp_norm, |b| b.norm))?,
+            norm: place.stream_norm(own.beside.map_or(names.mlp_norm, |b| b.norm))?,
             router_norm: own.beside.map(|b| router_norm(place, &b)).transpose()?,
             router: Router {
                 linear: score(own.router, moe.experts)?,
@@ -135,7 +124,7 @@ impl Moe {
             },
             post_norm: match own.beside {
                 Some(_) => None,
-                None => norm(names.post_mlp)?,
+                None => place.stream_norm(names.post_mlp)?,
             },
             factor: c.scales.residual as f32,
         })

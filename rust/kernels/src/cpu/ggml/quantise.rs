@@ -136,8 +136,9 @@ fn codes(values: &[f32], minimum: f32, scale: f32, offset: f32, most: f32, out: 
     }
 }
 
-/// `values`, whole blocks of 32, as Q8_0 blocks of 34 bytes, without a search: for values that no file keeps so. The scale is rounded up, so that no value is cut off; a
-/// block with a value that is not finite has a scale that is not either, so that it shows.
+/// `values`, whole blocks of 32, as Q8_0 blocks of 34 bytes, without a search: for values that no file keeps so. The scale
+/// is rounded up, so that no value is cut off; a block with a value that is not finite has a scale that is not either, so
+/// that it shows.
 pub fn q8_0(values: &[f32], out: &mut [u8]) {
     for (values, out) in values
         .chunks_exact(BLOCK)
