@@ -1,9 +1,11 @@
 //! Times paged attention: decode of one sequence, decode of a batch, and prefill, on the shapes of small models.
-//! `cargo run --release -p candle-vllm-kernels --example attention [threads] [length] [smollm2|qwen3|qwen2] [stream|pool|inner|decode|batch|prefill] [f32|f16|bf16|int8|fp8]`
+//! `cargo run --release -p candle-vllm-kernels --example attention [threads] [length] [smollm2|qwen3|qwen2|deepseek] [stream|pool|inner|decode|batch|prefill|heads] [f32|f16|bf16|int8|fp8]`
+//!
+//! `deepseek` keeps latents, whose layers also multiply by head before and after: `heads` times that, in bf16 matrices.
 use candle_vllm_kernels::cpu::attention::{AttnParams, Batch, qkv_attention};
 use candle_vllm_kernels::cpu::kv::{KvCache, KvShape, KvType, Seq};
 use candle_vllm_kernels::cpu::rope::Rope;
-use candle_vllm_kernels::cpu::{Compute, available_threads};
+use candle_vllm_kernels::cpu::{ByHead, Compute, Parts, available_threads, by_head};
 use std::error::Error;
 use std::time::{Duration, Instant};
 
@@ -13,15 +15,27 @@ struct Model {
     heads: usize,
     kv_heads: usize,
     head_dim: usize,
+    /// Width of the values that are the keys' last columns, where a cache keeps latents.
+    latent: Option<usize>,
 }
 
-const MODELS: [Model; 3] = [
+impl Model {
+    fn value_dim(&self) -> usize {
+        self.latent.unwrap_or(self.head_dim)
+    }
+}
+
+/// Columns of a head of DeepSeek-V2-Lite that do not rotate, and of its values.
+const OWN: usize = 128;
+
+const MODELS: [Model; 4] = [
     Model {
         name: "smollm2",
         layers: 30,
         heads: 9,
         kv_heads: 3,
         head_dim: 64,
+        latent: None,
     },
     Model {
         name: "qwen3",
@@ -29,6 +43,7 @@ const MODELS: [Model; 3] = [
         heads: 16,
         kv_heads: 8,
         head_dim: 128,
+        latent: None,
     },
     // Qwen2.5-0.5B
     Model {
@@ -37,6 +52,16 @@ const MODELS: [Model; 3] = [
         heads: 14,
         kv_heads: 2,
         head_dim: 64,
+        latent: None,
+    },
+    // DeepSeek-V2-Lite, the first 4 of its 27 layers
+    Model {
+        name: "deepseek",
+        layers: 4,
+        heads: 16,
+        kv_heads: 1,
+        head_dim: 576,
+        latent: Some(512),
     },
 ];
 
@@ -58,7 +83,7 @@ struct Bench<'a> {
     model: &'a Model,
     dtype: KvType,
     rope: Rope,
-    wave: Vec<f32>,
+    wave: &'a [f32],
 }
 
 impl Bench<'_> {
@@ -67,7 +92,7 @@ impl Bench<'_> {
             heads: self.model.heads,
             kv_heads: self.model.kv_heads,
             head_dim: self.model.head_dim,
-            value_dim: self.model.head_dim,
+            value_dim: self.model.value_dim(),
             scale: (self.model.head_dim as f32).powf(-0.5),
             window: None,
             softcap: None,
@@ -77,6 +102,12 @@ impl Bench<'_> {
         }
     }
 
+    /// Operations of all layers for `pairs` pairs of a query and a key.
+    fn flop(&self, pairs: usize) -> f64 {
+        let dims = self.model.head_dim + self.model.value_dim();
+        (2 * pairs * self.model.heads * dims * self.model.layers) as f64
+    }
+
     fn cache(&self, tokens: usize) -> Result<KvCache, Box<dyn Error>> {
         Ok(KvCache::new(KvShape {
             layers: self.model.layers,
@@ -84,8 +115,8 @@ impl Bench<'_> {
             block_size: 32,
             kv_heads: self.model.kv_heads,
             key_dim: self.model.head_dim,
-            value_dim: self.model.head_dim,
-            latent: false,
+            value_dim: self.model.value_dim(),
+            latent: self.model.latent.is_some(),
             dtype: self.dtype,
         })?)
     }
@@ -95,8 +126,9 @@ impl Bench<'_> {
         let n = rows * tables.len();
         let (heads, kv, dim) = (self.model.heads, self.model.kv_heads, self.model.head_dim);
         let q = &self.wave[..n * heads * dim];
-        let (k, v) = (&self.wave[..n * kv * dim], &self.wave[1..=n * kv * dim]);
-        let mut out = vec![0.0; q.len()];
+        let values = self.model.latent.map_or(n * kv * dim, |_| 0);
+        let (k, v) = (&self.wave[..n * kv * dim], &self.wave[1..=values]);
+        let mut out = vec![0.0; n * heads * self.model.value_dim()];
         let seqs: Vec<Seq<'_>> = tables
             .iter()
             .enumerate()
@@ -122,20 +154,23 @@ impl Bench<'_> {
         let tables: Vec<Vec<u32>> = (0..sequences)
             .map(|s| (s * blocks..(s + 1) * blocks).map(|b| b as u32).collect())
             .collect();
-        let chunk = (4096 / sequences).min(512);
+        let fit = self.wave.len() / (self.model.heads * self.model.head_dim);
+        let chunk = (fit.min(4096) / sequences).min(512);
         for first in (0..past).step_by(chunk) {
             self.step(&mut cache, &tables, first, chunk.min(past - first));
         }
         let (time, best) = measure(|| self.step(&mut cache, &tables, past, 1));
-        let kv = 2 * self.model.kv_heads * self.model.head_dim * self.dtype.bytes();
+        let value = self.model.latent.map_or(self.model.head_dim, |_| 0);
+        let kv = self.model.kv_heads * (self.model.head_dim + value) * self.dtype.bytes();
         let bytes = sequences * past * kv * self.model.layers;
         println!(
-            "{:8} {:?} decode {sequences:3} x {past:5}: {:8.1} us a layer, {:8.3} ms a step, {:6.1} GB/s",
+            "{:8} {:?} decode {sequences:3} x {past:5}: {:8.1} us a layer, {:8.3} ms a step, {:6.1} GB/s, {:6.1} GFLOP/s",
             self.model.name,
             self.dtype,
             time.as_secs_f64() * 1e6 / self.model.layers as f64,
             time.as_secs_f64() * 1e3,
-            bytes as f64 / time.as_secs_f64() / 1e9
+            bytes as f64 / time.as_secs_f64() / 1e9,
+            self.flop(sequences * past) / time.as_secs_f64() / 1e9
         );
         println!("    at best {:8.3} ms", best.as_secs_f64() * 1e3);
         Ok(())
@@ -150,14 +185,13 @@ impl Bench<'_> {
             kv_heads: 1,
             ..*self.model
         };
-        let wave = self.wave.clone();
         let rope = Rope::new(vec![0.1; model.head_dim / 2], 1.0, false);
         let one = Bench {
             cx: self.cx,
             model,
             dtype: self.dtype,
             rope,
-            wave,
+            wave: self.wave,
         };
         let mut cache = one.cache(2048)?;
         let tables = [(0..64).collect::<Vec<_>>()];
@@ -223,17 +257,44 @@ impl Bench<'_> {
                 self.step(&mut cache, &tables, first, chunk.min(tokens - first));
             }
         });
-        let flop = 2 * tokens * tokens * self.model.heads * self.model.head_dim * self.model.layers;
         println!(
-            "{:8} {:?} prefill {tokens:5} in {chunk:4}: {:8.2} ms, {:7.0} tok/s, {:6.1} GFLOP/s",
+            "{:8} {:?} prefill {tokens:5} in {chunk:4}: {:8.1} us a layer, {:8.2} ms, {:7.0} tok/s, {:6.1} GFLOP/s",
             self.model.name,
             self.dtype,
+            time.as_secs_f64() * 1e6 / self.model.layers as f64,
             time.as_secs_f64() * 1e3,
             tokens as f64 / time.as_secs_f64(),
-            flop as f64 / time.as_secs_f64() / 1e9
+            self.flop(tokens * tokens / 2) / time.as_secs_f64() / 1e9
         );
         println!("    at best {:8.3} ms", best.as_secs_f64() * 1e3);
         Ok(())
+    }
+}
+
+/// What a layer of latents multiplies by head: queries before they meet the latents, and what they get.
+fn by_heads(cx: &Compute, model: &Model, rank: usize, wave: &[f32]) {
+    let heads = model.heads;
+    let weight = |head: usize, n: usize, k: usize| wave[(head * 7 + n * 3 + k) % wave.len()];
+    for (name, n, k) in [("absorb", rank, OWN), ("expand", OWN, rank)] {
+        let w = ByHead::new([heads, n, k], false, weight);
+        let parts = |step: usize| Parts {
+            width: heads * step,
+            first: 0,
+            step,
+        };
+        for rows in [1, 4, 16, 512, 2048] {
+            let mut out = vec![0.0; rows * heads * n];
+            let x = &wave[..rows * heads * k];
+            let (time, best) = measure(|| by_head(cx, &w, (x, parts(k)), (&mut out, parts(n))));
+            println!(
+                "{:8} {name} {rows:4} rows: {:8.1} us, at best {:8.1}, {:6.1} GFLOP/s, {:5.1} GB/s of weights",
+                model.name,
+                time.as_secs_f64() * 1e6,
+                best.as_secs_f64() * 1e6,
+                (2 * rows * heads * n * k) as f64 / time.as_secs_f64() / 1e9,
+                w.bytes() as f64 / time.as_secs_f64() / 1e9
+            );
+        }
     }
 }
 
@@ -301,29 +362,36 @@ fn main() -> Result<(), Box<dyn Error>> {
         let named = |w: &&str| words.iter().any(|x| x == w);
         named(&word) || !all.iter().any(named)
     };
-    let modes = ["stream", "inner", "pool", "decode", "batch", "prefill"];
+    let modes = [
+        "stream", "inner", "pool", "decode", "batch", "prefill", "heads",
+    ];
     if asked("stream", &modes) {
         stream(&cx);
     }
     if asked("pool", &modes) {
         pool(&cx);
     }
-    // Enough for the queries of 4,096 rows.
-    let wave: Vec<f32> = (0..1 << 23).map(|i| (i as f32 * 0.37).sin()).collect();
+    // Enough for the queries of 4,096 rows, of 2,048 where they meet latents.
+    let wave: Vec<f32> = (0..2048 * 16 * 576)
+        .map(|i| (i as f32 * 0.37).sin())
+        .collect();
     for model in &MODELS {
+        let by_head = asked("heads", &modes) && asked(model.name, &MODELS.map(|m| m.name));
+        if let Some(rank) = model.latent.filter(|_| by_head) {
+            by_heads(&cx, model, rank, &wave);
+        }
         for dtype in KvType::ALL {
             let types = KvType::ALL.map(KvType::name);
-            if asked(model.name, &["smollm2", "qwen3", "qwen2"]) && asked(dtype.name(), &types) {
-                let half = model.head_dim / 2;
+            if asked(model.name, &MODELS.map(|m| m.name)) && asked(dtype.name(), &types) {
+                let half = (model.head_dim - model.latent.unwrap_or(0)) / 2;
                 let frequency = |i: usize| 1e4f32.powf(-(i as f32) / half as f32);
                 let rope = Rope::new((0..half).map(frequency).collect(), 1.0, false);
-                let wave = wave.clone();
                 let bench = Bench {
                     cx: &cx,
                     model,
                     dtype,
                     rope,
-                    wave,
+                    wave: &wave,
                 };
                 bench.all(&|mode| asked(mode, &modes), only)?;
             }

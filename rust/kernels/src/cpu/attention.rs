@@ -28,6 +28,8 @@ mod bytes;
 mod dot;
 #[cfg(target_arch = "x86_64")]
 mod quick;
+#[cfg(target_arch = "x86_64")]
+mod turn;
 
 use super::Compute;
 use super::kv::{KvCache, MAX_HEAD_DIM, Seq};

@@ -3,7 +3,7 @@
 mod x86;
 
 use super::super::exp::Float;
-use super::super::kv::KvType;
+use super::super::kv::{KvType, Page};
 use super::super::lanes::Plain;
 use super::super::{Cpu, Isa};
 use super::element::{Bf16, Element, F16, F32, Fp8, Int8};
@@ -34,6 +34,8 @@ pub(super) struct Kernel {
     pub head: unsafe fn(&Prepare<'_>, &mut [f32], usize, bool),
     /// Rounds as many f32 (a multiple of 16) to bf16.
     pub narrow: unsafe fn(*const f32, *mut u16, usize),
+    /// See [`Page::values_of_keys`].
+    pub turn: unsafe fn(&Page, *const u8, *mut u8),
 }
 
 /// How codes become bf16.
@@ -90,6 +92,7 @@ macro_rules! variants {
                 finish,
                 head,
                 narrow,
+                turn: Page::values_of_keys,
             };
             /// In the order of [`KvType`].
             pub static KERNELS: [Kernel; 5] = [

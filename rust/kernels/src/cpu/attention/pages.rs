@@ -55,23 +55,25 @@ impl Region<'_> {
                 false => self.after(current, segment),
             };
             let own = index - base / PAGE;
-            let mut values = keys.wrapping_add(page.key_bytes());
             // SAFETY: the page exists, the scratch holds a segment's.
             unsafe {
-                if page.latent.is_some() {
-                    let to = scratch.apart.add(own * page.value_bytes());
+                let Some((wide, widen)) = current.wide.zip(self.kernel.widen.as_ref()) else {
                     let lines = (0..page.bytes()).step_by(size_of::<Line>());
                     lines.for_each(|line| prefetch::<2>(next.wrapping_add(line)));
-                    page.values_of_keys(keys, to);
-                    values = to;
+                    let to = scratch.apart.add(own * page.value_bytes());
+                    (self.kernel.turn)(&page, keys, to);
+                    continue;
+                };
+                let to = scratch.wide.add(own * wide.bytes());
+                (widen.codes)(keys, PAGE * page.key_dims, next, to);
+                let values = to.add(wide.key_bytes());
+                if page.latent.is_some() {
+                    let dtype = wide.dtype;
+                    (self.kernel.turn)(&Page { dtype, ..page }, to, values);
+                    continue;
                 }
-                if let (Some(wide), Some(widen)) = (current.wide, &self.kernel.widen) {
-                    let to = scratch.wide.add(own * wide.bytes());
-                    (widen.codes)(keys, PAGE * page.key_dims, next, to);
-                    let next = next.wrapping_add(page.key_bytes());
-                    let to = to.add(wide.key_bytes());
-                    (widen.codes)(values, PAGE * page.value_dims, next, to);
-                }
+                let [from, next] = [keys, next].map(|at| at.wrapping_add(page.key_bytes()));
+                (widen.codes)(from, PAGE * page.value_dims, next, values);
             }
         }
     }

@@ -4,7 +4,7 @@
 use super::super::super::lanes::Zmm;
 use super::super::super::tile_unit::{Amx, Tiles};
 use super::super::softmax::Put;
-use super::super::{amx, bytes, dot, quick, scales};
+use super::super::{amx, bytes, dot, quick, scales, turn};
 use super::*;
 use std::arch::x86_64::*;
 
@@ -34,6 +34,11 @@ unsafe fn narrow(from: *const f32, to: *mut u16, n: usize) {
     }
 }
 
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn turn(page: &Page, keys: *const u8, to: *mut u8) {
+    unsafe { turn::values_of_keys(page, keys, to) }
+}
+
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
 unsafe fn dot_segment(t: &mut Tile) {
     unsafe {
@@ -42,9 +47,11 @@ unsafe fn dot_segment(t: &mut Tile) {
         dot::values(t);
     }
 }
+
 pub static DOT: Kernel = Kernel {
     segment: dot_segment,
     narrow,
+    turn,
     ..avx512::OF_F32
 };
 
@@ -85,6 +92,7 @@ unsafe fn widen<const IS_FP8: bool>(from: *const u8, n: usize, next: *const u8, 
 pub static QUICK: Kernel = Kernel {
     segment: quick_segment::<false>,
     narrow,
+    turn,
     ..avx512::OF_F32
 };
 const fn quick_bytes<const IS_FP8: bool>() -> Kernel {
@@ -95,6 +103,7 @@ const fn quick_bytes<const IS_FP8: bool>() -> Kernel {
             few: Some((bytes::FEW, few_segment::<IS_FP8>)),
         }),
         narrow,
+        turn,
         ..avx512::OF_F32
     }
 }
@@ -123,6 +132,7 @@ pub static TILES: Kernel = Kernel {
     begin,
     end,
     narrow,
+    turn,
     ..avx512::OF_F32
 };
 /// Tiles add in another order than `vdpbf16ps`: few rows take them too.
@@ -136,6 +146,7 @@ const fn tile_bytes<const IS_FP8: bool>() -> Kernel {
         begin,
         end,
         narrow,
+        turn,
         ..avx512::OF_F32
     }
 }
