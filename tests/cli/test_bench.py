@@ -43,7 +43,7 @@ def result(capsys: pytest.CaptureFixture[str], *argv: str, status: int = 0) -> d
 
 
 def ordered(times: dict[str, float]) -> bool:
-    """Whether percentiles ascend and the mean is one of times that passed. (One slow step lifts the mean above all of them.)"""
+    """Whether percentiles ascend and time has passed. (One slow step lifts the mean above all of them.)"""
     return 0 <= times["median"] <= times["p90"] <= times["p99"] and times["mean"] > 0
 
 

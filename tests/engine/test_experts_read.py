@@ -12,8 +12,8 @@ from candle_vllm.bench.shapes import SHAPES, Shape, tensors
 
 SHAPE = Shape("qwen3moe", 4, 512, 1536, 8, 4, 64, 4096, 4096, 10_000.0, tied=False, experts=8, experts_used=2)
 
-# Small pages (PR_SET_THP_DISABLE), for the system notes what was touched page by page. A processor notes no page again that
-# it still knows the place of (TLB): "1" clears the notes alone, "4" makes it forget the places too.
+# Small pages (PR_SET_THP_DISABLE), for the system notes what was touched page by page. A processor notes no page again
+# that it still knows the place of (TLB): "1" clears the notes alone, "4" makes it forget the places too.
 DECODE = """
 import ctypes, json, sys
 from pathlib import Path
