@@ -1,4 +1,5 @@
-"""Run by test_application.py: two replicas, a stream, 60 requests while one is killed, and lines of a batch."""
+"""Run by test_application.py: two replicas, a stream, 60 requests while one is killed, and as many while one's engine
+has failed, lines of a batch, and requests over which the application is deployed again."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,20 @@ import ray
 from ray import serve
 
 from candle_vllm import EngineConfig
-from candle_vllm.ray import RayAnswering, RayConfig, serve_app
+from candle_vllm.ray import RayAnswering, RayConfig, application, serve_app
+
+BEGAN = time.monotonic()
+
+
+class Poisonable(application.Replica):
+    """A replica whose engine can be made to refuse every call, as it does once it has failed."""
+
+    async def poison(self, keys: object) -> int:
+        """Close the engine a second from now, for the process may end at once. Returns the process."""
+        engine = self._models.active.engine
+        loop = asyncio.get_running_loop()
+        loop.call_later(1.0, lambda: loop.run_in_executor(None, engine.close))
+        return os.getpid()
 
 
 def free_port() -> int:
@@ -42,30 +57,75 @@ async def over_http(url: str) -> None:
         assert streamed.text.rstrip().endswith("data: [DONE]")
         assert (await client.post("/v1/completions", json=body(0, temperature=9))).status_code == 400
         assert (await client.get("/v1/models")).status_code == 200
+        note("asked a little")
+        victim = replicas()[0]
         replies: list[httpx.Response] = []
 
         async def one(at: int) -> None:
             replies.append(await client.post("/v1/completions", json=body(at)))
             if len(replies) == 10:
-                os.kill(replica(), signal.SIGKILL)
+                os.kill(victim, signal.SIGKILL)
 
         await asyncio.gather(*(one(at) for at in range(60)))
-        kinds = {reply.status_code for reply in replies}
-        assert len(replies) == 60 and kinds <= {200, 503}, kinds
-        assert all("retry-after" in reply.headers for reply in replies if reply.status_code == 503)
-        good = [reply.json()["id"] for reply in replies if reply.status_code == 200]
-        assert len(set(good)) == len(good) > 20, len(good)
+        assert_kept(replies, 60, 21)
+        note("one was killed")
+        await asyncio.to_thread(both_but, victim)
+        note("two again")
+        # One after the other: of two replicas the one that refuses at once would be asked each time.
+        dead = await serve.get_deployment_handle("Replica", "candle-vllm").options(method_name="poison").remote(())
+        replies = []
+        deadline = time.monotonic() + 120
+        while dead in replicas() and time.monotonic() < deadline:
+            replies.append(await client.post("/v1/completions", json=body(len(replies), max_tokens=5)))
+        replies += [await client.post("/v1/completions", json=body(at, max_tokens=5)) for at in range(60)]
+        assert_kept(replies, len(replies), len(replies) - 10)
+        await asyncio.to_thread(both_but, dead)
+        note("one was poisoned")
 
 
-def replica() -> int:
-    """The process of one of them."""
+def assert_kept(replies: list[httpx.Response], count: int, least: int) -> None:
+    """All answered once or refused for another try, and at least so many answered."""
+    kinds = {reply.status_code for reply in replies}
+    assert len(replies) == count and kinds <= {200, 503}, kinds
+    assert all("retry-after" in reply.headers for reply in replies if reply.status_code == 503)
+    good = [reply.json()["id"] for reply in replies if reply.status_code == 200]
+    assert len(set(good)) == len(good) >= least, len(good)
+
+
+def both_but(dead: int) -> None:
+    """Return once two replicas serve, and this process is none of them."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        found = serve.status().applications["candle-vllm"].deployments["Replica"].replica_states
+        if found == {"RUNNING": 2} and len(set(replicas()) - {dead}) == 2:
+            return
+        time.sleep(0.2)
+    raise AssertionError(f"there are no two replicas: {found}")
+
+
+def replicas() -> list[int]:
+    """Process ids of the replicas that this program has started, and of no other one's on the machine."""
+    found = []
     for folder in Path("/proc").iterdir():
         try:
-            if folder.name.isdigit() and b"ServeReplica:candle-vllm:Replica" in (folder / "cmdline").read_bytes():
-                return int(folder.name)
+            if (
+                folder.name.isdigit()
+                and b"ServeReplica:candle-vllm:Replica" in (folder / "cmdline").read_bytes()
+                and os.getpid() in ancestors(int(folder.name))
+            ):
+                found.append(int(folder.name))
         except OSError:
             continue
-    raise AssertionError("no replica is alive")
+    return sorted(found)
+
+
+def ancestors(process: int) -> list[int]:
+    """The processes that it comes from, its parent first."""
+    found: list[int] = []
+    while process > 1:
+        process = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+        found.append(process)
+    return found
 
 
 async def lines() -> None:
@@ -75,14 +135,22 @@ async def lines() -> None:
     assert (await answer("/v1/completions", {"prompt": 3})).status == 400
 
 
+def note(what: str) -> None:
+    """Where it is, for whoever reads the output of a failure."""
+    print(f"{time.monotonic() - BEGAN:6.1f} s  {what}", flush=True)
+
+
 def main() -> None:
     engine = EngineConfig(model_path=sys.argv[1], dtype="f32", threads=1, kv_cache_memory=64 << 20)
     port = free_port()
     ray.init(include_dashboard=False, num_cpus=2, log_to_driver=False)
     serve.start(http_options={"host": "127.0.0.1", "port": port})
+    application.Replica = Poisonable  # type: ignore[misc]
     serve.run(serve_app(RayConfig(engine=engine, replicas=2, cpus=0.5)), name="candle-vllm")
+    note("running")
     asyncio.run(over_http(f"http://127.0.0.1:{port}"))
     asyncio.run(lines())
+    note("lines of a batch")
     serve.shutdown()
     ray.shutdown()
     print("all is well")

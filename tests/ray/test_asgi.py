@@ -89,6 +89,15 @@ async def test_lost_within_a_stream_is_its_last_event() -> None:
     assert "[DONE]" not in reply.text
 
 
+async def test_a_failed_engine_is_a_503_to_send_again() -> None:
+    behind = Behind()
+    behind.engine.closed = True
+    async with behind.client() as client:
+        reply = await client.post("/v1/chat/completions", json=CHAT)
+    assert (reply.status_code, reply.json()["error"]["code"]) == (503, "engine_failed")
+    assert reply.headers["retry-after"] == "1"
+
+
 async def test_a_body_too_large_is_not_forwarded() -> None:
     behind = Behind()
     async with behind.client() as client:

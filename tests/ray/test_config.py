@@ -25,7 +25,17 @@ def test_it_travels() -> None:
     assert pickle.loads(pickle.dumps(config)) == config
 
 
-@pytest.mark.parametrize("wrong", [{"replicas": 0}, {"replicas": 3, "most_replicas": 2}, {"max_queued": 0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"replicas": 0},
+        {"replicas": 3, "most_replicas": 2},
+        {"max_queued": 0},
+        {"more_after": -1},
+        {"fewer_after": -1},
+        {"grace": -1},
+    ],
+)
 def test_what_is_out_of_range(wrong: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match=list(wrong)[-1]):
         RayConfig(engine=ENGINE, **wrong)  # type: ignore[arg-type]

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import os
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import Any
 
@@ -31,6 +33,8 @@ from candle_vllm.server.operations import Operations
 
 __all__ = ["Endpoint", "RayAnswering", "Replica", "replicas_handle", "serve_app"]
 
+logger = logging.getLogger("candle_vllm.ray")
+
 _LOOK = 5.0
 """Seconds between two looks at whether a replica's tokens come."""
 _PATIENCE = 30.0
@@ -46,7 +50,7 @@ class Replica:
     async def __init__(self, config: RayConfig) -> None:  # type: ignore[misc]  # Serve awaits it
         operations = Operations()
         engine = await asyncio.to_thread(InferenceEngine, config.engine)
-        models = SingleModel(
+        self._models = models = SingleModel(
             engine,
             config.names,
             config.defaults,
@@ -54,7 +58,8 @@ class Replica:
             observer=operations.metrics,
             notation=config.notation,
         )
-        self._probe = DecodeProbe(models)
+        # Each look is one of its own: three that fail are three.
+        self._probe = DecodeProbe(models, fresh=0.0)
         self._answer = Answering(OpenAIAdapter(models, observers=operations.observers))
         self._app = create_app(
             models,
@@ -68,18 +73,38 @@ class Replica:
 
     async def asgi(self, keys: Sequence[bytes], head: dict[str, Any], body: bytes) -> AsyncGenerator[Messages, None]:
         """One HTTP request."""
+        self._end_if_failed()
         async for messages in run_app(self._app, head, body):
+            if any(message.get("status", 0) >= 500 for message in messages):
+                self._end_if_failed()
             yield messages
 
     async def line(self, keys: Sequence[bytes], url: str, body: Mapping[str, Any]) -> Answered:
         """One line of a batch file."""
-        return await self._answer(url, body)
+        self._end_if_failed()
+        answered = await self._answer(url, body)
+        if answered.status >= 500:
+            self._end_if_failed()
+        return answered
 
     async def check_health(self) -> None:
         """As Serve asks now and then: whether tokens come."""
+        self._end_if_failed()
         found = await self._probe.look()
         if not found.ok:
             raise RuntimeError(f"the engine gives no tokens: {found.status}")
+
+    def _end_if_failed(self) -> None:
+        """End the process once its engine has failed, which is for good: whoever waits for it is told to ask again.
+
+        To refuse is quick: the router would take this replica for the least busy one and send it all there is, until
+        its health has been asked for three times. A process that is gone, it forgets at once.
+        """
+        status = self._models.status()
+        if status.state == "error":
+            logger.error("the engine has failed, and its replica ends: %s", status.last_error)
+            logging.shutdown()
+            os._exit(1)
 
 
 @serve.ingress()
@@ -104,6 +129,8 @@ class Endpoint:
 def _said(error: BaseException) -> str:
     if isinstance(error, BackPressureError):
         return "Too many requests wait for a replica. Please retry."
+    if isinstance(error, UnansweredError):
+        return str(error)
     return "The replica that was to answer is gone. Please retry."
 
 
@@ -130,6 +157,10 @@ def _replicas(config: RayConfig) -> serve.Application:
         max_replicas=config.most_replicas or config.replicas,
         # Requests under way and waiting, for each replica: more than run in one batch are a reason for another.
         target_ongoing_requests=config.engine.max_batch_size,
+        upscale_delay_s=config.more_after,
+        downscale_delay_s=config.fewer_after,
+        # Serve hears of queues every 10 seconds, and wants to average over more; over longer than one waits is no use.
+        look_back_period_s=min(30.0, max(11.0, config.more_after)),
     )
     deployment = serve.deployment(
         name="Replica",
@@ -150,7 +181,7 @@ def _replicas(config: RayConfig) -> serve.Application:
 
 
 class RayAnswering:
-    """A batch file's `Answer` by replicas, which are asked again where one dies."""
+    """A batch file's `Answer` by replicas, which are asked again where one dies or is busy."""
 
     def __init__(self, replicas: DeploymentHandle) -> None:
         self._replicas = replicas.options(method_name="line")
@@ -161,7 +192,7 @@ class RayAnswering:
         for left in reversed(range(_TRIES)):
             try:
                 return Answered(*await self._replicas.remote(keys, url, body))
-            except _GONE as error:
+            except (*_GONE, UnansweredError) as error:
                 if not left:
                     raise UnansweredError(f"no replica answers: {_said(error)}") from error
                 await asyncio.sleep(_PAUSE)

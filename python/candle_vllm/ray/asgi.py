@@ -67,7 +67,7 @@ class Door:
                 async for message in messages:
                     if message["type"] == "http.response.start":
                         # Not before there is something to say: until then a status can tell that it went wrong.
-                        start = message
+                        start = _retriable(message)
                         continue
                     if start is not None and not begun:
                         begun = True
@@ -79,6 +79,14 @@ class Door:
                 await send({"type": "http.response.body", "body": _last(start, lost), "more_body": False})
             else:
                 await error_reply(lost)(scope, receive, send)
+
+
+def _retriable(start: Message) -> Message:
+    """A 503 says when to send the request again: what failed for good is replaced, or another one answers."""
+    headers = list(start.get("headers", ()))
+    if start["status"] != 503 or any(name == b"retry-after" for name, _ in headers):
+        return start
+    return {**start, "headers": [*headers, (b"retry-after", b"1")]}
 
 
 def _last(start: Message | None, error: ApiError) -> bytes:

@@ -23,6 +23,10 @@ class RayConfig:
     """How many there are at least."""
     most_replicas: int | None = None
     """How many there may be where requests queue; None = as many as `replicas`, always."""
+    more_after: float = 30.0
+    """Seconds for which more requests run and wait than fit into the batches, before a replica is added."""
+    fewer_after: float = 600.0
+    """Seconds for which fewer replicas would do, before one is taken away."""
     cpus: float | None = None
     """Cores that Ray sets aside for each; None = `engine.threads`, or 1 where that is None."""
     names: tuple[str, ...] | None = None
@@ -43,6 +47,8 @@ class RayConfig:
         """Check."""
         checks.integer("replicas", self.replicas, 1)
         checks.optional_integer("most_replicas", self.most_replicas, self.replicas, none="as many as replicas")
+        for name in ("more_after", "fewer_after", "grace"):
+            checks.number(name, getattr(self, name), 0.0, 86_400.0)
         checks.integer("max_queued", self.max_queued, 1)
 
     @property
