@@ -1,5 +1,5 @@
-"""Run by test_application.py: two replicas, a stream, 60 requests while one is killed, and as many while one's engine
-has failed, lines of a batch, and requests over which the application is deployed again."""
+"""Run by test_application.py: two replicas, a stream, 60 requests while one is killed, and more while one's engine
+has failed, and lines of a batch."""
 
 from __future__ import annotations
 
