@@ -78,6 +78,7 @@ HF_CASES = [
     "mimo_v2_flash",
     "glm4_moe_lite",
     "llama4",
+    "lfm2_moe",
 ]
 GGUF_CASES = [case for case in HF_CASES if (GOLDENS / "gguf" / f"{case}.gguf").exists()]
 GGML_TYPES = ["F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"]

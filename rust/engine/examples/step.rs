@@ -35,6 +35,7 @@ impl Prepared {
             vocab_size: vocab,
             max_position: 8192,
             kv_block_bytes: 64,
+            state_bytes: 0,
             block_size: 32,
             row_bytes: 4,
             dtype: "f32".into(),
@@ -80,7 +81,7 @@ impl Model for Prepared {
         &self.spec
     }
 
-    fn new_kv(&self, blocks: usize) -> Result<Kv> {
+    fn new_kv(&self, blocks: usize, _states: usize) -> Result<Kv> {
         Ok(Kv::new(blocks, 32, Box::new(())))
     }
 

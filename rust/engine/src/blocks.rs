@@ -25,6 +25,11 @@ impl Chain {
             hash: salt.map_or(0, |s| xxh3_64_with_seed(s.as_bytes(), 1)),
         }
     }
+
+    /// The number of this place: never 0 but at the start, and never used again.
+    pub fn node(self) -> u64 {
+        self.node
+    }
 }
 
 #[derive(Debug, Clone)]

@@ -76,7 +76,7 @@ impl Engine {
     ) -> Result<Self> {
         config.validate()?;
         let info = model_info(&config, &*model, tokenizer.as_ref(), eos)?;
-        let kv = model.new_kv(info.kv_blocks)?;
+        let kv = model.new_kv(info.kv_blocks, info.kv_states)?;
         let limits = Limits {
             max_batch_size: info.max_batch_size,
             step_tokens: info.step_tokens,
@@ -84,7 +84,9 @@ impl Engine {
             chunked_prefill: config.enable_chunked_prefill,
             whole_tokens: info.max_prompt_tokens,
             prefix_cache: config.enable_prefix_cache,
-            speculation: config.price(),
+            // Drafts that are not kept would have to be taken back out of a state.
+            speculation: config.price().filter(|_| info.kv_states == 0),
+            states: info.kv_states,
         };
         let (ledger, faults) = (Ledger::default(), config.faults());
         let cpu = Cpu::detect().map_err(|e| Error::Device(e.to_string()))?;
@@ -184,6 +186,9 @@ impl Engine {
             draft: Vec::new(),
             blocks: Vec::new(),
             registered: 0,
+            state: None,
+            shared: 0,
+            snapshot: None,
             chain: None,
             salt: request.cache_salt.map(Into::into),
             eos: self.eos.clone(),
@@ -435,7 +440,9 @@ fn model_info(
         step_tokens: memory::step_tokens(config),
         max_prompt_tokens: sizes.prompt,
         kv_blocks: sizes.blocks,
-        kv_bytes: (sizes.blocks as u64).saturating_mul(spec.kv_block_bytes as u64),
+        kv_states: sizes.states,
+        kv_bytes: (sizes.blocks as u64 * spec.kv_block_bytes as u64)
+            .saturating_add(sizes.states as u64 * spec.state_bytes as u64),
         eos_token_ids: eos,
         bos_token_id: tokenizer.and_then(Tokenizer::bos_id),
         chat_template: tokenizer

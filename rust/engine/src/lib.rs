@@ -20,6 +20,7 @@ mod sampler;
 mod scheduler;
 mod sequence;
 mod speculation;
+mod states;
 pub mod stats;
 pub mod text;
 mod worker;

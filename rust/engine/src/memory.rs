@@ -22,6 +22,8 @@ const LOGITS: usize = 64 << 20;
 pub struct Sizes {
     /// KV blocks.
     pub blocks: usize,
+    /// Slots for recurrent states.
+    pub states: usize,
     /// Tokens of the longest sequence.
     pub longest: usize,
     /// Tokens of the longest prompt: without pieces, what the activations of one step have room for.
@@ -35,7 +37,7 @@ pub struct Need {
     pub context: usize,
     /// Bytes of packed weights.
     pub weights: u64,
-    /// Bytes of keys and values.
+    /// Bytes of keys and values, and of states.
     pub cache: u64,
     /// Bytes of the activations of one step.
     pub activations: u64,
@@ -72,12 +74,13 @@ fn need_with(config: &EngineConfig, spec: &Spec, available: u64) -> Need {
         false => context,
     };
     let activations = activations(config, spec, rows);
-    let left = available.saturating_sub(spec.weight_bytes + activations);
+    let state = spec.state_bytes as u64;
+    let left = available.saturating_sub(spec.weight_bytes + activations + state);
     let most = usize::try_from(left / block_bytes).unwrap_or(usize::MAX);
     Need {
         context,
         weights: spec.weight_bytes,
-        cache: cache(context),
+        cache: cache(context).saturating_add(state),
         activations,
         available,
         most: most.saturating_mul(block_size).min(spec.max_position),
@@ -118,6 +121,20 @@ fn whole_prompt(config: &EngineConfig, spec: &Spec, longest: usize, left: u64) -
         .min(longest)
 }
 
+/// Slots for recurrent states where keys and values have `bytes` together with them: one for each sequence that runs and
+/// as many for snapshots, in half of the bytes at most and beside a sequence as long as was asked for, but one at least.
+fn states(config: &EngineConfig, spec: &Spec, bytes: u64) -> usize {
+    if spec.state_bytes == 0 {
+        return 0;
+    }
+    let asked = config.max_sequence_length.unwrap_or(0);
+    let blocks = asked.div_ceil(spec.block_size.max(1)) as u64;
+    let beside = bytes.saturating_sub(blocks.saturating_mul(spec.kv_block_bytes as u64));
+    let room = beside.min(bytes / 2) / spec.state_bytes as u64;
+    let room = usize::try_from(room).unwrap_or(usize::MAX);
+    config.max_batch_size.saturating_mul(2).min(room).max(1)
+}
+
 /// Refuses a `max_sequence_length` beyond what the model was made for.
 pub fn check_length(config: &EngineConfig, max_position: usize) -> Result<()> {
     match config.max_sequence_length {
@@ -151,7 +168,10 @@ fn size_with(config: &EngineConfig, spec: &Spec, available: u64) -> Result<Sizes
     let bytes = config
         .kv_cache_memory
         .unwrap_or((free as f64 * FRACTION) as u64);
-    let mut blocks = usize::try_from(bytes / block_bytes).unwrap_or(usize::MAX);
+    let states = states(config, spec, bytes);
+    let state_bytes = states as u64 * spec.state_bytes as u64;
+    let for_blocks = bytes.saturating_sub(state_bytes);
+    let mut blocks = usize::try_from(for_blocks / block_bytes).unwrap_or(usize::MAX);
     if config.kv_cache_memory.is_none() {
         blocks = blocks.min(
             config
@@ -162,8 +182,10 @@ fn size_with(config: &EngineConfig, spec: &Spec, available: u64) -> Result<Sizes
     // Block numbers are 32 bits wide.
     let blocks = blocks.min(u32::MAX as usize - 1);
     if blocks == 0 {
+        let least = block_bytes + spec.state_bytes as u64;
+        let state = if states > 0 { " and a state" } else { "" };
         let expected =
-            format!("at least {block_bytes} bytes, which one block of {block_size} tokens takes");
+            format!("at least {least} bytes, which one block of {block_size} tokens{state} takes");
         let got = match config.kv_cache_memory {
             Some(asked) => asked.to_string(),
             None => format!("{bytes}, the part of the free memory that it takes by itself"),
@@ -177,16 +199,17 @@ fn size_with(config: &EngineConfig, spec: &Spec, available: u64) -> Result<Sizes
             asked,
             format!(
                 "at most {fits} tokens, which {bytes} bytes of KV cache hold ({} bytes would hold what was asked for)",
-                (asked.div_ceil(block_size) as u64).saturating_mul(block_bytes)
+                (asked.div_ceil(block_size) as u64).saturating_mul(block_bytes) + state_bytes
             ),
         )
         .into()),
         _ => {
             let longest = longest.min(fits);
-            let kv = (blocks as u64).saturating_mul(block_bytes);
+            let kv = (blocks as u64).saturating_mul(block_bytes) + state_bytes;
             let prompt = whole(available.saturating_sub(kv)).min(longest);
             Ok(Sizes {
                 blocks,
+                states,
                 longest,
                 prompt,
             })
@@ -350,6 +373,28 @@ mod tests {
         assert!(!tight.fits());
         assert_eq!(tight.most, 32, "a block less");
         assert_eq!(need_with(&config(None, None), &spec, 0).most, 0);
+    }
+
+    #[test]
+    fn states_have_two_slots_a_sequence_and_at_most_half_of_the_cache() {
+        let spec = Spec {
+            state_bytes: 500,
+            ..spec()
+        };
+        let sized = |memory| size_with(&config(Some(memory), None), &spec, 1 << 40).unwrap();
+        let batch = EngineConfig::default().max_batch_size;
+        let roomy = sized(1 << 20);
+        assert_eq!(roomy.states, 2 * batch);
+        assert_eq!(roomy.blocks, ((1 << 20) - 1000 * batch) / 1000);
+        assert_eq!((sized(10_000).states, sized(10_000).blocks), (10, 5));
+        assert_eq!((sized(1500).states, sized(1500).blocks), (1, 1));
+        let short = size_with(&config(Some(1499), None), &spec, 1 << 40);
+        let text = short.unwrap_err().to_string();
+        assert!(
+            text.contains("at least 1500 bytes, which one block of 16 tokens and a state takes")
+        );
+        let need = need_with(&config(None, Some(33)), &spec, 1 << 40);
+        assert_eq!(need.cache, 3500);
     }
 
     #[test]

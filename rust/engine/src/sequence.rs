@@ -4,6 +4,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
+use candle_vllm_model::Slots;
+
 use crate::blocks::Chain;
 use crate::constraint::{Finders, Next, Shared};
 use crate::error::Result;
@@ -51,6 +53,13 @@ pub struct Sequence {
     pub speculation: Option<Box<Speculation>>,
     /// Physical blocks in order of position.
     pub blocks: Vec<u32>,
+    /// Where its recurrent state lies, while it runs and the model keeps one.
+    pub state: Option<Slots>,
+    /// Tokens from the start that other prompts have too, as far as blocks are cached but no state: its state is kept
+    /// there.
+    pub shared: usize,
+    /// The last place in its answer whose state is kept.
+    pub snapshot: Option<u64>,
     /// Full blocks that are in the prefix cache, from the start.
     pub registered: usize,
     /// Where the next block joins the prefix cache; `None` = nothing of this sequence is cached from here on.
@@ -117,6 +126,7 @@ impl Sequence {
     /// Forgets what was computed, after its blocks were given back.
     pub fn reset(&mut self) {
         (self.computed, self.registered, self.chain) = (0, 0, None);
+        (self.shared, self.snapshot) = (0, None);
         self.phase = Phase::Prefill;
         self.draft.clear();
     }

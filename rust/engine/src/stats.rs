@@ -17,7 +17,9 @@ pub struct ModelInfo {
     pub max_prompt_tokens: usize,
     /// Blocks of the KV cache.
     pub kv_blocks: usize,
-    /// Bytes of the KV cache.
+    /// Slots for recurrent states; 0 where the model keeps none.
+    pub kv_states: usize,
+    /// Bytes of the KV cache, states included.
     pub kv_bytes: u64,
     /// Ids that end an answer.
     pub eos_token_ids: Vec<u32>,
@@ -38,6 +40,7 @@ impl Default for ModelInfo {
             vocab_size: 0,
             max_position: 0,
             kv_block_bytes: 0,
+            state_bytes: 0,
             block_size: 0,
             row_bytes: 0,
             dtype: String::new(),
@@ -54,6 +57,7 @@ impl Default for ModelInfo {
             step_tokens: 0,
             max_prompt_tokens: usize::MAX,
             kv_blocks: 0,
+            kv_states: 0,
             kv_bytes: 0,
             eos_token_ids: Vec::new(),
             bos_token_id: None,

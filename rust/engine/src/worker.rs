@@ -319,9 +319,10 @@ impl Worker {
     /// See `BlockPool::check`.
     #[cfg(test)]
     pub(crate) fn check_blocks(&self) -> std::result::Result<(), String> {
-        self.scheduler
-            .pool()
-            .check(self.scheduler.running().iter().map(|s| &s.blocks[..]))
+        let running = self.scheduler.running();
+        let pool = self.scheduler.pool();
+        pool.check(running.iter().map(|s| &s.blocks[..]))?;
+        self.scheduler.check_states()
     }
 
     /// Shows the new figures and posts the events, in this order: whoever reads of an end finds its blocks free.

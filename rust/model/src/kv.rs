@@ -1,11 +1,15 @@
-//! The paged KV cache as the engine sees it: a number of blocks of equal size. What a block holds is the backend's.
+//! What sequences keep from step to step, as the engine sees it: a number of blocks of equal size for keys and values, and
+//! of slots for recurrent states. What a block holds is the backend's.
 use std::any::Any;
 
-/// Keys and values of all layers in `blocks` blocks of `block_size` tokens each.
+use crate::States;
+
+/// Keys and values of all layers in `blocks` blocks of `block_size` tokens each, and the slots of states.
 pub struct Kv {
     blocks: usize,
     block_size: usize,
     storage: Box<dyn Any + Send>,
+    states: States,
 }
 
 impl Kv {
@@ -15,7 +19,18 @@ impl Kv {
             blocks,
             block_size,
             storage,
+            states: States::default(),
         }
+    }
+
+    /// The same cache with slots for states.
+    pub fn with_states(self, states: States) -> Self {
+        Self { states, ..self }
+    }
+
+    /// The slots for states.
+    pub fn states(&mut self) -> &mut States {
+        &mut self.states
     }
 
     /// Number of blocks.

@@ -15,6 +15,7 @@ pub mod pending;
 pub mod quant;
 pub mod quantize;
 pub mod rope;
+pub mod states;
 pub mod step;
 pub mod weights;
 
@@ -24,7 +25,8 @@ pub use inspect::{Inspection, Kind, inspect};
 pub use kv::Kv;
 pub use logits::Logits;
 pub use pending::Pending;
-pub use step::{Slice, Step};
+pub use states::{StateGroup, States};
+pub use step::{Slice, Slots, Step};
 
 use backend::{
     Backend, KvType,
@@ -48,6 +50,8 @@ pub struct Spec {
     pub max_position: usize,
     /// Bytes of keys and values of one block, all layers.
     pub kv_block_bytes: usize,
+    /// Bytes of a sequence's recurrent states, all layers; 0 where there are none.
+    pub state_bytes: usize,
     /// Tokens a KV block.
     pub block_size: usize,
     /// Bytes that a row of a step takes while it is computed, at most; its logits apart.
@@ -71,8 +75,8 @@ pub trait Model: Send {
     /// What the engine must know of it.
     fn spec(&self) -> &Spec;
 
-    /// An empty cache of `blocks` blocks.
-    fn new_kv(&self, blocks: usize) -> Result<Kv>;
+    /// An empty cache of `blocks` blocks, and of `states` slots where the model keeps recurrent states.
+    fn new_kv(&self, blocks: usize, states: usize) -> Result<Kv>;
 
     /// Begins one step, which writes the new tokens' keys and values into `kv`. What comes of it are the logits, shape
     /// `[step.logits_rows(), vocab_size]`, in row order.

@@ -2,6 +2,15 @@
 //! Knows nothing of requests, sampling or scheduling.
 use std::ops::Range;
 
+/// Where the recurrent state of a sequence lies during a step, as slots of [`crate::Kv::states`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Slots {
+    /// The state after the tokens before the step's; `None` = there are none. It stays as it is, unless it is `write`.
+    pub read: Option<u32>,
+    /// Where the state after the step's tokens goes; no other sequence of the step has this slot.
+    pub write: u32,
+}
+
 /// The part of a step that belongs to one sequence.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Slice {
@@ -13,6 +22,8 @@ pub struct Slice {
     pub blocks: Range<usize>,
     /// Rows (indices into [`Step::tokens`], inside `tokens`) whose logits are wanted; may be empty.
     pub logits: Range<usize>,
+    /// Its state, of models that keep one.
+    pub state: Option<Slots>,
 }
 
 /// The input of one forward pass. Reused from step to step, so that nothing is allocated per token.
@@ -35,7 +46,7 @@ impl Step {
     }
 
     /// Adds one sequence's part: tokens that it has, and behind them a `draft` of what may follow. `logits` is how many
-    /// of its last rows need logits.
+    /// of its last rows need logits. Returns the part, which says nothing of a state yet.
     pub fn push(
         &mut self,
         tokens: &[u32],
@@ -43,7 +54,7 @@ impl Step {
         position: usize,
         blocks: &[u32],
         logits: usize,
-    ) {
+    ) -> &mut Slice {
         let (t, b) = (self.tokens.len(), self.blocks.len());
         self.tokens.extend_from_slice(tokens);
         self.tokens.extend_from_slice(draft);
@@ -54,10 +65,14 @@ impl Step {
             position,
             blocks: b..self.blocks.len(),
             logits: end - logits.min(end - t)..end,
+            state: None,
         });
+        let last = self.slices.len() - 1;
+        &mut self.slices[last]
     }
 
-    /// The rows whose logits are wanted, as a step of their own: what is left to do once nobody reads the others.
+    /// The rows whose logits are wanted, as a step of their own: what is left to do once nobody reads the others, and no
+    /// state is brought further.
     pub fn wanted(&self) -> Step {
         let mut few = Step::default();
         for s in self.slices.iter().filter(|s| !s.logits.is_empty()) {

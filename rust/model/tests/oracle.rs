@@ -7,7 +7,7 @@ use std::path::PathBuf;
 mod data;
 
 use candle_vllm_model::{
-    Model, Step,
+    Model, Slots, Step,
     arch::Runtime,
     backend::{Backend, KvType, Portable, cpu},
     load_on,
@@ -22,7 +22,7 @@ fn golden(name: &str) -> PathBuf {
 }
 
 /// Llamas, and a case of each way in which families differ from them.
-const CASES: [&str; 38] = [
+const CASES: [&str; 39] = [
     "gguf/llama.gguf",
     "gguf/llama_tied_bias.gguf",
     "gguf/llama_linear_rope.gguf",
@@ -44,6 +44,7 @@ const CASES: [&str; 38] = [
     "hf/gpt2",
     "hf/hunyuan_dense",
     "hf/stablelm_qk_norm",
+    "hf/lfm2_moe",
     "gguf/qwen2_moe.gguf",
     "gguf/qwen3_moe.gguf",
     "gguf/mixtral.gguf",
@@ -118,11 +119,15 @@ fn prompt(len: usize, salt: u32) -> Vec<u32> {
 
 /// Logits of every position of `tokens`, computed in steps of `chunk` tokens on the given physical blocks.
 fn logits(model: &mut dyn Model, tokens: &[u32], chunk: usize, blocks: &[u32]) -> Vec<f32> {
-    let mut kv = model.new_kv(16).unwrap();
+    let mut kv = model.new_kv(16, 4).unwrap();
     let (mut step, mut out) = (Step::default(), Vec::new());
     for (i, part) in tokens.chunks(chunk).enumerate() {
         step.clear();
-        step.push(part, &[], i * chunk, blocks, part.len());
+        let slots = Slots {
+            read: (i > 0).then_some(1),
+            write: 1,
+        };
+        step.push(part, &[], i * chunk, blocks, part.len()).state = Some(slots);
         out.extend_from_slice(model.forward(&step, &mut kv).unwrap().data());
     }
     out
@@ -310,9 +315,11 @@ fn bits_do_not_depend_on_the_batch() {
             .iter()
             .map(|p| logits(model.as_mut(), p, p.len(), &[0, 1])[..].to_vec())
             .collect();
-        let (mut kv, mut step) = (model.new_kv(64).unwrap(), Step::default());
+        let (mut kv, mut step) = (model.new_kv(64, 21).unwrap(), Step::default());
         for (i, p) in prompts.iter().enumerate() {
-            step.push(p, &[], 0, &[2 * i as u32, 2 * i as u32 + 1], p.len());
+            let (i, read) = (i as u32, None);
+            let part = step.push(p, &[], 0, &[2 * i, 2 * i + 1], p.len());
+            part.state = Some(Slots { read, write: i });
         }
         let together = model.forward(&step, &mut kv).unwrap();
         let alone: Vec<f32> = alone.concat();

@@ -67,7 +67,7 @@ impl Scheduler {
     /// Admits a waiting sequence if its whole length finds room, beside what those who run will need until it is
     /// computed.
     pub(super) fn admit(&mut self, key: Key, demand: &Demand) -> Admission {
-        if self.blocked == Some((key, self.pool.releases())) {
+        if self.blocked == Some((key, self.releases())) {
             return Admission::NoRoom;
         }
         let Some(mut s) = self.waiting.remove(&key) else {
@@ -75,20 +75,20 @@ impl Scheduler {
         };
         self.take_prefix(&mut s);
         let deferred = self.is_one_too_many(&s, demand) || self.is_being_computed(&s);
-        let needed = s.tokens.len().div_ceil(self.pool.block_size()) - s.blocks.len();
-        let reserve = self.reserve(demand.steps(&s));
-        if deferred || self.pool.available() < needed + reserve {
+        let room = !deferred && self.fits(&s, demand) && self.take_state(&mut s);
+        // Without a slot for what it would begin from, it begins anew.
+        if !room || !self.fits(&s, demand) {
             // What the prefix cache gave goes back, and that is no news for those who wait.
-            self.pool.release_all(&mut s.blocks);
+            self.release(&mut s);
             s.reset();
             self.waiting.insert(key, s);
             if deferred {
                 return Admission::Deferred;
             }
-            self.blocked = Some((key, self.pool.releases()));
+            self.blocked = Some((key, self.releases()));
             return Admission::NoRoom;
         }
-        for _ in 0..needed {
+        for _ in 0..self.needed(&s) {
             s.blocks.extend(self.pool.allocate());
         }
         if s.started.is_none() {
@@ -100,6 +100,15 @@ impl Scheduler {
         let at = self.running.partition_point(|r| r.key() < key);
         self.running.insert(at, s);
         Admission::Running(at)
+    }
+
+    /// Blocks that a sequence lacks.
+    fn needed(&self, s: &Sequence) -> usize {
+        s.tokens.len().div_ceil(self.pool.block_size()) - s.blocks.len()
+    }
+
+    fn fits(&self, s: &Sequence, demand: &Demand) -> bool {
+        self.pool.available() >= self.needed(s) + self.reserve(demand.steps(s))
     }
 
     /// Whether a long prompt would run beside as many as may, none of which is of lesser priority.
@@ -126,6 +135,9 @@ impl Scheduler {
     /// Whether a running sequence is about to compute the very block that `s` needs next. Then `s` waits for it: n
     /// answers to one prompt, or many requests with one preamble, compute it once.
     fn is_being_computed(&self, s: &Sequence) -> bool {
+        if self.states.is_needed() {
+            return self.is_prompt_being_computed(s);
+        }
         let block = s.computed..s.computed + self.pool.block_size();
         if s.chain.is_none() || block.end > s.reusable() {
             return false;
@@ -147,16 +159,19 @@ impl Scheduler {
         }
         // The last token's logits are always computed.
         let tokens = &tokens[..tokens.len().saturating_sub(1)];
-        let mut chain = Chain::root(salt);
+        let (mut chain, mut held) = (Chain::root(salt), 0);
         for block in tokens.chunks_exact(self.pool.block_size()) {
             let Some((_, next)) = self.pool.find(chain, salt, block) else {
                 break;
             };
-            found.tokens += block.len();
+            held += block.len();
             chain = next;
+            if !self.states.is_needed() || self.states.find(chain.node()).is_some() {
+                found.tokens = held;
+            }
         }
-        let (common, otherwise) = self.pool.begins(chain, salt, &tokens[found.tokens..]);
-        found.diverges_at = otherwise.then_some(found.tokens + common);
+        let (common, otherwise) = self.pool.begins(chain, salt, &tokens[held..]);
+        found.diverges_at = otherwise.then_some(held + common);
         found
     }
 
@@ -167,6 +182,7 @@ impl Scheduler {
         }
         let size = self.pool.block_size();
         let mut chain = Chain::root(s.salt.as_deref());
+        let mut kept = (0, chain, None);
         for tokens in s.tokens[..s.reusable()].chunks_exact(size) {
             let Some((block, next)) = self.pool.find(chain, s.salt.as_deref(), tokens) else {
                 break;
@@ -174,6 +190,12 @@ impl Scheduler {
             self.pool.acquire(block);
             s.blocks.push(block);
             chain = next;
+            if let Some(slot) = self.states.find(chain.node()) {
+                kept = (s.blocks.len(), chain, Some(slot));
+            }
+        }
+        if self.states.is_needed() {
+            chain = self.fall_back(s, kept);
         }
         s.registered = s.blocks.len();
         s.computed = s.registered * size;

@@ -3,6 +3,7 @@
 mod admit;
 mod plan;
 mod postprocess;
+mod state;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -14,6 +15,7 @@ use crate::constraint::{Finders, find};
 use crate::sampler::Masks;
 use crate::sequence::{Key, Sequence};
 use crate::speculation::Price;
+use crate::states::StatePool;
 
 /// Limits of a step.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +34,8 @@ pub struct Limits {
     pub speculation: Option<Price>,
     /// Whether full blocks are kept for later prompts.
     pub prefix_cache: bool,
+    /// Slots for recurrent states; 0 where the model keeps none.
+    pub states: usize,
 }
 
 /// One sequence's part of a step.
@@ -73,6 +77,7 @@ pub struct Tally {
 pub struct Scheduler {
     limits: Limits,
     pool: BlockPool,
+    states: StatePool,
     waiting: BTreeMap<Key, Sequence>,
     /// In order of service.
     running: Vec<Sequence>,
@@ -85,7 +90,7 @@ pub struct Scheduler {
     gone: Vec<usize>,
     /// The waiting sequence up to which the queue was swept.
     swept: Option<Key>,
-    /// The head of the queue that found no room, and [`BlockPool::releases`] at that time.
+    /// The head of the queue that found no room, and [`Scheduler::releases`] at that time.
     blocked: Option<(Key, u64)>,
     tally: Tally,
 }
@@ -96,6 +101,7 @@ impl Scheduler {
         Self {
             limits,
             pool,
+            states: StatePool::new(limits.states),
             waiting: BTreeMap::new(),
             running: Vec::new(),
             plan: Vec::new(),
@@ -184,11 +190,22 @@ impl Scheduler {
         self.waiting.remove(&key)
     }
 
-    /// Takes the running sequence at `index` out and frees its blocks.
+    /// Takes the running sequence at `index` out and frees its blocks and its state.
     fn retire(&mut self, index: usize) -> Sequence {
         let mut sequence = self.running.remove(index);
-        self.pool.release_all(&mut sequence.blocks);
+        self.release(&mut sequence);
         sequence
+    }
+
+    /// Gives back what a sequence holds.
+    fn release(&mut self, s: &mut Sequence) {
+        self.pool.release_all(&mut s.blocks);
+        self.leave_state(s);
+    }
+
+    /// Grows whenever something is given back that sequences may wait for.
+    fn releases(&self) -> u64 {
+        self.pool.releases() + self.states.releases()
     }
 
     /// Takes out waiting sequences that nobody listens to; looks at a few a call, and at the whole queue in turn.
@@ -212,8 +229,7 @@ impl Scheduler {
     /// Takes all sequences out and frees their blocks.
     pub fn drain(&mut self) -> Vec<Sequence> {
         let mut all: Vec<_> = std::mem::take(&mut self.running);
-        all.iter_mut()
-            .for_each(|s| self.pool.release_all(&mut s.blocks));
+        all.iter_mut().for_each(|s| self.release(s));
         all.extend(std::mem::take(&mut self.waiting).into_values());
         self.blocked = None;
         all

@@ -65,7 +65,8 @@ impl Scheduler {
             row += p.logits;
             let known = p.tokens - s.draft.len();
             let tokens = &s.tokens[s.computed..s.computed + known];
-            step.push(tokens, &s.draft, s.computed, &s.blocks, p.logits);
+            let part = step.push(tokens, &s.draft, s.computed, &s.blocks, p.logits);
+            part.state = s.state;
         }
     }
 
@@ -207,6 +208,7 @@ impl Scheduler {
             return;
         }
         let s = &self.running[index];
+        tokens = self.cut_for_state(s, tokens);
         // Logits are wanted from `reusable` on: one row, or the rows that prompt log-probabilities are made of.
         let rows =
             |tokens: usize| (s.computed + tokens).saturating_sub(s.reusable().max(s.computed));

@@ -31,6 +31,7 @@ impl Scheduler {
                 tell(event, &s.mailbox);
             }
             self.register(p.index);
+            self.keep_state(p.index);
         }
         for (index, s) in self.running.iter_mut().enumerate() {
             if s.unheard() && !gone.contains(&index) {

@@ -163,15 +163,23 @@ struct Seen {
     kept: u64,
 }
 
-fn run(seed: u64, seen: &mut Seen) {
+fn run(seed: u64, recurrent: bool, seen: &mut Seen) {
     let mut random = Random(seed);
     let max_len = 40 + random.below(30);
     let blocks = max_len.div_ceil(BLOCK) + random.below(25);
+    let max_batch_size = 1 + random.below(9);
+    // From one slot in all to two a sequence.
+    let state = [16, 64, 256][random.below(3)];
+    let (model, controls) = match recurrent {
+        true => Fake::recurrent(200, state),
+        false => Fake::small(200),
+    };
+    let state_bytes = if recurrent { 2 * state as u64 } else { 0 };
     let config = EngineConfig {
         background: false,
-        max_batch_size: 1 + random.below(9),
+        max_batch_size,
         max_sequence_length: Some(max_len),
-        kv_cache_memory: Some((blocks * BLOCK * 4) as u64),
+        kv_cache_memory: Some((blocks * BLOCK * 4) as u64 + state_bytes),
         prefill_chunk_size: [1, 3, 7, 16, 512][random.below(5)],
         enable_chunked_prefill: random.chance(75),
         enable_prefix_cache: random.chance(80),
@@ -179,8 +187,12 @@ fn run(seed: u64, seen: &mut Seen) {
         free_drafts: random.chance(80),
         ..Default::default()
     };
-    let (model, controls) = Fake::small(200);
     let engine = Engine::from_model(config.clone(), model, None, vec![EOS]).unwrap();
+    let blocks = if recurrent {
+        engine.stats().kv_blocks_total
+    } else {
+        blocks
+    };
     assert_eq!(engine.stats().kv_blocks_total, blocks);
     let mailbox = Mailbox::new();
     let (mut requests, mut outcomes, mut aborted) = (Vec::new(), HashMap::new(), Vec::new());
@@ -247,7 +259,7 @@ fn run(seed: u64, seen: &mut Seen) {
 fn outcomes_do_not_depend_on_scheduling() {
     let mut seen = Seen::default();
     for seed in 0..400 {
-        run(seed, &mut seen);
+        run(seed, false, &mut seen);
     }
     assert!(seen.preemptions > 200, "{}", seen.preemptions);
     assert!(seen.hits > 5_000, "{}", seen.hits);
@@ -259,4 +271,16 @@ fn outcomes_do_not_depend_on_scheduling() {
         seen.aborts,
         seen.partial_aborts
     );
+}
+
+#[test]
+fn nor_do_those_of_a_model_with_a_state() {
+    let mut seen = Seen::default();
+    for seed in 1000..1400 {
+        run(seed, true, &mut seen);
+    }
+    assert!(seen.preemptions > 100, "{}", seen.preemptions);
+    assert!(seen.hits > 1_500, "{}", seen.hits);
+    assert_eq!(seen.drafted, 0, "a state cannot be taken back");
+    assert!(seen.aborts > 300 && seen.partial_aborts > 50);
 }

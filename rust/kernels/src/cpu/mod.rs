@@ -17,6 +17,7 @@ mod pack;
 pub mod rope;
 pub mod routing;
 mod self_check;
+mod short_conv;
 mod streams;
 #[cfg(test)]
 mod testing;
@@ -31,6 +32,7 @@ pub use isa::{Cpu, Isa, IsaError};
 pub use matmul::{Bench, Expert, Job, Part, Then, Weigh, experts, gate_up, head, matmul};
 pub use norm::{Norm, add_rows, multiply_rows, normalise_groups, scale_rows, weigh_rows};
 pub use pack::{Matrix, Mode, PackError, Rows};
+pub use short_conv::{Conv, ConvSeq, short_conv};
 pub use streams::{combine_rows, gate_outliers, resize_rows};
 pub use threads::{CoreError, Pool, available_threads, check_cores, stand_back};
 

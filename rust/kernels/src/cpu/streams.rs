@@ -9,7 +9,7 @@ const SERIAL: usize = 16 * 1024;
 const CHUNK: usize = 8;
 
 /// Does `f` for each row, `work` values each.
-fn each(cx: &Compute, rows: usize, work: usize, f: &(dyn Fn(usize) + Sync)) {
+pub(super) fn each(cx: &Compute, rows: usize, work: usize, f: &(dyn Fn(usize) + Sync)) {
     let chunk = |i: usize| (i * CHUNK..((i + 1) * CHUNK).min(rows)).for_each(f);
     if rows * work < SERIAL {
         (0..rows.div_ceil(CHUNK)).for_each(chunk);

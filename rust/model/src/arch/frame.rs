@@ -4,7 +4,7 @@ use candle_vllm_kernels::cpu::Compute;
 
 use super::plan::{self, Plan};
 use crate::{
-    Kv, Logits, Model, Pending, Result, Spec, Step, Tensor,
+    Kv, Logits, Model, Pending, Result, Spec, States, Step, Tensor,
     backend::{Backend, KvShape, Linear, LogitRule, Norm},
     layers::{FeedForward, norm},
     quant::{Format, Role, Shard},
@@ -99,8 +99,10 @@ impl<B: Body> Model for Framed<B> {
         self.frame.backend.compute()
     }
 
-    fn new_kv(&self, blocks: usize) -> Result<Kv> {
-        self.frame.backend.new_kv(&self.frame.kv, blocks)
+    fn new_kv(&self, blocks: usize, states: usize) -> Result<Kv> {
+        let Frame { backend, kv, .. } = &self.frame;
+        let states = States::new(&kv.states, states);
+        Ok(backend.new_kv(kv, blocks)?.with_states(states))
     }
 
     fn launch<'a>(&'a mut self, step: &'a Step, kv: &'a mut Kv) -> Result<Pending<'a>> {

@@ -3,11 +3,11 @@ use std::sync::Arc;
 
 use super::Runtime;
 use crate::{
-    Result, Spec,
+    Result, Spec, StateGroup,
     backend::{Backend, KvGroup, KvPlace, KvShape, KvType},
     config::{Config, Sparse},
     family::Family,
-    layers::{Attention, FeedForward, Latent, Mixer, Place},
+    layers::{Attention, FeedForward, Latent, Mixer, Place, ShortConv},
     loader::Loader,
     rope::Rope,
 };
@@ -60,13 +60,17 @@ impl<'a> Plan<'a> {
     /// From which layer on all read keys and values of earlier ones.
     pub fn readers(&self) -> usize {
         let c = self.loader.config();
-        let last = (0..c.layers).rfind(|&i| c.layer(i).reads.is_none());
+        let last = (0..c.layers).rfind(|&i| c.keeps(i) || c.convolves(i));
         last.map_or(0, |i| i + 1)
     }
 
     /// Loads the part of a layer that looks at other tokens.
     pub fn mixer(&self, number: usize) -> Result<Mixer> {
         let (place, at) = (self.place(number), self.places[number]);
+        if let Some(conv) = self.loader.config().conv.as_ref().filter(|c| c.own[number]) {
+            let conv = ShortConv::load(&place, conv.taps, at)?;
+            return Ok(Mixer::ShortConv(Box::new(conv)));
+        }
         let rope = &self.ropes[number];
         let Some(shape) = &self.loader.config().latent else {
             let attention = Attention::load(&place, rope.clone(), at)?;
@@ -102,31 +106,45 @@ fn kept(c: &Config, number: usize, dtype: KvType) -> KvGroup {
     }
 }
 
-/// What a cache holds, where each layer finds its keys and values, its own or those of the layer that it reads, and
-/// where the index of each layer lies, of layers that have one.
+/// What a cache holds, where each layer finds its states or its keys and values, its own or those of the layer that it
+/// reads, and where the index of each layer lies, of layers that have one.
 fn places(c: &Config, dtype: KvType) -> (KvShape, Vec<KvPlace>, Vec<Option<KvPlace>>) {
-    let keeps: Vec<usize> = (0..c.layers)
-        .filter(|&i| c.layer(i).reads.is_none())
-        .collect();
+    let keeps: Vec<usize> = (0..c.layers).filter(|&i| c.keeps(i)).collect();
     let mut each: Vec<KvGroup> = keeps.iter().map(|&i| kept(c, i, dtype)).collect();
     let indexed = |i: usize| c.sparse.as_ref().filter(|sparse| sparse.own[i]);
     let indexes = (0..c.layers).filter_map(indexed);
     each.extend(indexes.map(|sparse| KvGroup::index(sparse.index.width, dtype)));
-    let (kv, all) = KvShape::grouped(&each, dtype);
-    let found = |i: usize| {
+    let (mut kv, all) = KvShape::grouped(&each, dtype);
+    let mut states = 0..;
+    let mut found = |i: usize| {
+        if c.convolves(i) {
+            let layer = states.next().unwrap_or(0);
+            return KvPlace { group: 0, layer };
+        }
         let keeper = c.layer(i).reads.unwrap_or(i);
         all[keeps.partition_point(|&k| k < keeper)]
     };
     let mut behind = all[keeps.len()..].iter().copied();
     let index = |i: usize| indexed(i).and_then(|_| behind.next());
     let indexes = (0..c.layers).map(index).collect();
-    (kv, (0..c.layers).map(found).collect(), indexes)
+    let places = (0..c.layers).map(&mut found).collect();
+    if let Some(conv) = &c.conv {
+        kv.states.push(StateGroup {
+            layers: conv.own.iter().filter(|own| **own).count(),
+            width: (conv.taps - 1) * c.hidden_size,
+        });
+    }
+    (kv, places, indexes)
 }
 
 /// The residual stream twice, the inputs of all layers as they are made, what attention takes and gives, what the MLP
 /// holds, and the widest of them once more as the input of a product.
 fn row_bytes(c: &Config) -> usize {
     let mut queries = c.heads * c.head_dim;
+    if c.conv.is_some() {
+        // Two gates and what is convolved, and what becomes of it.
+        queries = queries.max(2 * c.hidden_size);
+    }
     let mut keys = c.kv_heads * c.head_dim;
     if let Some(l) = &c.latent {
         // Queries of the latent and what they get of it, beside those that they are made of.
@@ -168,6 +186,7 @@ pub fn spec(plan: &Plan<'_>, backend: &dyn Backend, feed: Option<&FeedForward>) 
         vocab_size: c.vocab_size,
         max_position: c.max_position,
         kv_block_bytes: backend.kv_block_bytes(kv),
+        state_bytes: kv.state_bytes(),
         block_size: backend.block_size(),
         row_bytes: row_bytes(c),
         dtype: dtype.into(),

@@ -18,7 +18,7 @@ use candle_vllm_kernels::cpu::{
 
 use super::{
     Attend, Backend, Experts, Feed, Index, Join, KvShape, Latent, Linear, LogitRule, Norm, Packer,
-    Pass, Router,
+    Pass, Router, ShortConv,
 };
 use crate::{
     Error, Kv, Logits, Result, Slice, Step, Tensor,
@@ -183,7 +183,11 @@ fn rope(rope: &Rope) -> kernels::rope::Rope {
 fn cache_of(kv: &mut Kv, group: usize) -> Result<&mut KvCache> {
     kv.storage_mut::<Vec<KvCache>>()
         .and_then(|caches| caches.get_mut(group))
-        .ok_or_else(|| Error::Run("this KV cache was made by another backend".into()))
+        .ok_or_else(foreign)
+}
+
+fn foreign() -> Error {
+    Error::Run("this KV cache was made by another backend".into())
 }
 
 impl Backend for Cpu {
@@ -225,8 +229,9 @@ impl Backend for Cpu {
             position: s.position,
             blocks: &step.blocks[s.blocks.clone()],
         };
+        let caches = kv.storage_mut::<Vec<KvCache>>().ok_or_else(foreign)?;
         let seqs = step.slices.iter().map(seq).collect();
-        let batch = Some(Batch::new(seqs, cache_of(kv, 0)?));
+        let batch = caches.first().map(|cache| Batch::new(seqs, cache));
         Ok(Pass {
             step,
             batch,
@@ -332,6 +337,32 @@ impl Backend for Cpu {
         kv: &mut Kv,
     ) -> Result<Tensor> {
         self.latent(latent, qc, pass, cache_of(kv, latent.place.group)?)
+    }
+
+    fn short_conv(
+        &mut self,
+        conv: &ShortConv,
+        x: &Tensor,
+        pass: &mut Pass<'_>,
+        kv: &mut Kv,
+    ) -> Result<Tensor> {
+        let slices = &pass.step.slices;
+        let slots = slices.iter().map(|s| s.state);
+        let place = (conv.place.group, conv.place.layer);
+        let states = kv.states().enter(place, slots)?.into_iter().zip(slices);
+        let seq = |(state, slice): (_, &Slice)| kernels::ConvSeq {
+            rows: slice.tokens.clone(),
+            state,
+        };
+        let mut seqs: Vec<_> = states.map(seq).collect();
+        let taps = kernels::Conv {
+            weight: conv.weight.values()?,
+            bias: host(conv.bias.as_ref())?,
+            width: conv.width,
+        };
+        let mut out = self.spare.tensor(x.shape()[0], conv.width);
+        kernels::short_conv(&self.compute, x.data(), taps, &mut seqs, out.data_mut()?);
+        Ok(out)
     }
 
     fn linear(&mut self, x: &Tensor, w: &Linear) -> Result<Tensor> {

@@ -19,11 +19,13 @@ use candle_vllm_kernels::cpu::{
 pub use candle_vllm_kernels::cpu::kv::KvType;
 pub use cpu::Cpu;
 pub use experts::{Expert, Experts, Router, Shared};
-pub use operands::{Attend, Feed, Index, Join, Latent, Linear, LogitRule, Norm, Normed, QkNorm};
+pub use operands::{
+    Attend, Feed, Index, Join, Latent, Linear, LogitRule, Norm, Normed, QkNorm, ShortConv,
+};
 pub use portable::Portable;
 
 use crate::{
-    Kv, Logits, Result, Step, Tensor,
+    Kv, Logits, Result, StateGroup, Step, Tensor,
     quant::{Described, Format, Measured, PerHead, Role, Vector},
 };
 
@@ -69,9 +71,11 @@ pub struct KvShape {
     pub groups: Vec<KvGroup>,
     /// Element type of keys and values.
     pub dtype: KvType,
+    /// Layers that keep a state of each sequence in their place.
+    pub states: Vec<StateGroup>,
 }
 
-/// Where a layer's keys and values lie.
+/// Where a layer's keys and values lie, or its states: groups of either kind are counted on their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KvPlace {
     /// The group.
@@ -95,7 +99,18 @@ impl KvShape {
             groups[group].layers += 1;
             places.push(KvPlace { group, layer });
         }
-        (KvShape { groups, dtype }, places)
+        let states = Vec::new();
+        let shape = KvShape {
+            groups,
+            dtype,
+            states,
+        };
+        (shape, places)
+    }
+
+    /// Bytes of one sequence's states.
+    pub fn state_bytes(&self) -> usize {
+        self.states.iter().map(|group| group.bytes()).sum()
     }
 }
 
@@ -163,7 +178,7 @@ pub trait Backend: Send {
         portable::block_bytes(shape, self.block_size())
     }
 
-    /// An empty cache of `blocks` blocks.
+    /// An empty cache of `blocks` blocks, without slots for states.
     fn new_kv(&self, shape: &KvShape, blocks: usize) -> Result<Kv> {
         Ok(portable::new_kv(shape, blocks, self.block_size()))
     }
@@ -284,6 +299,17 @@ pub trait Backend: Send {
         kv: &mut Kv,
     ) -> Result<Tensor> {
         portable::latent::attend(self.device(), latent, qc, pass, kv)
+    }
+
+    /// Gated short convolution of rows `[B | C | x]` along their sequences, `[rows, width]`.
+    fn short_conv(
+        &mut self,
+        conv: &ShortConv,
+        x: &Tensor,
+        pass: &mut Pass<'_>,
+        kv: &mut Kv,
+    ) -> Result<Tensor> {
+        portable::short_conv::run(self.device(), conv, x, pass.step, kv)
     }
 
     /// The linears of the rows, which are normalised first where there is a norm. Default: composed.

@@ -132,6 +132,21 @@ impl Latent {
     }
 }
 
+/// A gated convolution along a sequence (LFM2, transformers `modeling_lfm2.py`): `C * conv(B * x)`, each column by itself,
+/// over a token and as many before it as there are taps less one.
+pub struct ShortConv {
+    /// Where the states lie: of each column the last products `B * x`, the oldest token's first.
+    pub place: KvPlace,
+    /// Columns.
+    pub width: usize,
+    /// Tokens that an output is made of.
+    pub taps: usize,
+    /// `[taps, width]`, the oldest token's first.
+    pub weight: Vector,
+    /// One summand a column.
+    pub bias: Option<Vector>,
+}
+
 /// By what rows pick the keys that they attend to (DeepSeek V3.2's lightning indexer): the score of a key is the sum over
 /// the heads of `weight * max(0, q . k)`.
 pub struct Index {

@@ -1,6 +1,7 @@
 //! The portable backend: every operation in plain candle ops, float32. Slow, simple, and the oracle of the others.
 pub mod index;
 pub mod latent;
+pub mod short_conv;
 pub mod streams;
 
 use std::ops::Range;

@@ -4,7 +4,7 @@ use serde_json::{Map, Number, Value as Json};
 
 use super::{
     Config, LatentShape, LayerShape, Rotation, Scales, Sparse, altup, bounds, fields::Fields,
-    latent, moe, rope, sampling, scales, shape, sparse,
+    latent, moe, rope, sampling, scales, shape, short_conv, sparse,
 };
 use crate::{
     Error, Result,
@@ -71,7 +71,8 @@ pub(crate) fn read(place: &str, metadata: &Metadata, facts: &Facts) -> Result<Co
         None => (vec![Rotation::Main; layers], Scales::default()),
     };
     let sizes = family.map_or(Sizes::Alike, |f| f.sizes);
-    let (widest, shapes) = shapes(&fields, &key, sizes, (heads, widths), &windows, facts)?;
+    let base = base(&fields, &key, family, (heads, widths))?;
+    let (widest, shapes) = shapes(&fields, &key, sizes, base, &windows, facts)?;
     let read = Config {
         hidden_size,
         moe: match family.and_then(|f| f.moe) {
@@ -91,6 +92,7 @@ pub(crate) fn read(place: &str, metadata: &Metadata, facts: &Facts) -> Result<Co
         )?,
         altup: altup::from_gguf(&fields, &key, family, layers)?,
         latent,
+        conv: short_conv::from_gguf(&fields, &key, family, layers)?,
         sparse,
         vocab_size,
         intermediate_size: widest.intermediate_size,
@@ -177,40 +179,58 @@ fn architecture(fields: &Fields<'_>, name: &str) -> Result<String> {
     Ok(found.map_or_else(|| format!("gguf:{name}"), str::to_string))
 }
 
-/// The most of each size, and the shape of each layer where a family's layers differ.
-fn shapes(
+/// The shape of all layers but for the MLP, as far as they are alike.
+fn base(
     fields: &Fields<'_>,
     key: &impl Fn(&str) -> String,
-    sizes: Sizes,
+    family: Option<&Family>,
     (heads, [head_dim, value_dim]): (usize, [usize; 2]),
-    windows: &[Option<usize>],
-    facts: &Facts,
-) -> Result<(LayerShape, Vec<LayerShape>)> {
-    let (mlp, keys) = (key("feed_forward_length"), key("attention.head_count_kv"));
+) -> Result<LayerShape> {
+    let keys = key("attention.head_count_kv");
+    let alike = family.is_none_or(|f| f.sizes == Sizes::Alike);
+    let convolves = family.is_some_and(|f| f.defaults.conv.is_some());
+    let kv_heads = match fields.get(&keys) {
+        // Layers that convolve have none.
+        Some(Json::Array(each)) if convolves => {
+            let found = each.iter().find(|n| n.as_u64() != Some(0));
+            found
+                .map(|n| fields.as_count(&keys, n, bounds::HEADS))
+                .transpose()?
+        }
+        // One a layer.
+        Some(Json::Array(_)) if !alike => Some(1),
+        _ => uniform(fields, &keys, bounds::HEADS)?,
+    };
     let rotary = fields.count(&key("rope.dimension_count"), bounds::HEAD_DIM)?;
-    let mut base = LayerShape {
-        kv_heads: heads,
+    Ok(LayerShape {
+        kv_heads: kv_heads.unwrap_or(heads),
         head_dim,
         value_dim,
         rotary_dim: rotary.unwrap_or(head_dim),
         intermediate_size: 0,
         reads: None,
         keyed: false,
-    };
+    })
+}
+
+/// The most of each size, and the shape of each layer where a family's layers differ.
+fn shapes(
+    fields: &Fields<'_>,
+    key: &impl Fn(&str) -> String,
+    sizes: Sizes,
+    mut base: LayerShape,
+    windows: &[Option<usize>],
+    facts: &Facts,
+) -> Result<(LayerShape, Vec<LayerShape>)> {
+    let mlp = key("feed_forward_length");
     if sizes == Sizes::Alike {
         let width = uniform(fields, &mlp, bounds::INTERMEDIATE)?;
         base.intermediate_size = fields.need(&mlp, width)?;
-        base.kv_heads = uniform(fields, &keys, bounds::HEADS)?.unwrap_or(heads);
         return Ok((base, Vec::new()));
     }
     let widths = shape::mlp_widths(fields, &mlp, windows.len())?;
     let (most, widths) = fields.need(&mlp, widths)?;
     base.intermediate_size = most;
-    base.kv_heads = match fields.get(&keys) {
-        // One a layer.
-        Some(Json::Array(_)) => 1,
-        _ => fields.count(&keys, bounds::HEADS)?.unwrap_or(heads),
-    };
     let of = (windows, &widths[..], &facts.valued[..]);
     let all = shape::from_gguf(fields, key, base, of)?;
     Ok((LayerShape::widest(&all, base), all))

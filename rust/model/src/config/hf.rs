@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     Config, Ids, LatentShape, LayerShape, RopeScaling, Rotation, Sampling, Scales, altup, bounds,
-    fields::Fields, latent, moe, rope, sampling, scales, shape, sparse, windows,
+    fields::Fields, latent, moe, rope, sampling, scales, shape, short_conv, sparse, windows,
 };
 use crate::{
     Error, Result,
@@ -30,6 +30,7 @@ const OTHER: Defaults = Defaults {
     windows: Windows::All { default: None },
     latent: None,
     index: None,
+    conv: None,
 };
 
 /// Reads the configuration of a checkpoint folder.
@@ -186,7 +187,7 @@ fn shapes(
     // Llama 4's dense layers are wider than its experts.
     let keys: &[&str] = match fields.get("intermediate_size_mlp") {
         Some(_) => &["intermediate_size_mlp"],
-        None => &["intermediate_size", "n_inner"],
+        None => &["intermediate_size", "n_inner", "block_ff_dim"],
     };
     let mut found = keys
         .iter()
@@ -195,6 +196,7 @@ fn shapes(
     let unsaid = fields.get("n_embd").map(|_| (4 * hidden_size, Vec::new()));
     let widths = found.next().transpose()?.or(unsaid);
     let (intermediate_size, widths) = fields.need(keys[0], widths)?;
+    let intermediate_size = short_conv::mlp_width(fields, intermediate_size)?;
     let base = LayerShape {
         intermediate_size,
         ..base
@@ -282,6 +284,7 @@ fn normal_form(
         )?,
         altup: altup::from_hf(fields, family, layers)?,
         latent: head.latent,
+        conv: short_conv::from_hf(fields, defaults.conv, layers)?,
         sparse: match defaults.index {
             Some(index) => Some(sparse::from_hf(fields, index, (layers, head.rotated))?),
             None => None,

@@ -14,6 +14,7 @@ mod rope;
 mod sampling;
 mod scales;
 mod shape;
+mod short_conv;
 mod sparse;
 mod windows;
 
@@ -22,6 +23,7 @@ pub use moe::Moe;
 pub use sampling::Sampling;
 pub use scales::Scales;
 pub use shape::{LayerInputs, LayerShape};
+pub use short_conv::ShortConv;
 pub use sparse::{IndexShape, Sparse};
 
 /// How rotary frequencies are stretched for long contexts. Formulas: transformers `modeling_rope_utils.py`.
@@ -151,6 +153,8 @@ pub struct Config {
     pub altup: Option<AltUp>,
     /// Widths of latent attention, where the family has it; `head_dim` is that of a query then.
     pub latent: Option<LatentShape>,
+    /// Layers that convolve in place of attending, where the family has such.
+    pub conv: Option<ShortConv>,
     /// Which keys rows attend to, where it is not all that they see.
     pub sparse: Option<Sparse>,
     /// Rows of the embedding.
@@ -204,6 +208,8 @@ pub(crate) mod bounds {
     pub const EXPERTS: usize = 1 << 14;
     /// Streams beside one another.
     pub const STREAMS: usize = 1 << 5;
+    /// Tokens of a convolution.
+    pub const TAPS: usize = 1 << 8;
     /// Attention heads.
     pub const HEADS: usize = 1 << 14;
     /// Width of a head.
@@ -217,6 +223,18 @@ pub(crate) mod bounds {
 }
 
 impl Config {
+    /// Whether a layer keeps keys and values of its own.
+    pub fn keeps(&self, number: usize) -> bool {
+        !self.convolves(number) && self.layer(number).reads.is_none()
+    }
+
+    /// Whether a layer convolves in place of attending.
+    pub fn convolves(&self, number: usize) -> bool {
+        self.conv
+            .as_ref()
+            .is_some_and(|c| c.own.get(number) == Some(&true))
+    }
+
     /// The shape of a layer.
     pub fn layer(&self, number: usize) -> LayerShape {
         let alike = || LayerShape {

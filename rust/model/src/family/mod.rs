@@ -78,6 +78,8 @@ pub struct Defaults {
     pub latent: Option<LatentShape>,
     /// The index of families whose latent attention is sparse.
     pub index: Option<IndexShape>,
+    /// Tokens of a convolution, of families some of whose layers convolve.
+    pub conv: Option<usize>,
 }
 
 /// Whether layers differ in shape.

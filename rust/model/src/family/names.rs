@@ -54,6 +54,8 @@ pub struct Names {
     /// Whether the residual stream is several, whose parts are called alike in all families (`layers/altup.rs`,
     /// `layers/laurel.rs`).
     pub altup: bool,
+    /// Whether some layers convolve, whose parts are called alike in all families (`layers/short_conv.rs`).
+    pub short_conv: bool,
 }
 
 /// GGUF names of the parts of several streams.
@@ -101,6 +103,7 @@ pub(super) const LLAMA: Names = Names {
     layer_scale: "",
     layer_inputs: false,
     altup: false,
+    short_conv: false,
 };
 
 impl Names {
@@ -185,6 +188,10 @@ impl Names {
             (true, "indexer.attn_k") if self.latent => "self_attn.indexer.wk",
             (true, "indexer.k_norm") if self.latent => "self_attn.indexer.k_norm",
             (true, "indexer.proj") if self.latent => "self_attn.indexer.weights_proj",
+            (false, "token_embd_norm") if self.short_conv => self.norm,
+            (true, "shortconv.in_proj") if self.short_conv => "conv.in_proj",
+            (true, "shortconv.conv") if self.short_conv => "conv.conv",
+            (true, "shortconv.out_proj") if self.short_conv => "conv.out_proj",
             (true, "attn_output") => self.output,
             // Seed-OSS and others keep Hugging Face's name for the norm before the feed-forward part.
             (true, "post_attention_norm") if self.post_attention.is_empty() => self.mlp_norm,

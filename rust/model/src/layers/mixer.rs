@@ -1,5 +1,5 @@
 //! The part of a layer that looks at other tokens, of whichever kind.
-use super::{Attention, Latent};
+use super::{Attention, Latent, ShortConv};
 use crate::{
     Kv, Result, Tensor,
     backend::{Backend, Join, Norm, Pass},
@@ -11,6 +11,8 @@ pub enum Mixer {
     Attention(Box<Attention>),
     /// By a latent.
     Latent(Box<Latent>),
+    /// By a convolution, which keeps a state.
+    ShortConv(Box<ShortConv>),
 }
 
 impl Mixer {
@@ -19,6 +21,7 @@ impl Mixer {
         match self {
             Mixer::Attention(a) => a.norm.as_ref(),
             Mixer::Latent(l) => l.norm(),
+            Mixer::ShortConv(c) => c.norm.as_ref(),
         }
     }
 
@@ -27,6 +30,7 @@ impl Mixer {
         match self {
             Mixer::Attention(a) => &a.output,
             Mixer::Latent(l) => &l.output,
+            Mixer::ShortConv(c) => &c.output,
         }
     }
 
@@ -41,6 +45,7 @@ impl Mixer {
         match self {
             Mixer::Attention(a) => a.mix(backend, x, pass, kv),
             Mixer::Latent(l) => l.mix(backend, x, pass, kv),
+            Mixer::ShortConv(c) => c.mix(backend, x, pass, kv),
         }
     }
 }

@@ -12,6 +12,7 @@ mod mixer;
 mod mlp;
 mod moe;
 mod norm;
+mod short_conv;
 
 pub use altup::AltUp;
 pub use attention::Attention;
@@ -25,6 +26,7 @@ pub use mixer::Mixer;
 pub use mlp::Mlp;
 pub use moe::Moe;
 pub use norm::norm;
+pub use short_conv::ShortConv;
 
 use crate::{
     Result,

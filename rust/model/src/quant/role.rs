@@ -7,7 +7,7 @@ pub enum Role {
     Embedding,
     /// Place in the sequence to vector.
     Positions,
-    /// Into the queries.
+    /// Into the queries, or into what is convolved in their place.
     Query,
     /// Into the keys.
     Key,

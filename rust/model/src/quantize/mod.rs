@@ -98,9 +98,10 @@ fn spot(name: &str, layers: usize, tied: bool) -> Option<Spot> {
             _ => None,
         };
     };
-    let part = part.split('.').next()?;
-    let role = match part {
+    let role = match part.split('.').next()? {
         "attn_q" | "attn_qkv" | "attn_q_a" | "attn_q_b" => Role::Query,
+        "shortconv" if part == "shortconv.in_proj" => Role::Query,
+        "shortconv" if part == "shortconv.out_proj" => Role::Output,
         "attn_k" => Role::Key,
         "attn_v" | "attn_kv_a_mqa" => Role::Value,
         "attn_output" => Role::Output,

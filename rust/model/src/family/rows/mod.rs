@@ -5,6 +5,7 @@ mod gemma;
 mod glm;
 mod granite;
 mod layernorm;
+mod lfm;
 mod llama;
 mod mimo;
 mod moe;
@@ -28,6 +29,7 @@ const DEFAULTS: Defaults = Defaults {
     windows: Windows::Never,
     latent: None,
     index: None,
+    conv: None,
 };
 
 /// All of them.
@@ -54,6 +56,8 @@ pub(super) const FAMILIES: &[&Family] = &[
     &glm::GLM4,
     &cohere::COHERE,
     &cohere::COHERE2,
+    &lfm::LFM2,
+    &lfm::LFM2_MOE,
     &layernorm::STARCODER2,
     &layernorm::STABLELM,
     &layernorm::GPT2,
