@@ -39,6 +39,8 @@ _LOOK = 5.0
 """Seconds between two looks at whether a replica's tokens come."""
 _PATIENCE = 30.0
 """Seconds that a look may take; a replica that fails three times is replaced."""
+_DRAIN = 600.0
+"""Seconds that an endpoint which is replaced has for the requests that it has taken: those that wait for a replica too."""
 _TRIES = 5
 _PAUSE = 1.0
 _GONE = (RayActorError, DeploymentUnavailableError, BackPressureError)
@@ -141,6 +143,7 @@ def serve_app(config: RayConfig) -> serve.Application:
         # It computes nothing; its requests are those of all replicas, and those that wait.
         max_ongoing_requests=config.max_queued + config.places * (config.most_replicas or config.replicas),
         ray_actor_options={"num_cpus": 0},
+        graceful_shutdown_timeout_s=max(_DRAIN, config.grace),
     )(Endpoint)
     return door.bind(_replicas(config), config.boundary.limits.body_bytes)
 
