@@ -40,7 +40,7 @@ _LOOK = 5.0
 _PATIENCE = 30.0
 """Seconds that a look may take; a replica that fails three times is replaced."""
 _DRAIN = 600.0
-"""Seconds that an endpoint which is replaced has for the requests that it has taken: those that wait for a replica too."""
+"""Seconds that an endpoint which is replaced has for what it has taken, requests that wait for a replica included."""
 _TRIES = 5
 _PAUSE = 1.0
 _GONE = (RayActorError, DeploymentUnavailableError, BackPressureError)
