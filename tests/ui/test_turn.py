@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 import pytest
@@ -34,6 +35,21 @@ async def test_a_whole_answer() -> None:
     assert (turn.answer.model, turn.account.key) == ("m", "alice")
     assert turn.answer.tokens == len("You said: hello") + 1
     assert turn.answer.rate is not None and 1 < turn.answer.rate < 2_000
+
+
+async def test_the_log_has_a_line_of_it(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "candle_vllm.access")
+    turn = turn_of(FakeEngine())
+    await turn.run()
+    refused = turn_of(FakeEngine(), model="other")
+    await refused.run()
+    lines = [record.getMessage().split() for record in caplog.records if record.name == "candle_vllm.access"]
+    assert len(lines) == 2
+    assert {"client=10.0.0.1", "door=page", "key=alice", "endpoint=chat_completion", "finish=stop"} <= set(lines[0])
+    assert f"generated_tokens={turn.account.generated_tokens}" in lines[0]
+    assert "hello" not in " ".join(lines[0])
+    assert any(fact.startswith("error=") for fact in lines[1])
+    assert turn.account.request_id.startswith("req_") and turn.account.request_id != refused.account.request_id
 
 
 async def test_what_there_is_can_be_seen_meanwhile() -> None:

@@ -1,4 +1,4 @@
-"""Access: one HTTP request from its arrival to the end of its reply, and the line that the log keeps of it.
+"""Access: one HTTP request from its arrival to the end of its reply, and the line that the log keeps of each request.
 
 The line tells tokens, times and why answers ended, never what was asked or answered.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Mapping
 from contextvars import ContextVar
 
 from starlette.types import Message, Scope, Send
@@ -15,7 +16,7 @@ from starlette.types import Message, Scope, Send
 from candle_vllm.generation import Account
 from candle_vllm.server import request_id
 
-__all__ = ["Exchange", "current"]
+__all__ = ["Exchange", "current", "write"]
 
 logger = logging.getLogger("candle_vllm.access")
 
@@ -52,20 +53,20 @@ class Exchange:
 
     def log(self) -> None:
         """Write the line."""
-        if not logger.isEnabledFor(logging.INFO):
-            return
-        facts: dict[str, object] = {
-            "client": self.client,
-            "method": self.method,
-            "path": self.path[:256],
-            "status": self.status,
-            "key": self.account.key,
-            "seconds": round(time.monotonic() - self.started, 4),
-        }
-        if self.account.endpoint:
-            facts.update(_facts(self.account))
-        shown = " ".join(f"{name}={_shown(value)}" for name, value in facts.items() if value not in ("", None))
-        logger.info("%s", shown, extra={"facts": facts})
+        asked = {"method": self.method, "path": self.path[:256], "status": self.status}
+        write(self.account, self.client, self.started, asked)
+
+
+def write(account: Account, client: str, started: float, asked: Mapping[str, object]) -> None:
+    """Write the line of a request that came at `started` (`time.monotonic`); `asked` is what its door knows of it."""
+    if not logger.isEnabledFor(logging.INFO):
+        return
+    seconds = round(time.monotonic() - started, 4)
+    facts: dict[str, object] = {"client": client, **asked, "key": account.key, "seconds": seconds}
+    if account.endpoint:
+        facts.update(_facts(account))
+    shown = " ".join(f"{name}={_shown(value)}" for name, value in facts.items() if value not in ("", None))
+    logger.info("%s", shown, extra={"facts": facts})
 
 
 def _facts(account: Account) -> dict[str, object]:

@@ -30,6 +30,7 @@ from candle_vllm.models import WaitStatus
 from candle_vllm.openai import ApiError, OpenAIAdapter
 from candle_vllm.openai.chat import CHAT_COMPLETION
 from candle_vllm.openai.errors import api_error
+from candle_vllm.server import access, request_id
 from candle_vllm.server.entrance import Entrance
 from candle_vllm.ui.conversation import Answer, CallPart
 
@@ -56,7 +57,7 @@ class Turn:
         self.answer = Answer()
         self.wait: WaitStatus | None = None
         """What it waits for, before its first token."""
-        self.account = Account(key=caller.key)
+        self.account = Account(key=caller.key, request_id=request_id.request_id(None))
         self._adapter = adapter
         self._caller = caller
         self._request = request
@@ -72,7 +73,8 @@ class Turn:
         return self.answer.ended != ""
 
     async def run(self) -> None:
-        """Make the answer. Never raises but when it is cancelled, which is how a user stops it."""
+        """Make the answer, and log it. Never raises but when it is cancelled, which is how a user stops it."""
+        began, mark = time.monotonic(), request_id.current.set(self.account.request_id)
         try:
             with self._caller.entrance.enter(self._caller.key, self._caller.address):
                 opened = self._adapter.open(CHAT_COMPLETION, self._request, stream=True, account=self.account)
@@ -88,6 +90,8 @@ class Turn:
         finally:
             if not self.ended:
                 self._end("stopped")
+            access.write(self.account, self._caller.address, began, {"door": "page"})
+            request_id.current.reset(mark)
 
     def catch_up(self) -> None:
         """Put what has come since the last time into `answer`: text by the piece would be copied for every token."""
