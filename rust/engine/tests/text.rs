@@ -12,6 +12,8 @@ use candle_vllm_model::weights::{Checkpoint, TokenizerSource};
 mod folders;
 #[path = "text/metadata.rs"]
 mod metadata;
+#[path = "text/to_gguf.rs"]
+mod to_gguf;
 #[path = "text/vocabularies.rs"]
 mod vocabularies;
 

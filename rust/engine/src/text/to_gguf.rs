@@ -52,7 +52,9 @@ pub fn to_gguf(folder: &Path, rows: usize) -> Result<Vec<Pair>> {
         };
         pairs.push(Pair::new(key, Said::Text(text)));
     }
-    proven(&own, &pairs)?;
+    let added = texts.iter().zip(&kinds);
+    let added = added.filter(|(_, kind)| [kind::CONTROL, kind::USER_DEFINED].contains(kind));
+    proven(&own, added.map(|(text, _)| text), &pairs)?;
     Ok(pairs)
 }
 
@@ -178,14 +180,18 @@ const TEXT: &str = "Hello world, it's 12345 o'clock (3.14)!\n\n  Don't   STOP\t\
     na\u{ef}ve cafe\u{301} \u{4f60}\u{597d}\u{ff0c}\u{4e16}\u{754c} \u{41f}\u{440}\u{438}\u{432}\u{435}\u{442} \u{1f600} \
     \u{627}\u{644} \u{e2a}\u{e27}\u{e31} #include <a.h>\n    return x[0];   ";
 
-/// Refuses metadata that would be read as another tokenizer.
-fn proven(own: &Tokenizer, pairs: &[Pair]) -> Result<()> {
+/// Refuses metadata that would be read as another tokenizer; `added`: tokens that are found in a text before it is cut.
+fn proven<'a>(
+    own: &Tokenizer,
+    added: impl Iterator<Item = &'a String>,
+    pairs: &[Pair],
+) -> Result<()> {
     let metadata = metadata(pairs)?;
     let read = Tokenizer::load(&TokenizerSource::Gguf(Arc::new(metadata)))?;
     let mut text = TEXT.to_owned();
-    for special in own.special_texts().iter().take(8) {
-        text.push_str(special);
-        text.push_str(" then");
+    for added in added {
+        // Whether it takes spaces before and behind it, and stands inside a word.
+        text.push_str(&format!("{added}then {added} "));
     }
     for special in [true, false] {
         let (was, is) = (own.encode(&text, special)?, read.encode(&text, special)?);

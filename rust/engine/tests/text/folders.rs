@@ -10,10 +10,10 @@ use candle_vllm_model::weights::TokenizerSource;
 use serde_json::{Value, json};
 
 /// A folder that goes when it is dropped.
-struct Folder(PathBuf);
+pub struct Folder(pub PathBuf);
 
 impl Folder {
-    fn new(files: &[(&str, &Value)]) -> Self {
+    pub fn new(files: &[(&str, &Value)]) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!(
             "candle-vllm-{}-{}",
@@ -31,7 +31,7 @@ impl Folder {
         folder
     }
 
-    fn load(&self) -> candle_vllm_engine::Result<Tokenizer> {
+    pub fn load(&self) -> candle_vllm_engine::Result<Tokenizer> {
         Tokenizer::load(&TokenizerSource::Folder(self.0.clone()))
     }
 }
@@ -43,7 +43,7 @@ impl Drop for Folder {
 }
 
 /// A SentencePiece-style tokenizer.json: bytes, letters and a few words; ids 0 to 2 are special.
-fn sentencepiece(decoder: &Value) -> Value {
+pub fn sentencepiece(decoder: &Value) -> Value {
     let mut tokens: Vec<String> = ["<unk>", "<s>", "</s>"].map(str::to_owned).to_vec();
     tokens.extend((0..256).map(|byte| format!("<0x{byte:02X}>")));
     let words = [
@@ -79,7 +79,7 @@ fn sentencepiece(decoder: &Value) -> Value {
     })
 }
 
-fn llama_decoder() -> Value {
+pub fn llama_decoder() -> Value {
     json!({"type": "Sequence", "decoders": [
         {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"},
         {"type": "Strip", "content": " ", "start": 1, "stop": 0}]})
@@ -126,7 +126,7 @@ fn texts_are_those_of_the_tokenizers_crate() {
 }
 
 /// A byte-level tokenizer.json: all bytes, a few merges; ids from 256 on.
-fn byte_level(pre_tokenizer: &Value) -> Value {
+pub fn byte_level(pre_tokenizer: &Value) -> Value {
     let printable = |byte: &u32| matches!(byte, 33..=126 | 161..=172 | 174..=255);
     let others = (0..256).filter(|byte| !printable(byte)).zip(256..);
     let mut alphabet: Vec<(u32, u32)> = (0..256)

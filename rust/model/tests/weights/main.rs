@@ -14,3 +14,4 @@ mod sets;
 mod sparse;
 mod support;
 mod whole;
+mod written;

@@ -98,7 +98,7 @@ fn check_version(reader: &mut Reader<'_>) -> Result<()> {
     }
     match reader.u32("the version")? {
         2 | 3 => Ok(()),
-        v if v.swap_bytes() <= 3 => {
+        v if (1..=3).contains(&v.swap_bytes()) => {
             Err(reader.error("a big-endian GGUF file, which cannot be read"))
         }
         v => Err(reader.error(format_args!(

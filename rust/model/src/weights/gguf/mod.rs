@@ -40,14 +40,8 @@ pub(super) fn open(path: &Path) -> Result<Checkpoint> {
         if index == 0 {
             metadata = header.metadata;
         }
-        for tensor in header.tensors {
-            let name = tensor.name.clone();
-            if tensors.insert(name.clone(), (index, tensor)).is_some() {
-                return Err(Error::Load(format!(
-                    "{place}: tensor {name} stands in two of the files"
-                )));
-            }
-        }
+        let own = header.tensors.into_iter();
+        tensors.extend(own.map(|tensor| (tensor.name.clone(), (index, tensor))));
     }
     let config = config::gguf::read(&place, &metadata, &facts(&place, &tensors, &files)?)?;
     let entries = rename(&place, tensors, &config)?;

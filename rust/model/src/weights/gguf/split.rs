@@ -1,6 +1,9 @@
 //! Models split over several GGUF files, `NAME-00001-of-00003.gguf` and so on, as llama.cpp's gguf-split makes them.
 //! Knows file names and the split.* keys; nothing of tensors' meaning.
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use super::{Header, header};
 use crate::{Error, Result, weights::mapped::MappedFile};
@@ -77,6 +80,7 @@ pub(super) fn open_parts(path: &Path) -> Result<(Vec<MappedFile>, Vec<Header>)> 
         files.push(file);
         headers.push(header);
     }
+    each_once(&place, &headers)?;
     let first = headers
         .first()
         .map(|h| split_number(&place, h, "split.tensors.count"))
@@ -88,6 +92,19 @@ pub(super) fn open_parts(path: &Path) -> Result<(Vec<MappedFile>, Vec<Header>)> 
             format!("split.tensors.count is {n}, the parts hold {total}"),
         )),
         _ => Ok((files, headers)),
+    }
+}
+
+/// No tensor stands in two of the parts.
+fn each_once(place: &str, headers: &[Header]) -> Result<()> {
+    let mut names = BTreeSet::new();
+    let mut all = headers.iter().flat_map(|h| &h.tensors);
+    match all.find(|tensor| !names.insert(&tensor.name)) {
+        Some(tensor) => Err(disagree(
+            place,
+            format!("tensor {} stands in two of the files", tensor.name),
+        )),
+        None => Ok(()),
     }
 }
 

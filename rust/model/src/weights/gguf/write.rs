@@ -178,8 +178,16 @@ pub fn write(
     let padded = |t: &Tensor<'_>| t.bytes().next_multiple_of(ALIGNMENT) as u64;
     let total = header.len() as u64 + tensors.iter().map(padded).sum::<u64>();
     let mut file = BufWriter::new(File::create(path).map_err(io)?);
-    let mut done = header.len() as u64;
-    file.write_all(&header).map_err(io)?;
+    let mut done = 0;
+    let mut put = |part: &[u8]| {
+        file.write_all(part).map_err(io)?;
+        done += part.len() as u64;
+        match going(done, total) {
+            true => Ok(()),
+            false => Err(Error::Run("writing the file was interrupted".into())),
+        }
+    };
+    put(&header)?;
     for tensor in tensors {
         let (rows, bytes) = (tensor.rows(), tensor.row_bytes());
         let chunk = (CHUNK / bytes.max(1)).max(1);
@@ -197,16 +205,10 @@ pub fn write(
                 Ok(out)
             })?;
             for part in made {
-                file.write_all(&part).map_err(io)?;
-                done += part.len() as u64;
-                if !going(done, total) {
-                    return Err(Error::Run("writing the file was interrupted".into()));
-                }
+                put(&part)?;
             }
         }
-        let pad = padded(tensor) as usize - tensor.bytes();
-        file.write_all(&vec![0; pad]).map_err(io)?;
-        done += pad as u64;
+        put(&vec![0; padded(tensor) as usize - tensor.bytes()])?;
     }
     let file = file.into_inner().map_err(|e| io(io::Error::from(e)))?;
     file.sync_all().map_err(io)?;
