@@ -1,7 +1,11 @@
 //! The CPU backend against the portable one on the golden checkpoints, and the invariance rule at the model's door:
 //! a row's logits are the same bits however its sequence is cut into steps and whatever runs beside it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-use std::path::PathBuf;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Mutex,
+};
 
 #[path = "golden/mod.rs"]
 mod data;
@@ -17,12 +21,36 @@ use candle_vllm_model::{
 fn golden(name: &str) -> PathBuf {
     match name.strip_prefix("hf/") {
         Some(case) => data::hf(case),
+        None if name == CLIPPED => clipped(0.5),
         None => data::root().join(name),
     }
 }
 
+/// A case of [`clipped`].
+const CLIPPED: &str = "olmoe, clipped";
+
+/// OLMoE with queries, keys and values held within `limit`.
+fn clipped(limit: f64) -> PathBuf {
+    // Tests run at once.
+    static ONE: Mutex<()> = Mutex::new(());
+    let _held = ONE.lock().unwrap();
+    let from = data::hf("olmoe");
+    let to = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("olmoe-clip-{limit}"));
+    fs::create_dir_all(&to).unwrap();
+    let config = to.join("config.json");
+    if !config.exists() {
+        let name = "model.safetensors";
+        fs::copy(from.join(name), to.join(name)).unwrap();
+        let own = fs::read(from.join("config.json")).unwrap();
+        let mut own: serde_json::Value = serde_json::from_slice(&own).unwrap();
+        own["clip_qkv"] = limit.into();
+        fs::write(config, own.to_string()).unwrap();
+    }
+    to
+}
+
 /// Llamas, and a case of each way in which families differ from them.
-const CASES: [&str; 39] = [
+const CASES: [&str; 40] = [
     "gguf/llama.gguf",
     "gguf/llama_tied_bias.gguf",
     "gguf/llama_linear_rope.gguf",
@@ -51,6 +79,7 @@ const CASES: [&str; 39] = [
     "hf/gpt_oss",
     "hf/dots1",
     "hf/phimoe",
+    CLIPPED,
     "hf/llama4",
     "hf/deepseek_v2",
     "hf/deepseek_v3",
@@ -70,8 +99,12 @@ const EXPERTS: [&str; 8] = [
 ];
 
 fn open(name: &str, backend: Box<dyn Backend>, kv_dtype: KvType) -> Box<dyn Model> {
+    open_at(&golden(name), backend, kv_dtype)
+}
+
+fn open_at(path: &Path, backend: Box<dyn Backend>, kv_dtype: KvType) -> Box<dyn Model> {
     load_on(
-        &Checkpoint::open(&golden(name)).unwrap(),
+        &Checkpoint::open(path).unwrap(),
         backend,
         &Runtime {
             kv_dtype,
@@ -175,6 +208,30 @@ fn exact_mode_agrees_with_the_portable_backend() {
         );
         let (gap, unit) = (worst(&want, &got), spread(&want));
         assert!(gap < 2e-4 * unit, "{case}: {gap} of {unit}");
+    }
+}
+
+#[test]
+fn queries_keys_and_values_are_clipped_as_transformers_does() {
+    let of = |folder: &Path| {
+        let cpu = Box::new(cpu::Cpu::new(cpu::Dtype::F32.into(), Some(2)).unwrap());
+        let mut model = open_at(folder, cpu, KvType::F32);
+        logits(model.as_mut(), &prompt(20, 5), 20, &[1, 0])
+    };
+    let plain = of(&data::hf("olmoe"));
+    assert!(of(&clipped(1e9)) == plain);
+    // By numpy in float64, from the definition: norms, then the clamp, then the rotation. The same program gives the
+    // golden reference's logits where nothing is clamped.
+    for (got, want) in [
+        (plain, [-0.6028, 0.9229, 0.4306, -2.4361, -0.2160, -0.0298]),
+        (
+            of(&clipped(0.5)),
+            [-1.0995, 0.9092, -0.6342, -2.7022, -0.2644, 0.7452],
+        ),
+    ] {
+        let last = &got[got.len() - got.len() / 20..];
+        let gap = worst(&last[..want.len()], &want);
+        assert!(gap < 1e-4, "{gap}: {:?}", &last[..want.len()]);
     }
 }
 

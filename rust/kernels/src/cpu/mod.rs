@@ -30,7 +30,9 @@ pub use by_head::{ByHead, Parts, by_head};
 pub use input::Input;
 pub use isa::{Cpu, Isa, IsaError};
 pub use matmul::{Bench, Expert, Job, Part, Then, Weigh, experts, gate_up, head, matmul};
-pub use norm::{Norm, add_rows, multiply_rows, normalise_groups, scale_rows, weigh_rows};
+pub use norm::{
+    Norm, add_rows, clamp_rows, multiply_rows, normalise_groups, scale_rows, weigh_rows,
+};
 pub use pack::{Matrix, Mode, PackError, Rows};
 pub use short_conv::{Conv, ConvSeq, short_conv};
 pub use streams::{combine_rows, gate_outliers, resize_rows};

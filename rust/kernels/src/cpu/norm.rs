@@ -159,6 +159,8 @@ enum Task<'a> {
     Add(&'a [f32], Option<Norm<'a>>, f32),
     /// `rows *= factor`
     Scale(f32),
+    /// Values are held within this of 0.
+    Clamp(f32),
     /// `rows *= y`, a row.
     Weigh(&'a [f32]),
     /// `rows *= y`, of whose rows of so many columns those from the first on.
@@ -193,6 +195,9 @@ unsafe fn one<L: Lanes>(task: &Task<'_>, r: usize, row: &mut [f32], spare: &mut 
                 }
             }
             Task::Scale(factor) => row.iter_mut().for_each(|x| *x *= factor),
+            Task::Clamp(limit) => {
+                row.iter_mut().for_each(|x| *x = x.clamp(-limit, *limit));
+            }
             Task::Weigh(y) => row.iter_mut().zip(*y).for_each(|(x, y)| *x *= y),
             Task::Multiply(y, columns, first) => {
                 let y = &y[r * columns + first..][..width];
@@ -289,6 +294,15 @@ pub fn add_rows(
 pub fn scale_rows(cx: &Compute, x: &mut [f32], width: usize, factor: f32) {
     assert!(width > 0 && x.len().is_multiple_of(width));
     run(cx, x, width, &Task::Scale(factor));
+}
+
+/// `x` held within `limit` of 0, `[rows, width]`.
+///
+/// # Panics
+/// When the sizes do not fit each other, or the limit is below 0.
+pub fn clamp_rows(cx: &Compute, x: &mut [f32], width: usize, limit: f32) {
+    assert!(width > 0 && x.len().is_multiple_of(width) && limit >= 0.0);
+    run(cx, x, width, &Task::Clamp(limit));
 }
 
 /// Each row of `x` times `y`.

@@ -87,6 +87,8 @@ pub struct Attend {
     pub temperature: Option<Temperature>,
     /// Norms of queries and keys.
     pub qk_norm: Option<QkNorm>,
+    /// Queries, keys and values are held within this of 0: behind norms of whole rows, before heads rotate.
+    pub clip: Option<f32>,
     /// Rotation of queries and keys.
     pub rope: Arc<Rope>,
 }

@@ -423,11 +423,18 @@ pub fn attend(
             *k = normalise(device, k, k.shape()[1], norm)?;
         }
     }
+    let held = |x: Tensor| -> Result<Candle> {
+        let x = x.to_candle(device)?;
+        Ok(match a.clip {
+            Some(clip) => x.clamp(-clip, clip)?,
+            None => x,
+        })
+    };
     let new = match kv_new {
-        Some([k, v]) => Some([k.to_candle(device)?, v.to_candle(device)?]),
+        Some([k, v]) => Some([held(k)?, held(v)?]),
         None => None,
     };
-    let qkv = (q.to_candle(device)?, new);
+    let qkv = (held(q)?, new);
     let size = kv.block_size();
     let cache = cache_of(kv)?;
     let rows = step

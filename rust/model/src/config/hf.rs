@@ -237,9 +237,6 @@ fn normal_form(
     let keys = ["max_position_embeddings", "n_positions"];
     let max_position = count(&keys, bounds::POSITIONS, defaults.max_position)?;
     let rope = rope_of(place, fields, family, max_position)?;
-    if fields.get("clip_qkv").is_some() {
-        return Err(fields.bad("clip_qkv", "is not supported"));
-    }
     let head = Head::read(place, fields, defaults, &rope, (hidden_size, heads))?;
     let windows = windows::from_hf(fields, &defaults.windows, layers)?;
     let base = head.layer(fields, defaults, heads)?;

@@ -9,6 +9,8 @@ pub struct Scales {
     pub attention: Option<f64>,
     /// Scores become `cap * tanh(score / cap)`.
     pub attention_cap: Option<f64>,
+    /// Queries, keys and values are held within this of 0, before they rotate.
+    pub clip: Option<f64>,
     /// Logits become `cap * tanh(logit / cap)`.
     pub logit_cap: Option<f64>,
     /// Factor on the embedding.
@@ -28,6 +30,7 @@ impl Default for Scales {
         Self {
             attention: None,
             attention_cap: None,
+            clip: None,
             logit_cap: None,
             embedding: 1.0,
             residual: 1.0,
@@ -46,6 +49,7 @@ struct Keys {
     logits: String,
     values: String,
     attention_cap: String,
+    clip: String,
     logit_cap: String,
     /// One over the square of the attention factor; empty where there is none.
     query: &'static str,
@@ -70,6 +74,7 @@ pub(super) fn from_hf(
         }),
         values: own("attention_value_scale"),
         attention_cap: own("attn_logit_softcapping"),
+        clip: own("clip_qkv"),
         logit_cap: own("final_logit_softcapping"),
         query: "query_pre_attn_scalar",
         temperature: own("llama_4_scaling_beta"),
@@ -94,6 +99,7 @@ pub(super) fn from_gguf(
         logits: key("logit_scale"),
         values: key("attention.value_scale"),
         attention_cap: key("attn_logit_softcapping"),
+        clip: key("attention.clamp_kqv"),
         logit_cap: key("final_logit_softcapping"),
         query: "",
         temperature: key("attention.temperature_scale"),
@@ -106,6 +112,18 @@ pub(super) fn from_gguf(
     read(fields, fields, &keys, rule, (hidden, Some(original)))
 }
 
+/// What queries, keys and values are held within.
+fn clip(fields: &Fields<'_>, keys: &Keys, rule: ScaleRule) -> Result<Option<f64>> {
+    // To llama.cpp 0 is none.
+    if keys.query.is_empty() && fields.number(&keys.clip)? == Some(0.0) {
+        return Ok(None);
+    }
+    match fields.positive(&keys.clip)? {
+        Some(_) if rule != ScaleRule::Clipped => Err(fields.bad(&keys.clip, "is not supported")),
+        clip => Ok(clip),
+    }
+}
+
 fn read(
     fields: &Fields<'_>,
     rope: &Fields<'_>,
@@ -113,10 +131,13 @@ fn read(
     rule: ScaleRule,
     (hidden, original): (usize, Option<usize>),
 ) -> Result<Scales> {
-    let mut scales = Scales::default();
+    let mut scales = Scales {
+        clip: clip(fields, keys, rule)?,
+        ..Scales::default()
+    };
     let or = |key: &str, default: f64| Ok::<_, Error>(fields.positive(key)?.unwrap_or(default));
     match rule {
-        ScaleRule::Plain => {}
+        ScaleRule::Plain | ScaleRule::Clipped => {}
         ScaleRule::Gemma { query, caps } => {
             scales.embedding = (hidden as f64).sqrt();
             let query = fields.positive(keys.query)?.unwrap_or(query);

@@ -258,6 +258,8 @@ pub enum ScaleRule {
     Logits(f64),
     /// Values are multiplied by `attention_value_scale`, by this much where nothing is said.
     Values(f64),
+    /// Queries, keys and values may be held within bounds.
+    Clipped,
     /// Queries grow with the position.
     Temperature,
     /// Queries of layers without rotation do.

@@ -197,6 +197,7 @@ impl Attention {
                     .filter(|_| !rotates || family.scales != ScaleRule::NopeTemperature)
                     .map(temperature),
                 qk_norm: qk_norm(place)?,
+                clip: c.scales.clip.map(|clip| clip as f32),
                 rope,
             },
         })

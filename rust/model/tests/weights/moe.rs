@@ -71,7 +71,9 @@ fn what_does_not_fit_is_refused_by_key() {
     refused(of("dots1", groups), "n_group is 3");
     let each = json!({"num_experts_per_tok": null, "moe_topk": [2, 3]});
     refused(of("hunyuan_v1_moe", each), "different values");
-    refused(of("olmoe", json!({"clip_qkv": 8.0})), "clip_qkv");
+    refused(of("qwen3_moe", json!({"clip_qkv": 8.0})), "clip_qkv");
+    refused(of("minimax_m2", json!({"clip_qkv": 8.0})), "clip_qkv");
+    refused(of("olmoe", json!({"clip_qkv": 0})), "clip_qkv");
     refused(of("qwen3_moe", json!({"num_experts": null})), "is missing");
 }
 
@@ -86,6 +88,35 @@ fn rotary_dim_and_published_names_are_known() {
     let published = json!({"architectures": ["PhiMoEForCausalLM"]});
     assert!(of("phimoe", published).is_ok());
     assert!(family::find("PhiMoEForCausalLM").is_some());
+}
+
+#[test]
+fn olmoe_may_hold_queries_keys_and_values_within_bounds() {
+    let hf = |clip: Value| of("olmoe", json!({"clip_qkv": clip})).unwrap().scales.clip;
+    assert_eq!(
+        [hf(json!(8)), hf(json!(0.5)), hf(Value::Null)],
+        [Some(8.0), Some(0.5), None]
+    );
+    let gguf = |arch: &str, clip: f32| {
+        gguf("moe-clip", |f| {
+            for (key, _) in &mut f.pairs {
+                *key = key.replace("llama.", &format!("{arch}."));
+            }
+            f.text("general.architecture", arch);
+            if arch == "olmoe" {
+                f.u32("olmoe.expert_count", 8)
+                    .u32("olmoe.expert_used_count", 2)
+                    .u32("olmoe.expert_feed_forward_length", 12);
+            }
+            f.f32(&format!("{arch}.attention.clamp_kqv"), clip);
+        })
+        .map(|c| c.scales.clip)
+    };
+    assert_eq!(gguf("olmoe", 8.0).unwrap(), Some(8.0));
+    // llama.cpp's way to say none.
+    assert_eq!(gguf("olmoe", 0.0).unwrap(), None);
+    assert_eq!(gguf("llama", 0.0).unwrap(), None);
+    refused(gguf("llama", 8.0), "llama.attention.clamp_kqv");
 }
 
 #[test]

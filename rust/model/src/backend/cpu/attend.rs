@@ -43,6 +43,12 @@ impl Cpu {
                 self.apart(attend, rule, &mut q, k)?;
             }
         }
+        if let Some(clip) = attend.clip {
+            for x in [&mut q].into_iter().chain(new.iter_mut().flatten()) {
+                let width = x.shape()[1];
+                kernels::clamp_rows(&self.compute, x.data_mut()?, width, clip);
+            }
+        }
         let Some(batch) = &mut pass.batch else {
             return Err(Error::Run("another backend began this pass".into()));
         };

@@ -74,6 +74,7 @@ fn plain(latent: &Latent) -> Attend {
         sinks: None,
         temperature: None,
         qk_norm: None,
+        clip: None,
         rope: latent.rope.clone(),
     }
 }

@@ -1,6 +1,8 @@
 //! Mixtures of experts: dense families with a router, and what their configurations add.
 use super::super::moe::{DEEPSEEK, MIXTRAL as MIXTRAL_MOE, Moe, Normalised, QWEN};
-use super::super::{Defaults, Family, Layout, Lying, Names, NormRule, QkNorm, Windows, names};
+use super::super::{
+    Defaults, Family, Layout, Lying, Names, NormRule, QkNorm, ScaleRule, Windows, names,
+};
 use super::{DEFAULTS, granite, llama, olmo, qwen};
 use candle_vllm_kernels::cpu::{Clamped, routing::Scores};
 
@@ -180,6 +182,7 @@ pub(super) const OLMOE: Family = Family {
         ..DEFAULTS
     },
     names: names::LLAMA.with_qk_norm(),
+    scales: ScaleRule::Clipped,
     moe: QWEN2_ROUTER,
     ..olmo::OLMO2
 };
@@ -205,6 +208,7 @@ pub(super) const MINIMAX_M2: Family = Family {
         theta: 5e6,
         ..DEFAULTS
     },
+    scales: ScaleRule::Plain,
     moe: Some(&Moe {
         correction: "block_sparse_moe.e_score_correction_bias",
         scores: Scores::Sigmoid,

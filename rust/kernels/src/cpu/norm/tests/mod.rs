@@ -95,6 +95,28 @@ fn rows_are_added_with_norm_and_factor() {
 }
 
 #[test]
+fn rows_are_held_within_a_limit() {
+    // One row on the calling thread, and rows for all of them; no width is a multiple of a vector.
+    for rows in [1, 900] {
+        let width = 37;
+        let from = values(rows * width, 0.5);
+        let got = everywhere(|cx| {
+            let mut x = from.clone();
+            clamp_rows(cx, &mut x, width, 0.25);
+            x
+        });
+        let want = |x: &f32| match x {
+            x if *x > 0.25 => 0.25,
+            x if *x < -0.25 => -0.25,
+            x => *x,
+        };
+        assert!(got.iter().copied().eq(from.iter().map(want)));
+        assert!(got.contains(&0.25) && got.contains(&-0.25));
+        assert!(got.iter().any(|x| x.abs() < 0.25));
+    }
+}
+
+#[test]
 fn rows_are_scaled_and_multiplied_by_columns_of_others() {
     let (width, columns, first) = (300, 700, 350);
     let (x, y) = (values(70 * width, 1.0), values(70 * columns, 2.0));
