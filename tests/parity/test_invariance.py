@@ -4,8 +4,7 @@ Alone, in a batch of 32 mixed lengths, prefilled in chunks of 16, of 100 and who
 preemption, with one thread and with two.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,8 +40,9 @@ CASES = [
     "formats/gptq_int4_desc_act",
     "formats/fp8_block",
 ]
-# 128 positions are too few for the lengths here.
-CASES += [case for case in (f"hf/{name}" for name in HF_CASES if name != "qwen2_yarn") if case not in CASES]
+# It has too few positions for the lengths here, and a test of its own.
+SHORT = "hf/qwen2_yarn"
+CASES += [case for case in (f"hf/{name}" for name in HF_CASES) if case not in (SHORT, *CASES)]
 
 MODES = ["f32", "auto"]
 
@@ -56,26 +56,26 @@ def bits(output: GenerationOutput) -> tuple[tuple[int, ...], list[bytes]]:
     return tuple(output.tokens), [np.float32(entry.logprob).tobytes() for entry in output.logprobs]
 
 
+def engine_of(path: Path, **settings: object) -> InferenceEngine:
+    builder = InferenceEngine.builder().model_path(path).threads(2)
+    builder.max_sequence_length(512).enable_prefix_cache(False)
+    for name, value in settings.items():
+        getattr(builder, name)(value)
+    return builder.build()
+
+
 @pytest.fixture(params=[(case, mode) for case in CASES for mode in MODES], ids=lambda p: f"{p[0]}-{p[1]}")
-def opener(
-    request: pytest.FixtureRequest, checkpoint: Callable[[str], Path]
-) -> Callable[..., AbstractContextManager[InferenceEngine]]:
+def opener(request: pytest.FixtureRequest, checkpoint: Callable[[str], Path]) -> Callable[..., InferenceEngine]:
     case, mode = request.param
 
-    @contextmanager
-    def open_engine(**settings: object) -> Iterator[InferenceEngine]:
-        builder = InferenceEngine.builder().model_path(checkpoint(case)).dtype(mode).threads(2)
-        builder.max_sequence_length(512).enable_prefix_cache(False)
-        for name, value in settings.items():
-            getattr(builder, name)(value)
-        with builder.build() as engine:
-            yield engine
+    def open_engine(**settings: object) -> InferenceEngine:
+        return engine_of(checkpoint(case), dtype=mode, **settings)
 
     return open_engine
 
 
 def test_bits_are_a_function_of_the_sequence_alone(
-    opener: Callable[..., AbstractContextManager[InferenceEngine]],
+    opener: Callable[..., InferenceEngine],
 ) -> None:
     with opener() as engine:
         alone = [bits(engine.generate(prompt, PARAMS)) for prompt in PROMPTS]
@@ -96,11 +96,7 @@ def test_bits_are_the_same_in_every_cache(case: str, kind: str, checkpoint: Call
     """Of the types that `MODES` do not take: in a batch, in chunks, after a prefix hit and on one thread."""
 
     def open_engine(**settings: object) -> InferenceEngine:
-        builder = InferenceEngine.builder().model_path(checkpoint(case)).kv_cache_dtype(kind).threads(2)
-        builder.max_sequence_length(512).enable_prefix_cache(False)
-        for name, value in settings.items():
-            getattr(builder, name)(value)
-        return builder.build()
+        return engine_of(checkpoint(case), kv_cache_dtype=kind, **settings)
 
     with open_engine() as engine:
         assert engine.model_info.kv_dtype == kind
@@ -114,7 +110,7 @@ def test_bits_are_the_same_in_every_cache(case: str, kind: str, checkpoint: Call
         assert again.stats.cached_tokens >= 192
 
 
-def test_bits_survive_a_prefix_hit(opener: Callable[..., AbstractContextManager[InferenceEngine]]) -> None:
+def test_bits_survive_a_prefix_hit(opener: Callable[..., InferenceEngine]) -> None:
     with opener(enable_prefix_cache=True) as engine:
         first = engine.generate(PROMPTS[0], PARAMS)
         again = engine.generate(PROMPTS[0], PARAMS)
@@ -123,7 +119,7 @@ def test_bits_survive_a_prefix_hit(opener: Callable[..., AbstractContextManager[
         assert bits(again) == bits(first)
 
 
-def test_bits_survive_preemption(opener: Callable[..., AbstractContextManager[InferenceEngine]]) -> None:
+def test_bits_survive_preemption(opener: Callable[..., InferenceEngine]) -> None:
     # Prompts find room at once; answers that outgrow it are what makes running sequences give way.
     prompts = [prompt[:20] for prompt in PROMPTS[:12]]
     params = replace(PARAMS, max_tokens=150)
@@ -134,3 +130,30 @@ def test_bits_survive_preemption(opener: Callable[..., AbstractContextManager[In
         got = [bits(out) for out in engine.generate(prompts, params)]
         assert engine.stats().preemptions > 0
         assert got == alone
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_bits_within_few_positions(mode: str, checkpoint: Callable[[str], Path]) -> None:
+    """Of a model that has 128: in a batch, in chunks, on one thread, after a prefix hit and after a preemption."""
+
+    def open_engine(**settings: object) -> InferenceEngine:
+        return engine_of(checkpoint(SHORT), dtype=mode, max_sequence_length=128, **settings)
+
+    prompts = [prompt[:100] for prompt in PROMPTS]
+    params = replace(PARAMS, max_tokens=100)
+    with open_engine() as engine:
+        assert engine.model_info.max_position == 128
+        alone = [bits(engine.generate(prompt, PARAMS)) for prompt in prompts]
+        long = [bits(engine.generate(prompt[:20], params)) for prompt in prompts[:12]]
+        block_bytes = engine.model_info.kv_bytes // engine.model_info.kv_blocks
+    for settings in ({"max_batch_size": 32}, {"max_batch_size": 8, "prefill_chunk_size": 16}, {"threads": 1}):
+        with open_engine(**settings) as engine:
+            assert [bits(out) for out in engine.generate(prompts, PARAMS)] == alone
+    with open_engine(enable_prefix_cache=True) as engine:
+        again = [engine.generate(prompts[0], PARAMS) for _ in range(2)]
+        assert [bits(out) for out in again] == [alone[0]] * 2
+        assert again[1].stats.cached_tokens == 96
+    with open_engine(kv_cache_memory=14 * block_bytes) as engine:
+        got = [bits(out) for out in engine.generate([prompt[:20] for prompt in prompts[:12]], params)]
+        assert engine.stats().preemptions > 0
+        assert got == long
