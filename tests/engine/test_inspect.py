@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,41 @@ def test_a_mixture_of_experts(family: str, materialize: Callable[[str], Path]) -
     config = EngineConfig(model_path=materialize(family), threads=1)
     with InferenceEngine(config) as engine:
         same(config, engine.model_info)
+
+
+# Layers of two sizes and two kinds of windows; inputs of each layer, and layers that read another's keys and values.
+@pytest.mark.parametrize("kv_cache_dtype", ["auto", "int8"])
+@pytest.mark.parametrize("family", ["gemma3_composite", "gemma4_e"])
+def test_a_gemma(family: str, kv_cache_dtype: str, materialize: Callable[[str], Path]) -> None:
+    config = EngineConfig(model_path=materialize(family), kv_cache_dtype=kv_cache_dtype, threads=1)
+    with InferenceEngine(config) as engine:
+        same(config, engine.model_info)
+
+
+# Of hidden 64, where K types fall back to blocks of 32, and of 256; tied and untied heads, experts.
+@pytest.mark.parametrize("dtype", ["auto", "f32"])
+@pytest.mark.parametrize(
+    ("case", "isq"),
+    [
+        ("gguf/llama_tied_bias.gguf", "q8_0"),
+        ("gguf/llama_tied_bias.gguf", "q4_k"),
+        ("gguf/qwen3_moe.gguf", "q4_0"),
+        ("ggml/BF16.gguf", "q4_k"),
+        ("ggml/BF16.gguf", "q6_k"),
+        ("hf/gemma4_e", "q4_k"),
+    ],
+)
+def test_quantising_while_loading(
+    case: str, isq: str, dtype: str, goldens: Path, materialize: Callable[[str], Path]
+) -> None:
+    path = materialize(case.removeprefix("hf/")) if case.startswith("hf/") else goldens / case
+    config = EngineConfig(model_path=path, isq=isq, dtype=dtype, threads=1)
+    with InferenceEngine(config) as engine:
+        same(config, engine.model_info)
+    # Less than what is stored takes; in float32 more, as what codes stand for has no place in bfloat16.
+    stored, report = inspect_model(replace(config, isq=None)), inspect_model(config)
+    assert report.parameters == stored.parameters
+    assert (report.weight_bytes < stored.weight_bytes) == (dtype == "auto")
 
 
 @pytest.mark.parametrize("dtype", ["auto", "f32", "bf16", "f16"])
