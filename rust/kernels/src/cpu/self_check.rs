@@ -1,6 +1,7 @@
 //! A little of every kind of work on a level, against the scalar level: whether the level may be used.
 //! Goes through the same doors as a model. Knows no instruction set.
 mod attention;
+mod index;
 mod logits;
 mod products;
 
@@ -14,6 +15,9 @@ const SHARE: f64 = 0.05;
 pub(super) struct SelfCheck {
     cx: Compute,
     products: Vec<Product>,
+    /// What the scalar level makes of attention and of an index, where these take longest: known after the first level.
+    attended: Option<attention::All>,
+    picked: Option<index::All>,
 }
 
 impl SelfCheck {
@@ -23,12 +27,18 @@ impl SelfCheck {
         Some(SelfCheck {
             cx: Compute { cpu, pool },
             products: products::all(&mut Noise(1)),
+            attended: None,
+            picked: None,
         })
     }
 
-    /// Whether products, attention and the passes over logits on `cpu` are those of the scalar level.
+    /// Whether products, attention, the picks of an index and the passes over logits on `cpu` are those of the scalar
+    /// level.
     pub fn passes(&mut self, cpu: Cpu) -> bool {
-        products::pass(self, cpu) && attention::pass(self, cpu) && logits::pass(cpu)
+        products::pass(self, cpu)
+            && attention::pass(self, cpu)
+            && index::pass(self, cpu)
+            && logits::pass(cpu)
     }
 
     /// What `f` gives on a level.
@@ -82,8 +92,22 @@ mod tests {
         for cpu in super::super::testing::cpus() {
             assert!(products::pass(&mut check, cpu), "{} products", cpu.name());
             assert!(attention::pass(&mut check, cpu), "{} attention", cpu.name());
+            assert!(index::pass(&mut check, cpu), "{} index", cpu.name());
             assert!(logits::pass(cpu), "{} logits", cpu.name());
         }
+    }
+
+    #[test]
+    fn a_level_that_differs_from_what_is_known_does_not_pass() {
+        let mut check = SelfCheck::new().unwrap();
+        let cpu = Cpu::SCALAR;
+        assert!(attention::pass(&mut check, cpu) && index::pass(&mut check, cpu));
+        let value = &mut check.attended.as_mut().unwrap()[0].as_mut().unwrap()[7];
+        *value = f32::from_bits(value.to_bits() + 1);
+        assert!(!attention::pass(&mut check, cpu));
+        let [prompt, last] = check.picked.as_mut().unwrap()[0].as_mut().unwrap();
+        std::mem::swap(prompt, last);
+        assert!(!index::pass(&mut check, cpu));
     }
 
     #[test]
