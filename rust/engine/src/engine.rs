@@ -22,7 +22,7 @@ use crate::request::{self, Request};
 use crate::sampler::{SamplingState, fresh_seed};
 use crate::scheduler::Limits;
 use crate::sequence::{Phase, Sequence};
-use crate::speculation::Speculation;
+use crate::speculation::{Price, Speculation};
 use crate::stats::{CachedPrefix, ModelInfo, Stats, StepReport};
 use crate::text::{TextStream, Tokenizer};
 use crate::worker::{Command, Probe, Worker};
@@ -84,8 +84,7 @@ impl Engine {
             chunked_prefill: config.enable_chunked_prefill,
             whole_tokens: info.max_prompt_tokens,
             prefix_cache: config.enable_prefix_cache,
-            // Drafts that are not kept would have to be taken back out of a state.
-            speculation: config.price().filter(|_| info.kv_states == 0),
+            speculation: price(&config, &info),
             states: info.kv_states,
         };
         let (ledger, faults) = (Ledger::default(), config.faults());
@@ -418,6 +417,16 @@ impl Drop for Engine {
 
 fn closed() -> Error {
     Error::Generation("the engine is closed".into())
+}
+
+/// What drafts cost at first, where there are any: those that are not kept could not be taken back out of a state.
+fn price(config: &EngineConfig, info: &ModelInfo) -> Option<Price> {
+    let price = config.price();
+    if price.is_some() && info.kv_states > 0 {
+        tracing::warn!("speculation is off: this model keeps a state, which cannot be cut back");
+        return None;
+    }
+    price
 }
 
 fn model_info(

@@ -148,6 +148,24 @@ pub fn check_length(config: &EngineConfig, max_position: usize) -> Result<()> {
     }
 }
 
+/// That not even one block fits into `bytes`, nor a state where there are such.
+fn too_little(config: &EngineConfig, spec: &Spec, bytes: u64) -> Refused {
+    let least = spec.kv_block_bytes.max(1) + spec.state_bytes;
+    let tokens = spec.block_size.max(1);
+    let state = if spec.state_bytes > 0 {
+        " and a state"
+    } else {
+        ""
+    };
+    let expected =
+        format!("at least {least} bytes, which one block of {tokens} tokens{state} takes");
+    let got = match config.kv_cache_memory {
+        Some(asked) => asked.to_string(),
+        None => format!("{bytes}, the part of the free memory that it takes by itself"),
+    };
+    Refused::new("kv_cache_memory", got, expected)
+}
+
 fn size_with(config: &EngineConfig, spec: &Spec, available: u64) -> Result<Sizes> {
     let (block_bytes, block_size) = (spec.kv_block_bytes.max(1) as u64, spec.block_size.max(1));
     check_length(config, spec.max_position)?;
@@ -182,15 +200,7 @@ fn size_with(config: &EngineConfig, spec: &Spec, available: u64) -> Result<Sizes
     // Block numbers are 32 bits wide.
     let blocks = blocks.min(u32::MAX as usize - 1);
     if blocks == 0 {
-        let least = block_bytes + spec.state_bytes as u64;
-        let state = if states > 0 { " and a state" } else { "" };
-        let expected =
-            format!("at least {least} bytes, which one block of {block_size} tokens{state} takes");
-        let got = match config.kv_cache_memory {
-            Some(asked) => asked.to_string(),
-            None => format!("{bytes}, the part of the free memory that it takes by itself"),
-        };
-        return Err(Refused::new("kv_cache_memory", got, expected).into());
+        return Err(too_little(config, spec, bytes).into());
     }
     let fits = blocks.saturating_mul(block_size);
     match config.max_sequence_length {

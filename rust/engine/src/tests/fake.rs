@@ -57,29 +57,27 @@ impl Fake {
     }
 
     pub fn sized(max_position: usize, vocab_size: usize) -> (Box<dyn Model>, Arc<Controls>) {
-        let controls = Arc::new(Controls::default());
-        let spec = Spec {
-            vocab_size,
-            max_position,
-            block_size: BLOCK,
-            kv_block_bytes: 4 * BLOCK,
-            ..ModelInfo::default().spec
-        };
-        (
-            Box::new(Self {
-                spec,
-                controls: controls.clone(),
-                compute: None,
-            }),
-            controls,
-        )
+        Self::made([max_position, vocab_size], 0, None)
     }
 
     /// A model that keeps a state as well, and says that it takes `state_bytes`.
     pub fn recurrent(max_position: usize, state_bytes: usize) -> (Box<dyn Model>, Arc<Controls>) {
+        Self::made([max_position, VOCAB], state_bytes, None)
+    }
+
+    /// A model that lends `threads` threads to sampling.
+    pub fn threaded(vocab_size: usize, threads: usize) -> Box<dyn Model> {
+        Self::made([64, vocab_size], 0, Some(Compute::new(threads).unwrap())).0
+    }
+
+    fn made(
+        [max_position, vocab_size]: [usize; 2],
+        state_bytes: usize,
+        compute: Option<Compute>,
+    ) -> (Box<dyn Model>, Arc<Controls>) {
         let controls = Arc::new(Controls::default());
         let spec = Spec {
-            vocab_size: VOCAB,
+            vocab_size,
             max_position,
             block_size: BLOCK,
             kv_block_bytes: 4 * BLOCK,
@@ -89,25 +87,9 @@ impl Fake {
         let fake = Self {
             spec,
             controls: controls.clone(),
-            compute: None,
+            compute,
         };
         (Box::new(fake), controls)
-    }
-
-    /// A model that lends `threads` threads to sampling.
-    pub fn threaded(vocab_size: usize, threads: usize) -> Box<dyn Model> {
-        let spec = Spec {
-            vocab_size,
-            max_position: 64,
-            block_size: BLOCK,
-            kv_block_bytes: 4 * BLOCK,
-            ..ModelInfo::default().spec
-        };
-        Box::new(Self {
-            spec,
-            controls: Arc::default(),
-            compute: Some(Compute::new(threads).unwrap()),
-        })
     }
 }
 

@@ -20,7 +20,7 @@ const LEAST: f32 = 1e-5;
 
 struct Layer {
     altup: AltUp,
-    mixer: Mixer,
+    mixer: Box<dyn Mixer>,
     laurel: Laurel,
     feed: FeedForward,
     input: LayerInput,

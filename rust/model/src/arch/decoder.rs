@@ -15,7 +15,7 @@ use crate::{
 };
 
 struct Layer {
-    mixer: Mixer,
+    mixer: Box<dyn Mixer>,
     feed: FeedForward,
     /// What it is given of a token beside x.
     input: Option<LayerInput>,

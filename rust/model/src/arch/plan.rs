@@ -60,26 +60,23 @@ impl<'a> Plan<'a> {
     /// From which layer on all read keys and values of earlier ones.
     pub fn readers(&self) -> usize {
         let c = self.loader.config();
-        let last = (0..c.layers).rfind(|&i| c.keeps(i) || c.convolves(i));
+        let last = (0..c.layers).rfind(|&i| c.layer(i).reads.is_none());
         last.map_or(0, |i| i + 1)
     }
 
     /// Loads the part of a layer that looks at other tokens.
-    pub fn mixer(&self, number: usize) -> Result<Mixer> {
+    pub fn mixer(&self, number: usize) -> Result<Box<dyn Mixer>> {
         let (place, at) = (self.place(number), self.places[number]);
         if let Some(conv) = self.loader.config().conv.as_ref().filter(|c| c.own[number]) {
-            let conv = ShortConv::load(&place, conv.taps, at)?;
-            return Ok(Mixer::ShortConv(Box::new(conv)));
+            return Ok(Box::new(ShortConv::load(&place, conv.taps, at)?));
         }
         let rope = &self.ropes[number];
         let Some(shape) = &self.loader.config().latent else {
-            let attention = Attention::load(&place, rope.clone(), at)?;
-            return Ok(Mixer::Attention(Box::new(attention)));
+            return Ok(Box::new(Attention::load(&place, rope.clone(), at)?));
         };
         let ropes = [rope, &self.index_ropes[number]];
         let places = (at, self.indexes[number]);
-        let latent = Latent::load(&place, shape, ropes, places)?;
-        Ok(Mixer::Latent(Box::new(latent)))
+        Ok(Box::new(Latent::load(&place, shape, ropes, places)?))
     }
 }
 

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use candle_vllm_kernels::cpu::attention::{Temperature, Window};
 
-use super::{Place, norm};
+use super::{Mixer, Place, norm};
 use crate::{
     Error, Kv, Result, Tensor,
     backend::{Attend, Backend, Join, KvPlace, Linear, Norm, Normed, Pass, QkNorm},
@@ -16,21 +16,21 @@ use crate::{
 /// Attention over queries, keys and values of the (normalised) residual stream, and the way back to it.
 pub struct Attention {
     /// Before the matrices.
-    pub norm: Option<Norm>,
+    norm: Option<Norm>,
     /// Into queries.
-    pub q: Linear,
+    q: Linear,
     /// Into keys and values.
-    pub kv: KeysAndValues,
+    kv: KeysAndValues,
     /// Of each head's value.
     v_norm: Option<Norm>,
     /// What is done with them.
-    pub attend: Attend,
+    attend: Attend,
     /// Back to the residual stream.
-    pub output: Join,
+    output: Join,
 }
 
 /// What keys and values are made of.
-pub enum KeysAndValues {
+enum KeysAndValues {
     /// Those of a layer before are read.
     Another,
     /// A matrix each.
@@ -202,9 +202,18 @@ impl Attention {
             },
         })
     }
+}
 
-    /// Writes the pass's keys and values and returns what attention gives before `output`: `[rows, heads * head_dim]`.
-    pub fn mix(
+impl Mixer for Attention {
+    fn norm(&self) -> Option<&Norm> {
+        self.norm.as_ref()
+    }
+
+    fn output(&self) -> &Join {
+        &self.output
+    }
+
+    fn mix(
         &self,
         backend: &mut dyn Backend,
         x: &Tensor,

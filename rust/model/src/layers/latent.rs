@@ -1,7 +1,7 @@
 //! Attention by a latent that all heads share (MLA): DeepSeek, GLM-4.7-Flash; sparse where an index picks keys.
 use std::sync::Arc;
 
-use super::{Index, Place};
+use super::{Index, Mixer, Place};
 use crate::{
     Error, Kv, Result, Tensor,
     backend::{self, Backend, Join, KvPlace, Linear, Norm, Pass},
@@ -67,8 +67,7 @@ pub struct Latent {
     down: Linear,
     seen: Seen,
     attend: backend::Latent,
-    /// Back to the residual stream.
-    pub output: Join,
+    output: Join,
 }
 
 /// The matrices from the latent to keys and values, by head: `[rank, nope]`, the keys' turned, and `[value, rank]`.
@@ -159,14 +158,18 @@ impl Latent {
             },
         })
     }
+}
 
-    /// Before the matrices.
-    pub fn norm(&self) -> Option<&Norm> {
+impl Mixer for Latent {
+    fn norm(&self) -> Option<&Norm> {
         self.norm.as_ref()
     }
 
-    /// Writes the pass's keys and returns what attention gives before `output`: `[rows, heads * value]`.
-    pub fn mix(
+    fn output(&self) -> &Join {
+        &self.output
+    }
+
+    fn mix(
         &self,
         backend: &mut dyn Backend,
         x: &Tensor,

@@ -1,5 +1,5 @@
 //! Gated short convolution in place of attention (LFM2).
-use super::Place;
+use super::{Mixer, Place};
 use crate::{
     Kv, Result, Tensor,
     backend::{self, Backend, Join, KvPlace, Linear, Norm, Pass},
@@ -8,13 +8,11 @@ use crate::{
 
 /// The convolution of the (normalised) residual stream, and the way back to it.
 pub struct ShortConv {
-    /// Before its matrices.
-    pub norm: Option<Norm>,
+    norm: Option<Norm>,
     /// Into two gates and what is convolved: `[B | C | x]`.
     inputs: Linear,
     conv: backend::ShortConv,
-    /// Back to the residual stream.
-    pub output: Join,
+    output: Join,
 }
 
 impl ShortConv {
@@ -47,9 +45,18 @@ impl ShortConv {
             },
         })
     }
+}
 
-    /// Brings the states of the pass further and returns what is convolved, before `output`: `[rows, hidden_size]`.
-    pub fn mix(
+impl Mixer for ShortConv {
+    fn norm(&self) -> Option<&Norm> {
+        self.norm.as_ref()
+    }
+
+    fn output(&self) -> &Join {
+        &self.output
+    }
+
+    fn mix(
         &self,
         backend: &mut dyn Backend,
         x: &Tensor,
